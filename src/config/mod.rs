@@ -1,0 +1,3 @@
+//! The resource schema, validation and the blob.
+
+pub mod blob;

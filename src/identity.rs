@@ -1,0 +1,141 @@
+//! Who a client is: what authentication proves and authorization judges.
+//!
+//! Everything is inline and of fixed capacity, so that an identity can be copied into a session without heap use. A value
+//! that does not fit is an error at the place where it is made; nothing is cut.
+
+use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, USERNAME_BYTES_MAX};
+use crate::time::UnixTime;
+
+/// The name that rules call `username`: the common name of the client's certificate, or what another method vouches for.
+pub type Username = heapless::String<USERNAME_BYTES_MAX>;
+
+/// A name, value or table that does not fit its fixed capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityFull;
+
+/// Attribute names and values of one client, at most [`ATTRIBUTES_MAX`] pairs in [`ATTRIBUTE_BYTES_MAX`] bytes.
+///
+/// Stored as `name length u16 | name | value length u16 | value` one after the other, in order of insertion.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    bytes: heapless::Vec<u8, ATTRIBUTE_BYTES_MAX>,
+    count: u8,
+}
+
+impl Attributes {
+    /// No attributes.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { bytes: heapless::Vec::new(), count: 0 }
+    }
+
+    /// Adds a pair. A name that is there already is refused, as is one that does not fit; nothing changes then.
+    ///
+    /// # Errors
+    /// [`IdentityFull`] when the pair does not fit or the name is taken.
+    pub fn insert(&mut self, name: &str, value: &str) -> Result<(), IdentityFull> {
+        let needed = 4 + name.len() + value.len();
+        if usize::from(self.count) >= ATTRIBUTES_MAX
+            || self.bytes.len() + needed > ATTRIBUTE_BYTES_MAX
+            || self.value_of(name).is_some()
+        {
+            return Err(IdentityFull);
+        }
+        for text in [name, value] {
+            let length = u16::try_from(text.len()).map_err(|_| IdentityFull)?;
+            self.bytes.extend_from_slice(&length.to_be_bytes()).map_err(|_| IdentityFull)?;
+            self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| IdentityFull)?;
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The value of attribute `name`, compared case-sensitively.
+    #[must_use]
+    pub fn value_of(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| value)
+    }
+
+    /// The pairs in order of insertion.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut rest = self.bytes.as_slice();
+        core::iter::from_fn(move || {
+            let name = take_text(&mut rest)?;
+            let value = take_text(&mut rest)?;
+            Some((name, value))
+        })
+    }
+
+    /// Number of pairs.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Whether there is no pair.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// Takes one `length u16 | text` off the front of `rest`.
+fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let (length, tail) = rest.split_first_chunk::<2>()?;
+    let (text, tail) = tail.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    *rest = tail;
+    core::str::from_utf8(text).ok()
+}
+
+/// How a client proved who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthenticationMethod {
+    /// The port has no `authenticationRef`: nothing was proved.
+    #[default]
+    None,
+    /// A certificate chain that leads to a configured authority.
+    X509,
+}
+
+/// What authentication found out about one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// How it was proved.
+    pub method: AuthenticationMethod,
+    /// The user name that rules may rely on; `None` where the method vouches for none.
+    pub username: Option<Username>,
+    /// Attributes granted by the matching `authorizationAttributes` entry.
+    pub attributes: Attributes,
+    /// When the credential ends, and with it the connection; `None` for never.
+    pub expires: Option<UnixTime>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_found_by_their_exact_name() {
+        let mut attributes = Attributes::new();
+        attributes.insert("group", "thermostat_group").unwrap();
+        attributes.insert("manufacturer", "fabrikam").unwrap();
+        assert_eq!(attributes.value_of("manufacturer"), Some("fabrikam"));
+        assert_eq!(attributes.value_of("Group"), None);
+        assert_eq!(attributes.len(), 2);
+    }
+
+    #[test]
+    fn a_pair_that_does_not_fit_changes_nothing() {
+        let mut attributes = Attributes::new();
+        attributes.insert("a", "1").unwrap();
+        let before = attributes.clone();
+        assert_eq!(attributes.insert("a", "2"), Err(IdentityFull), "a name is given once");
+        assert_eq!(attributes.insert("b", &"x".repeat(ATTRIBUTE_BYTES_MAX)), Err(IdentityFull));
+        assert_eq!(attributes, before);
+        for index in 1..ATTRIBUTES_MAX {
+            attributes.insert(&format!("n{index}"), "").unwrap();
+        }
+        assert_eq!(attributes.insert("one-more", ""), Err(IdentityFull));
+    }
+}
