@@ -93,8 +93,9 @@ pub struct WebPkiJudge {
 
 impl WebPkiJudge {
     pub fn new(anchor: CertificateDer<'static>) -> Self {
-        let hints = vec![webpki::anchor_from_trusted_cert(&anchor).unwrap().subject.as_ref().to_vec().into()];
-        Self { anchor, hints }
+        // webpki keeps names without their outer SEQUENCE, TLS wants it.
+        let subject = webpki::anchor_from_trusted_cert(&anchor).unwrap().subject.as_ref().to_vec();
+        Self { anchor, hints: vec![rustls::DistinguishedName::in_sequence(&subject)] }
     }
 
     /// Judges `chain` at `seconds`.
