@@ -26,8 +26,11 @@ const PLAINTEXT_BYTES_MAX: usize = 16_384;
 /// More than any suite of ours adds to the plaintext of one record: header, nonce, inner type, tag.
 const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + 8 + 1 + 16;
 /// Most bytes of records that a connection keeps because a handshake message in them has not come whole. It has room for
-/// the longest chain that is accepted (16 KiB) in two records, and for a ClientHello in some hundred fragments.
-pub const HANDSHAKE_PENDING_BYTES_MAX: usize = 2 * MAX_TLS_RECORD;
+/// the longest chain that is accepted (16 KiB) in some hundred fragments.
+pub const HANDSHAKE_PENDING_BYTES_MAX: usize = 24 * 1024;
+/// The same until the ClientHello is taken, and most bytes of one record of it. Ordinary ones have 300 to 2,000 bytes;
+/// rustls' own copies come to five times as much.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 8 * 1024;
 /// Record types (RFC 8446 §5.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
@@ -226,7 +229,23 @@ impl TlsConnection {
             self.refuse(out);
             return Err(TlsFault::RecordTooLong);
         }
-        Ok((rest.len() >= HEADER_BYTES + body_bytes).then_some(HEADER_BYTES + body_bytes))
+        let record_bytes = HEADER_BYTES + body_bytes;
+        if self.pending.len() + record_bytes > self.pending_bytes_max() {
+            self.refuse(out);
+            return Err(TlsFault::HandshakeTooLong);
+        }
+        Ok((rest.len() >= record_bytes).then_some(record_bytes))
+    }
+
+    /// Most bytes that may be pending with the next record added.
+    fn pending_bytes_max(&self) -> usize {
+        let hello_is_taken = match self.connection.protocol_version() {
+            None => false,
+            // After a HelloRetryRequest the version is known, the key exchange is not.
+            Some(ProtocolVersion::TLSv1_3) => self.connection.negotiated_key_exchange_group().is_some(),
+            Some(_) => true,
+        };
+        if hello_is_taken { HANDSHAKE_PENDING_BYTES_MAX } else { CLIENT_HELLO_BYTES_MAX }
     }
 
     /// Gives one whole record to rustls, behind those of which it still needs the bytes.
@@ -237,28 +256,22 @@ impl TlsConnection {
         plaintext: &mut dyn FnMut(&[u8]),
     ) -> Result<(), TlsFault> {
         let done = if self.pending.is_empty() {
-            drive(&mut self.connection, record, out, plaintext).and_then(|driven| {
-                keep(&mut self.pending, &record[driven.used..])?;
-                Ok(driven)
+            drive(&mut self.connection, record, out, plaintext).inspect(|driven| {
+                keep(&mut self.pending, &record[driven.used..]);
             })
         } else {
-            keep(&mut self.pending, record).and_then(|()| {
-                let driven = drive(&mut self.connection, &mut self.pending, out, plaintext)?;
+            keep(&mut self.pending, record);
+            drive(&mut self.connection, &mut self.pending, out, plaintext).inspect(|driven| {
                 self.pending.drain(..driven.used);
                 if self.pending.is_empty() {
                     self.pending = Vec::new();
                 }
-                Ok(driven)
             })
         };
         match done {
             Ok(driven) => {
                 self.peer_closed |= driven.peer_closed;
                 Ok(())
-            }
-            Err(TlsFault::HandshakeTooLong) => {
-                self.refuse(out);
-                Err(TlsFault::HandshakeTooLong)
             }
             Err(fault) => {
                 self.end(out);
@@ -291,26 +304,20 @@ fn body_bytes(bytes: &[u8]) -> Option<usize> {
     Some(usize::from(u16::from_be_bytes([header[3], header[4]])))
 }
 
-/// Whether `bytes` begin with a whole record, or with a header that would be refused.
+/// Whether `bytes` begin with a whole record, or with a header that is refused at once.
 fn holds_whole_record(bytes: &[u8]) -> bool {
     body_bytes(bytes).is_some_and(|body| body > RECORD_BODY_BYTES_MAX || bytes.len() >= HEADER_BYTES + body)
 }
 
-/// Adds `bytes` to `pending`, within its bound. The vector never reserves more than the bound.
-fn keep(pending: &mut Vec<u8>, bytes: &[u8]) -> Result<(), TlsFault> {
-    if bytes.is_empty() {
-        return Ok(());
-    }
+/// Adds `bytes`, whose length has been checked, to `pending`. The vector never reserves more than the bound.
+fn keep(pending: &mut Vec<u8>, bytes: &[u8]) {
     let needed = pending.len() + bytes.len();
-    if needed > HANDSHAKE_PENDING_BYTES_MAX {
-        return Err(TlsFault::HandshakeTooLong);
-    }
+    assert!(needed <= HANDSHAKE_PENDING_BYTES_MAX, "records are refused by their header before they are too many");
     if needed > pending.capacity() {
         let wanted = needed.max(pending.capacity() * 2).min(HANDSHAKE_PENDING_BYTES_MAX);
         pending.reserve_exact(wanted - pending.len());
     }
     pending.extend_from_slice(bytes);
-    Ok(())
 }
 
 /// What rustls did with its input.

@@ -23,7 +23,8 @@ pub enum TlsFault {
     NotTls,
     /// A record header announces more than 16,384 + 256 bytes.
     RecordTooLong,
-    /// Unfinished handshake messages take more than [`HANDSHAKE_PENDING_BYTES_MAX`](super::HANDSHAKE_PENDING_BYTES_MAX).
+    /// A ClientHello takes more than [`CLIENT_HELLO_BYTES_MAX`](super::CLIENT_HELLO_BYTES_MAX), or unfinished handshake
+    /// messages after it more than [`HANDSHAKE_PENDING_BYTES_MAX`](super::HANDSHAKE_PENDING_BYTES_MAX).
     HandshakeTooLong,
     /// A certificate is required and the client has none.
     NoCertificate,

@@ -17,7 +17,7 @@ mod connection;
 mod fault;
 mod server;
 
-pub use connection::{HANDSHAKE_PENDING_BYTES_MAX, MAX_TLS_RECORD, Received, TlsConnection};
+pub use connection::{CLIENT_HELLO_BYTES_MAX, HANDSHAKE_PENDING_BYTES_MAX, MAX_TLS_RECORD, Received, TlsConnection};
 pub use fault::{Culprit, TlsFault};
 pub use server::{ClientCertificates, ClientVerifier, Clock, ServerTls, WallClock};
 

@@ -391,6 +391,46 @@ fn chains_beyond_our_caps_are_refused_before_they_are_judged() {
 }
 
 #[test]
+fn long_chains_are_taken_up_to_our_cap_in_bytes() {
+    let pki = &WORLD.pki;
+    let names = vec!["DNS:a-name-to-make-the-certificate-long.example"; 75].join(",");
+    std::fs::write(pki.path("long"), format!("[x]\nsubjectAltName={names}\n")).unwrap();
+    pki.openssl("req -new -key client.key -subj /CN=long -out long.csr");
+    pki.openssl("x509 -req -in long.csr -CA ca.crt -CAkey ca.key -days 20 -extfile long -extensions x -out long.crt");
+    let long = pki.chain("long").remove(0);
+    for (count, portion, reason) in [(4, 1 << 20, None), (4, 100, None), (5, 100, Some("certificates too long"))] {
+        let mut chain = pki.chain("client");
+        chain.extend(std::iter::repeat_n(long.clone(), count));
+        let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
+        assert_eq!(bytes > crate::limits::PEER_CHAIN_BYTES_MAX, reason.is_some(), "{bytes}");
+        for version in BOTH {
+            // In records of at most 1,000 bytes too: the message is then put together from some twenty.
+            for fragment in [None, Some(1_000)] {
+                let mut config = ClientConfig::builder_with_provider(Arc::new(rustls_rustcrypto::provider()))
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_root_certificates(RootCertStore { roots: pki_roots() })
+                    .with_client_auth_cert(chain.clone(), pki.private_key("client"))
+                    .unwrap();
+                config.max_fragment_size = fragment;
+                let client = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+                let mut pair = Pair::new(&server(Ask::Must), client);
+                pair.portion = portion;
+                let fault = pair.talk().0.err().map(|fault| fault.to_string());
+                assert_eq!(fault.as_deref(), reason, "{version:?} {fragment:?}");
+                assert_eq!(pair.server.pending_bytes(), 0);
+            }
+        }
+    }
+}
+
+fn pki_roots() -> Vec<rustls::pki_types::TrustAnchor<'static>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(WORLD.pki.chain("ca").remove(0)).unwrap();
+    roots.roots
+}
+
+#[test]
 fn nothing_is_resumed() {
     for version in BOTH {
         let config = Arc::new(client_config(rustls_rustcrypto::provider(), version, Some((&WORLD.pki, "client"))));
@@ -561,7 +601,7 @@ fn what_is_not_tls_is_refused_by_its_first_bytes_and_not_answered() {
 #[test]
 fn a_record_that_is_too_long_is_refused_by_its_header() {
     let alert = |description: u8| vec![21, 3, 3, 0, 2, 2, description];
-    for (length, fits) in [(16_640_u16, true), (16_641, false), (18_431, false), (18_432, false), (65_535, false)] {
+    for (length, fits) in [(8_187_u16, true), (16_641, false), (18_431, false), (18_432, false), (65_535, false)] {
         let mut connection = TlsConnection::accept(&server(Ask::Nothing)).unwrap();
         let [high, low] = length.to_be_bytes();
         let (mut header, mut out) = ([22, 3, 1, high, low], Vec::new());
@@ -606,9 +646,9 @@ fn a_client_hello_in_fragments_is_put_together() {
 }
 
 #[test]
-fn an_endless_handshake_message_is_refused_within_bounds() {
-    // A ClientHello that announces 65,535 bytes and drips.
-    for size in [1_usize, 10, 100, 1_000, 16_000] {
+fn an_endless_client_hello_is_refused_within_bounds() {
+    // It announces 65,535 bytes and drips.
+    for size in [1_usize, 10, 100, 1_000, 8_000, 16_000] {
         let mut connection = TlsConnection::accept(&server(Ask::Nothing)).unwrap();
         let mut body = vec![1, 0, 0xff, 0xff];
         let mut out = Vec::new();
@@ -620,7 +660,7 @@ fn an_endless_handshake_message_is_refused_within_bounds() {
                 Ok(done) => assert_eq!(done.consumed, record.len()),
                 Err(fault) => break fault,
             }
-            assert!(connection.pending.capacity() <= HANDSHAKE_PENDING_BYTES_MAX);
+            assert!(connection.pending.capacity() <= 2 * CLIENT_HELLO_BYTES_MAX);
         };
         assert_eq!(fault, TlsFault::HandshakeTooLong, "{size}");
         assert_eq!(out, [21, 3, 3, 0, 2, 2, 50]);
@@ -686,7 +726,7 @@ fn no_garbage_panics_or_grows() {
                 Err(_) => break,
             }
         }
-        assert!(out.len() < 4_096 && connection.pending_bytes() <= HANDSHAKE_PENDING_BYTES_MAX);
+        assert!(out.len() < 4_096 && connection.pending_bytes() <= CLIENT_HELLO_BYTES_MAX);
         assert!(!connection.is_established());
     }
 }
