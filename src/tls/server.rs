@@ -123,9 +123,6 @@ impl ServerTls {
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
-        // Without extended master secret a TLS 1.2 session is not bound to its handshake (RFC 7627); every client of the
-        // last decade has it.
-        config.require_ems = true;
         Ok(Self(Arc::new(config)))
     }
 
