@@ -19,6 +19,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 #[path = "../src/tls/tests/pki.rs"]
+#[expect(dead_code, reason = "shared with the unit tests, which need more of it")]
 mod pki;
 
 /// How long one connection may take; reached only by a failing test.

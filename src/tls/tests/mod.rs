@@ -39,7 +39,11 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     pki.issue("client", "P-256", 20);
     pki.issue("rsa", "2048", 20);
     other.issue("client", "P-256", 20);
-    World { pki, other }
+    let names = vec!["DNS:a-name-to-make-the-certificate-long.example"; 75].join(",");
+    std::fs::write(pki.path("long"), format!("[x]\nsubjectAltName={names}\n")).unwrap();
+    pki.openssl("req -new -key client.key -subj /CN=long -out long.csr");
+    pki.openssl("x509 -req -in long.csr -CA ca.crt -CAkey ca.key -days 20 -extfile long -extensions x -out long.crt");
+    World { pki: pki.into_memory(), other: other.into_memory() }
 });
 
 #[derive(Clone, Copy, PartialEq)]
@@ -393,10 +397,6 @@ fn chains_beyond_our_caps_are_refused_before_they_are_judged() {
 #[test]
 fn long_chains_are_taken_up_to_our_cap_in_bytes() {
     let pki = &WORLD.pki;
-    let names = vec!["DNS:a-name-to-make-the-certificate-long.example"; 75].join(",");
-    std::fs::write(pki.path("long"), format!("[x]\nsubjectAltName={names}\n")).unwrap();
-    pki.openssl("req -new -key client.key -subj /CN=long -out long.csr");
-    pki.openssl("x509 -req -in long.csr -CA ca.crt -CAkey ca.key -days 20 -extfile long -extensions x -out long.crt");
     let long = pki.chain("long").remove(0);
     for (count, portion, reason) in [(4, 1 << 20, None), (4, 100, None), (5, 100, Some("certificates too long"))] {
         let mut chain = pki.chain("client");

@@ -1,7 +1,11 @@
 //! Certificates for tests, made with the openssl program in a folder of their own.
+//!
+//! A folder goes away with its owner. Owners in statics are never dropped: unit tests read theirs into memory, tests of
+//! the whole program have theirs under the build directory, where the next run replaces it.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// A folder with an authority `ca` and whatever is issued under it; gone when dropped.
 pub struct Pki {
     folder: PathBuf,
+    /// What was in the folder when it was given up.
+    files: HashMap<String, Vec<u8>>,
 }
 
 impl Pki {
@@ -21,10 +27,13 @@ impl Pki {
     pub fn with_authority(kind: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("portcullis-tls-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
+        let folder = match option_env!("CARGO_TARGET_TMPDIR") {
+            Some(base) => PathBuf::from(base).join(format!("tls-{number}")),
+            None => std::env::temp_dir().join(format!("portcullis-tls-{}-{number}", std::process::id())),
+        };
+        let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
-        let pki = Self { folder };
+        let pki = Self { folder, files: HashMap::new() };
         pki.key("ca", kind);
         pki.openssl(&format!("req -x509 -new -key ca.key -out ca.crt -days 30 -subj /CN=Authority-{number}"));
         pki
@@ -62,14 +71,29 @@ impl Pki {
         self.folder.join(file)
     }
 
+    /// Reads everything into memory and gives the folder up.
+    pub fn into_memory(mut self) -> Self {
+        for entry in std::fs::read_dir(&self.folder).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            self.files.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+        std::fs::remove_dir_all(&self.folder).unwrap();
+        self
+    }
+
+    fn read(&self, file: &str) -> Vec<u8> {
+        self.files.get(file).cloned().unwrap_or_else(|| std::fs::read(self.path(file)).unwrap())
+    }
+
     /// The certificate `name.crt` as a chain of one.
     pub fn chain(&self, name: &str) -> Vec<CertificateDer<'static>> {
-        vec![CertificateDer::from_pem_file(self.path(&format!("{name}.crt"))).unwrap()]
+        vec![CertificateDer::from_pem_slice(&self.read(&format!("{name}.crt"))).unwrap()]
     }
 
     /// The key `name.key`.
     pub fn private_key(&self, name: &str) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap()
+        PrivateKeyDer::from_pem_slice(&self.read(&format!("{name}.key"))).unwrap()
     }
 }
 
