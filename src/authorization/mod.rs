@@ -1,1 +1,15 @@
-//! authorization.
+//! Rules compiled to tables; identity → applicable rules; decision with the deciding rule.
+//!
+//! Comes in: the tables of one BrokerAuthorization, who a client is, what it wants to do. Goes out: allowed, and by which
+//! rule, or denied. Rules only allow, their order has no meaning, and what no rule allows is denied.
+//!
+//! **Invariant:** deciding allocates nothing, does not recurse, and costs one pass over the patterns of the rules that
+//! apply. Whatever is inconsistent in a table denies.
+
+mod coverage;
+mod matching;
+mod policy;
+
+pub use coverage::covers;
+pub use matching::matches;
+pub use policy::{ApplicableRules, Decision, Policy};

@@ -45,6 +45,8 @@ pub struct Gateway {
     /// Folder in which `secretRef` names are looked up: `<folder>/<name>/tls.crt` and `tls.key`. A relative path starts at
     /// the folder of the blob.
     pub secrets_folder: String,
+    /// Folder for what outlives a restart. A relative path starts at the folder of the blob.
+    pub state_folder: String,
     /// Addresses that ClusterIp listeners bind.
     pub cluster_ip_addresses: Vec<String>,
     /// Addresses that LoadBalancer and NodePort listeners bind.

@@ -1,0 +1,301 @@
+//! `portcullis inspect`: what is in a blob, for people. Never key material.
+
+use super::CommandError;
+use crate::config::assemble::Usage;
+use crate::config::blob::{
+    Action, Authentication, Authorization, Bind, Configuration, ListenerPort, Method, Protocol, Range, Text,
+    TrustBundle,
+};
+use crate::config::diagnostic::Escaped;
+use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
+use crate::config::secret::check_pair;
+use crate::config::{BlobError, decode, verify};
+use crate::distinguished_name::DistinguishedName;
+use crate::limits::MESSAGE_BLOCK_BYTES;
+use crate::time::UnixTime;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use x509_cert::Certificate;
+use x509_cert::der::Decode;
+
+/// What `inspect` was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct InspectOptions {
+    /// The blob.
+    pub file: PathBuf,
+}
+
+/// Verifies a blob and shows it.
+///
+/// # Errors
+/// A file that cannot be read, or a blob that is refused.
+pub fn run(options: &InspectOptions, output: &mut dyn Write, _diagnostics: &mut dyn Write) -> Result<(), CommandError> {
+    let failed = |error| CommandError::File { path: options.file.clone(), error };
+    let refused = |error| CommandError::Blob { path: options.file.clone(), error };
+    let limit = u64::try_from(BLOB_BYTES_MAX).unwrap_or(u64::MAX);
+    let file = File::open(&options.file).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(refused(BlobError::NotABlob));
+    }
+    let mut blob = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut blob).map_err(failed)?;
+    let configuration = decode(&blob).map_err(refused)?;
+    let path = options.file.to_string_lossy();
+    writeln!(output, "{}: {} bytes, schema {SCHEMA}, verified", Escaped(&path), blob.len())?;
+    show(&configuration, output)?;
+    Ok(())
+}
+
+/// Shows a configuration.
+///
+/// # Errors
+/// Of the stream.
+pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    gateway(configuration, output)?;
+    writeln!(output, "listeners")?;
+    for port in &configuration.ports {
+        listener(configuration, port, output)?;
+    }
+    for entry in &configuration.authentications {
+        authentication(configuration, entry, output)?;
+    }
+    for policy in &configuration.authorizations {
+        authorization(policy, output)?;
+    }
+    for bundle in &configuration.trust_bundles {
+        trust_bundle(bundle, output)?;
+    }
+    secrets(configuration, output)?;
+    tables(configuration, output)
+}
+
+fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    let (board, gateway, clients) = (&configuration.board, &configuration.gateway, &configuration.clients);
+    writeln!(output, "board {}, memory budget {} bytes", Escaped(&board.name), board.memory_budget_bytes)?;
+    writeln!(output, "gateway")?;
+    writeln!(output, "  secrets in {}, state in {}", Escaped(&gateway.secrets_folder), Escaped(&gateway.state_folder))?;
+    writeln!(
+        output,
+        "  clock policy {:?}, CONNECT within {} seconds",
+        gateway.clock_policy, gateway.connect_deadline_seconds
+    )?;
+    let cap = |value: Option<u32>| value.map_or_else(|| "not capped".to_owned(), |value| format!("at most {value}"));
+    writeln!(output, "clients")?;
+    writeln!(output, "  session expiry seconds {}", cap(clients.max_session_expiry_seconds))?;
+    writeln!(output, "  message expiry seconds {}", cap(clients.max_message_expiry_seconds))?;
+    writeln!(output, "  keep alive seconds {}", cap(clients.max_keep_alive_seconds.map(u32::from)))?;
+    writeln!(
+        output,
+        "  packet bytes at most {}, receive maximum {}",
+        clients.max_packet_size_bytes, clients.max_receive_maximum
+    )?;
+    let (length, strategy) = (clients.subscriber_queue_length, clients.subscriber_queue_strategy);
+    writeln!(output, "  subscriber queue {length}, strategy {strategy:?}")
+}
+
+fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn Write) -> io::Result<()> {
+    write!(output, "  {}:", Escaped(&port.listener))?;
+    let addresses = match port.bind {
+        Bind::ClusterIp => &configuration.gateway.cluster_ip_addresses,
+        Bind::External => &configuration.gateway.external_addresses,
+    };
+    for address in addresses {
+        let shown = Escaped(address);
+        if address.contains(':') {
+            write!(output, " [{shown}]:{}", port.port)?;
+        } else {
+            write!(output, " {shown}:{}", port.port)?;
+        }
+    }
+    match port.protocol {
+        Protocol::Mqtt => write!(output, ", MQTT")?,
+        Protocol::WebSockets => write!(output, ", WebSockets")?,
+    }
+    match port.tls.and_then(|tls| configuration.secrets.get(usize::from(tls.secret))) {
+        Some(secret) => write!(output, ", TLS with secret {}", Escaped(&secret.name))?,
+        None => write!(output, ", no TLS")?,
+    }
+    match port.authentication.and_then(|found| configuration.authentications.get(usize::from(found))) {
+        Some(entry) => write!(output, ", authentication {}", Escaped(&entry.name))?,
+        None => write!(output, ", clients are not authenticated")?,
+    }
+    match port.authorization.and_then(|found| configuration.authorizations.get(usize::from(found))) {
+        Some(policy) => writeln!(output, ", authorization {}", Escaped(&policy.name)),
+        None => writeln!(output, ", everything is allowed"),
+    }
+}
+
+fn authentication(configuration: &Configuration, entry: &Authentication, output: &mut dyn Write) -> io::Result<()> {
+    writeln!(output, "authentication {}", Escaped(&entry.name))?;
+    for (index, Method::X509 { trust_bundle, attributes }) in entry.methods.iter().enumerate() {
+        let bundle =
+            configuration.trust_bundles.get(usize::from(*trust_bundle)).map_or("", |bundle| bundle.name.as_str());
+        writeln!(output, "  {}. X509, trusts {}", index + 1, Escaped(bundle))?;
+        for entry in attributes {
+            write!(output, "     {}: {} gives", Escaped(&entry.label), Escaped(&subject_text(&entry.subject)))?;
+            for (name, value) in &entry.attributes {
+                write!(output, " {}={}", Escaped(name), Escaped(value))?;
+            }
+            writeln!(output, "{}", if entry.attributes.is_empty() { " nothing" } else { "" })?;
+        }
+    }
+    Ok(())
+}
+
+/// A subject in encoded order. Attribute types without a usual abbreviation are shown by their encoded bytes.
+fn subject_text(subject: &DistinguishedName) -> String {
+    let pair = |(kind, value): &(Vec<u8>, String)| {
+        let kind = match kind.as_slice() {
+            [0x55, 4, 3] => "CN".to_owned(),
+            [0x55, 4, 6] => "C".to_owned(),
+            [0x55, 4, 7] => "L".to_owned(),
+            [0x55, 4, 8] => "ST".to_owned(),
+            [0x55, 4, 10] => "O".to_owned(),
+            [0x55, 4, 11] => "OU".to_owned(),
+            other => other.iter().map(|byte| format!("{byte:02x}")).collect(),
+        };
+        format!("{kind} = {value}")
+    };
+    let names = subject.relative_names.iter();
+    names.map(|name| name.iter().map(pair).collect::<Vec<_>>().join(" + ")).collect::<Vec<_>>().join(", ")
+}
+
+fn authorization(policy: &Authorization, output: &mut dyn Write) -> io::Result<()> {
+    let cache = if policy.cache { "Enabled" } else { "Disabled" };
+    let name = Escaped(&policy.name);
+    match policy.rules.len() {
+        0 => writeln!(output, "authorization {name}: no rules, every client is denied everything")?,
+        rules => writeln!(output, "authorization {name}: {rules} rules, cache {cache}")?,
+    }
+    for (index, rule) in policy.rules.iter().enumerate() {
+        writeln!(output, "  rule {} at {}", index + 1, text(policy, rule.source))?;
+        for (what, table, range) in [
+            ("username", &policy.usernames, rule.usernames),
+            ("client identifier", &policy.client_identifiers, rule.client_identifiers),
+        ] {
+            for span in rows(table, range) {
+                writeln!(output, "    {what} {}", text(policy, *span))?;
+            }
+        }
+        for map in rows(&policy.attribute_maps, rule.attribute_maps) {
+            write!(output, "    attributes")?;
+            for (name, value) in rows(&policy.attribute_pairs, *map) {
+                write!(output, " {}={}", text(policy, *name), text(policy, *value))?;
+            }
+            writeln!(output)?;
+        }
+        for resource in rows(&policy.resources, rule.resources) {
+            let action = match resource.action {
+                Action::Connect => "Connect",
+                Action::Publish => "Publish",
+                Action::Subscribe => "Subscribe",
+            };
+            let patterns = rows(&policy.patterns, resource.patterns);
+            let patterns: Vec<String> = patterns.iter().map(|pattern| text(policy, *pattern)).collect();
+            writeln!(output, "      may {action} {}", patterns.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+fn rows<T>(table: &[T], range: Range) -> &[T] {
+    verify::slice_of(table, range).unwrap_or_default()
+}
+
+fn text(policy: &Authorization, span: Text) -> String {
+    Escaped(verify::text_of(policy, span).unwrap_or_default()).to_string()
+}
+
+fn trust_bundle(bundle: &TrustBundle, output: &mut dyn Write) -> io::Result<()> {
+    writeln!(output, "trust bundle {}: {} certificates", Escaped(&bundle.name), bundle.certificates.len())?;
+    for der in &bundle.certificates {
+        match Certificate::from_der(der) {
+            Ok(certificate) => {
+                let body = &certificate.tbs_certificate;
+                let expiry = UnixTime(body.validity.not_after.to_unix_duration().as_secs());
+                writeln!(output, "  {}", Escaped(&body.subject.to_string()))?;
+                writeln!(output, "    valid until {expiry}")?;
+            }
+            Err(_) => writeln!(output, "  a certificate that cannot be parsed")?,
+        }
+        let digest = Sha256::digest(der);
+        let fingerprint: Vec<String> = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        writeln!(output, "    SHA-256 {}", fingerprint.join(":"))?;
+    }
+    Ok(())
+}
+
+fn secrets(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    let folder = Escaped(&configuration.gateway.secrets_folder);
+    for secret in &configuration.secrets {
+        let name = Escaped(&secret.name);
+        let Some(embedded) = &secret.embedded else {
+            writeln!(output, "secret {name}: read from {folder}/{name}/tls.crt and tls.key at start")?;
+            continue;
+        };
+        match check_pair(embedded.certificate_chain_pem.as_bytes(), embedded.private_key_pem.as_bytes()) {
+            Ok(pair) => {
+                let (certificates, kind, expiry) = (pair.certificates.len(), pair.kind, pair.not_after);
+                writeln!(
+                    output,
+                    "secret {name}: embedded, {certificates} certificates, {kind} key, valid until {expiry}"
+                )?;
+            }
+            Err(fault) => writeln!(output, "secret {name}: embedded, and useless: {fault}")?,
+        }
+    }
+    Ok(())
+}
+
+fn tables(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    let sizes = &configuration.board.capacities;
+    let usage = Usage::of(&configuration.authorizations);
+    writeln!(output, "tables")?;
+    for (what, used, holds) in [
+        ("authorization rules", usage.rules, sizes.authorization_rules),
+        ("authorization principals", usage.principals, sizes.authorization_principals),
+        ("authorization patterns", usage.patterns, sizes.authorization_patterns),
+        ("authorization text bytes", usage.bytes, sizes.authorization_bytes),
+    ] {
+        writeln!(output, "  {what}: {used} of {holds}")?;
+    }
+    let authorization: usize = configuration.authorizations.iter().map(authorization_bytes).sum();
+    writeln!(output, "  the authorization tables take {authorization} bytes")?;
+    let certificates: usize =
+        configuration.trust_bundles.iter().flat_map(|bundle| &bundle.certificates).map(Vec::len).sum();
+    writeln!(output, "  the trust bundles take {certificates} bytes")?;
+    for (what, holds) in [
+        ("connections", sizes.connections),
+        ("TLS handshakes at one time", sizes.handshakes),
+        ("sessions", sizes.sessions),
+        ("subscriptions", sizes.subscriptions),
+        ("subscriptions of one session", sizes.subscriptions_per_session),
+        ("nodes of the subscription tree", sizes.filter_nodes),
+        ("bytes of the subscription tree's texts", sizes.filter_bytes),
+        ("messages", sizes.messages),
+        ("deliveries", sizes.deliveries),
+        ("replies", sizes.replies),
+        ("bytes of receive buffers", sizes.receive_bytes),
+        ("bytes of transmit buffers", sizes.transmit_bytes),
+        ("bytes of one packet", sizes.packet_bytes),
+    ] {
+        writeln!(output, "  {what}: room for {holds}")?;
+    }
+    let block = u64::try_from(MESSAGE_BLOCK_BYTES).unwrap_or(u64::MAX);
+    let (blocks, bytes) = (sizes.message_blocks, u64::from(sizes.message_blocks).saturating_mul(block));
+    writeln!(output, "  message blocks: room for {blocks} of {block} bytes, {bytes} bytes")
+}
+
+/// Bytes that the tables of one policy take in memory.
+fn authorization_bytes(policy: &Authorization) -> usize {
+    policy.text.len()
+        + size_of_val(policy.rules.as_slice())
+        + size_of_val(policy.usernames.as_slice())
+        + size_of_val(policy.client_identifiers.as_slice())
+        + size_of_val(policy.attribute_maps.as_slice())
+        + size_of_val(policy.attribute_pairs.as_slice())
+        + size_of_val(policy.resources.as_slice())
+        + size_of_val(policy.patterns.as_slice())
+}

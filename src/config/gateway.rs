@@ -1,0 +1,109 @@
+//! `kind: Gateway` of `portcullis.edge/v1`: what the vendor's resources have no place for.
+
+use super::blob::{ClockPolicy, Gateway};
+use super::diagnostic::{Place, Report, quoted};
+use super::listener::{Reference, reference};
+use super::source::walk::{Fields, choice, full_text, integer, texts};
+use super::source::{Node, Value};
+use std::net::IpAddr;
+
+/// `spec` of a Gateway.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `board`.
+    pub board: Option<Reference>,
+    /// The rest, with defaults where it is absent.
+    pub gateway: Gateway,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            board: None,
+            gateway: Gateway {
+                secrets_folder: "secrets".to_owned(),
+                state_folder: "state".to_owned(),
+                cluster_ip_addresses: vec!["127.0.0.1".to_owned(), "::1".to_owned()],
+                external_addresses: vec!["0.0.0.0".to_owned(), "::".to_owned()],
+                clock_policy: ClockPolicy::Enforce,
+                connect_deadline_seconds: 10,
+            },
+        }
+    }
+}
+
+/// Reads a `spec`.
+pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
+    let mut settings = Settings::default();
+    let gateway = &mut settings.gateway;
+    let mut fields = Fields::of(spec, "the spec of Gateway", report)?;
+    settings.board = reference(&mut fields, "board", report);
+    if let Some(node) = fields.optional("paths")
+        && let Some(mut paths) = Fields::of(node, "paths", report)
+    {
+        for (name, folder) in [("secrets", &mut gateway.secrets_folder), ("state", &mut gateway.state_folder)] {
+            if let Some(node) = paths.optional(name)
+                && let Some(path) = path(node, name, report)
+            {
+                *folder = path;
+            }
+        }
+        paths.finish(report);
+    }
+    if let Some(node) = fields.optional("bind")
+        && let Some(mut bind) = Fields::of(node, "bind", report)
+    {
+        let lists = [("clusterIp", &mut gateway.cluster_ip_addresses), ("external", &mut gateway.external_addresses)];
+        for (name, addresses) in lists {
+            if let Some(node) = bind.optional(name) {
+                *addresses = read_addresses(node, name, report);
+            }
+        }
+        bind.finish(report);
+    }
+    if let Some(node) = fields.optional("clockPolicy") {
+        let policies = [("Enforce", ClockPolicy::Enforce), ("AssumeBuildDate", ClockPolicy::AssumeBuildDate)];
+        if let Some(policy) = choice(node, "clockPolicy", &policies, report) {
+            gateway.clock_policy = policy;
+        }
+    }
+    if let Some(node) = fields.optional("connectDeadlineSeconds")
+        && let Some(seconds) = integer(node, "connectDeadlineSeconds", 1..=120, report)
+    {
+        gateway.connect_deadline_seconds = u16::try_from(seconds).unwrap_or(120);
+    }
+    fields.finish(report);
+    Some(settings)
+}
+
+fn path(node: &Node, what: &str, report: &mut Report) -> Option<String> {
+    let path = full_text(node, what, report)?;
+    if path.contains('\0') {
+        report.error(&node.place, format!("{what} is no path: {}", quoted(path)));
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+fn read_addresses(node: &Node, what: &str, report: &mut Report) -> Vec<String> {
+    let mut addresses: Vec<String> = Vec::new();
+    for (given, node) in texts(node, what, report).unwrap_or_default() {
+        match given.parse::<IpAddr>() {
+            Ok(address) if addresses.contains(&address.to_string()) => {
+                report.error(&node.place, format!("the address {} stands here twice", quoted(given)));
+            }
+            Ok(address) => addresses.push(address.to_string()),
+            Err(_) => report.error(&node.place, format!("{} is no IP address", quoted(given))),
+        }
+    }
+    if node.value == Value::Sequence(Vec::new()) {
+        report.error(&node.place, format!("{what} is empty: leave it out for the default"));
+    }
+    addresses
+}
+
+/// The place to name when there is no Gateway resource.
+#[must_use]
+pub fn nowhere() -> Place {
+    Place::start_of("(no Gateway resource)")
+}

@@ -1,0 +1,247 @@
+//! `kind: BrokerListener`: ports, their TLS, and the policies they refer to.
+
+use super::broker::{duration, private_key, refuse};
+use super::diagnostic::{Place, Report, quoted};
+use super::name::is_object_name;
+use super::source::Node;
+use super::source::walk::{Fields, choice, exact_choice, full_text, integer, sequence, text, texts};
+
+/// `serviceType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Loopback on a gateway.
+    ClusterIp,
+    /// All addresses.
+    LoadBalancer,
+    /// All addresses, on `nodePort`.
+    NodePort,
+}
+
+impl ServiceType {
+    /// The vendor's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIp",
+            Self::LoadBalancer => "LoadBalancer",
+            Self::NodePort => "NodePort",
+        }
+    }
+}
+
+/// A name in a file that refers to another resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The name.
+    pub name: String,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// `spec` of a BrokerListener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// `brokerRef`.
+    pub broker: Option<Reference>,
+    /// `serviceType`.
+    pub service_type: ServiceType,
+    /// `serviceName`.
+    pub service_name: Option<Reference>,
+    /// `ports`.
+    pub ports: Vec<Port>,
+}
+
+/// One element of `ports`.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Where it stands.
+    pub place: Place,
+    /// The TCP port that is bound.
+    pub number: u16,
+    /// Where that number stands.
+    pub number_place: Place,
+    /// `authenticationRef`.
+    pub authentication: Option<Reference>,
+    /// `authorizationRef`.
+    pub authorization: Option<Reference>,
+    /// `tls.manual.secretRef`.
+    pub secret: Option<Reference>,
+    /// Whether there is a `tls`, valid or not.
+    pub has_tls: bool,
+}
+
+/// Reads a `spec`.
+pub fn read(spec: &Node, report: &mut Report) -> Option<Listener> {
+    const SERVICE_TYPES: [(&str, ServiceType); 3] = [
+        ("ClusterIp", ServiceType::ClusterIp),
+        ("LoadBalancer", ServiceType::LoadBalancer),
+        ("NodePort", ServiceType::NodePort),
+    ];
+    let mut fields = Fields::of(spec, "the spec of BrokerListener", report)?;
+    let broker = reference(&mut fields, "brokerRef", report);
+    let service_type = match fields.optional("serviceType") {
+        Some(node) => choice(node, "serviceType", &SERVICE_TYPES, report),
+        None => Some(ServiceType::ClusterIp),
+    };
+    let service_name =
+        fields.optional("serviceName").filter(|node| node.value != super::source::Value::Text(String::new())).and_then(
+            |node| Some(Reference { name: text(node, "serviceName", report)?.to_owned(), place: node.place.clone() }),
+        );
+    let elements = fields.required("ports", report).and_then(|node| {
+        let elements = sequence(node, "ports", report)?;
+        if elements.is_empty() {
+            report.error(&node.place, "ports is empty: a listener needs at least one");
+        }
+        Some(elements)
+    });
+    let bound = service_type.unwrap_or(ServiceType::LoadBalancer);
+    let ports = elements.unwrap_or_default().iter().filter_map(|node| port(node, bound, report)).collect();
+    fields.finish(report);
+    Some(Listener { broker, service_type: bound, service_name, ports })
+}
+
+/// An optional name of another resource.
+pub(super) fn reference(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -> Option<Reference> {
+    let node = fields.optional(name)?;
+    let name = full_text(node, name, report)?;
+    Some(Reference { name: name.to_owned(), place: node.place.clone() })
+}
+
+fn port(node: &Node, service_type: ServiceType, report: &mut Report) -> Option<Port> {
+    let mut fields = Fields::of(node, "ports[]", report)?;
+    let number_of = |node: &Node, what: &str, report: &mut Report| {
+        let number = integer(node, what, 1..=65_535, report).and_then(|number| u16::try_from(number).ok())?;
+        Some((number, node.place.clone()))
+    };
+    let port = fields.required("port", report).and_then(|node| number_of(node, "port", report));
+    let node_port_node = fields.optional("nodePort");
+    let node_port = node_port_node.and_then(|node| number_of(node, "nodePort", report));
+    let number = match (service_type, node_port_node) {
+        (ServiceType::NodePort, Some(_)) => node_port,
+        (ServiceType::NodePort, None) => {
+            report.error(
+                &node.place,
+                "a port of a NodePort listener needs nodePort: no cluster chooses one on a gateway",
+            );
+            None
+        }
+        (ServiceType::ClusterIp | ServiceType::LoadBalancer, Some(node)) => {
+            report.note(&node.place, format!("nodePort has no effect on a {} listener", service_type.name()));
+            port
+        }
+        (ServiceType::ClusterIp | ServiceType::LoadBalancer, None) => port,
+    };
+    if let Some(node) = fields.optional("protocol")
+        && choice(node, "protocol", &[("Mqtt", false), ("WebSockets", true)], report) == Some(true)
+    {
+        refuse(&node.place, "the protocol WebSockets", report);
+    }
+    let authentication = reference(&mut fields, "authenticationRef", report);
+    let authorization = reference(&mut fields, "authorizationRef", report);
+    if let (None, Some(authorization)) = (&authentication, &authorization) {
+        let message = "authorizationRef without authenticationRef: nobody has proved an identity that rules could judge; add authenticationRef";
+        report.error(&authorization.place, message);
+    }
+    let tls_node = fields.optional("tls");
+    let secret = tls_node.and_then(|node| tls(node, report));
+    let place = fields.place().clone();
+    fields.finish(report);
+    let (number, number_place) = number?;
+    Some(Port { place, number, number_place, authentication, authorization, secret, has_tls: tls_node.is_some() })
+}
+
+/// Reads `tls` and gives the Secret it refers to.
+fn tls(node: &Node, report: &mut Report) -> Option<Reference> {
+    let mut fields = Fields::of(node, "tls", report)?;
+    let mode_node = fields.required("mode", report);
+    let automatic =
+        mode_node.and_then(|node| choice(node, "tls.mode", &[("Manual", false), ("Automatic", true)], report));
+    let manual = fields.optional("manual");
+    let automatic_body = fields.optional("certManagerCertificateSpec");
+    fields.finish(report);
+    let secret = manual.and_then(|node| {
+        let mut fields = Fields::of(node, "tls.manual", report)?;
+        let secret = fields.required("secretRef", report).and_then(|node| secret_reference(node, report));
+        fields.finish(report);
+        secret
+    });
+    if let Some(node) = automatic_body {
+        certificate_spec(node, report);
+    }
+    match (automatic, mode_node) {
+        (Some(true), Some(mode)) => {
+            if let Some(node) = manual {
+                report.error(&node.place, "tls.manual belongs to mode Manual, and the mode is Automatic");
+            }
+            if automatic_body.is_none() {
+                report.error(
+                    &node.place,
+                    "the field \"certManagerCertificateSpec\" of tls is missing for mode Automatic",
+                );
+            }
+            refuse(&mode.place, "tls.mode Automatic", report);
+            None
+        }
+        (Some(false), _) => {
+            if let Some(node) = automatic_body {
+                report
+                    .error(&node.place, "certManagerCertificateSpec belongs to mode Automatic, and the mode is Manual");
+            }
+            if manual.is_none() {
+                report.error(&node.place, "the field \"manual\" of tls is missing for mode Manual");
+            }
+            secret
+        }
+        (Some(true) | None, _) => None,
+    }
+}
+
+/// The name of a Secret, which is also the name of a folder.
+pub(super) fn secret_reference(node: &Node, report: &mut Report) -> Option<Reference> {
+    let name = full_text(node, "secretRef", report)?;
+    if !is_object_name(name) {
+        report.error(&node.place, format!("{} cannot be the name of a Secret", quoted(name)));
+        return None;
+    }
+    Some(Reference { name: name.to_owned(), place: node.place.clone() })
+}
+
+fn certificate_spec(node: &Node, report: &mut Report) {
+    let Some(mut fields) = Fields::of(node, "certManagerCertificateSpec", report) else { return };
+    if let Some(node) = fields.required("issuerRef", report)
+        && let Some(mut issuer) = Fields::of(node, "issuerRef", report)
+    {
+        if let Some(node) = issuer.required("name", report) {
+            full_text(node, "issuerRef.name", report);
+        }
+        if let Some(node) = issuer.required("kind", report) {
+            exact_choice(node, "issuerRef.kind", &["Issuer", "ClusterIssuer"], report);
+        }
+        if let Some(node) = issuer.optional("group") {
+            full_text(node, "issuerRef.group", report);
+        }
+        issuer.finish(report);
+    }
+    if let Some(node) = fields.optional("privateKey") {
+        private_key(node, report);
+    }
+    for name in ["duration", "renewBefore"] {
+        if let Some(node) = fields.optional(name) {
+            duration(node, name, report);
+        }
+    }
+    if let Some(node) = fields.optional("secretName") {
+        full_text(node, "secretName", report);
+    }
+    if let Some(node) = fields.optional("san")
+        && let Some(mut names) = Fields::of(node, "san", report)
+    {
+        for name in ["dns", "ip"] {
+            if let Some(node) = names.optional(name) {
+                texts(node, name, report);
+            }
+        }
+        names.finish(report);
+    }
+    fields.finish(report);
+}
