@@ -1,0 +1,728 @@
+//! Every mistake of a configuration, one test each: where it is reported, and with which words.
+#![allow(missing_docs)]
+
+mod config_pki;
+
+use portcullis::config::{LoadOptions, load_embedded};
+
+/// Errors and notes of these files.
+fn findings(files: &[(&str, &str)]) -> String {
+    match load_embedded(files, &LoadOptions::default()) {
+        Ok(loaded) => loaded.notes.to_string(),
+        Err(found) => found.to_string(),
+    }
+}
+
+/// Asserts that these files are refused, and that each line of `expected` is one of the messages.
+#[track_caller]
+fn refused(files: &[(&str, &str)], expected: &[&str]) {
+    let found = load_embedded(files, &LoadOptions::default()).expect_err("it is refused").to_string();
+    for line in expected {
+        assert!(found.lines().any(|candidate| candidate.contains(line)), "expected {line}\nfound\n{found}");
+    }
+}
+
+/// Asserts that these files are accepted with a note.
+#[track_caller]
+fn noted(files: &[(&str, &str)], expected: &str) {
+    match load_embedded(files, &LoadOptions::default()) {
+        Ok(loaded) => {
+            assert!(loaded.notes.to_string().contains(expected), "expected {expected}\nfound\n{}", loaded.notes)
+        }
+        Err(errors) => panic!("refused:\n{errors}"),
+    }
+}
+
+const PLAIN: (&str, &str) = ("any.listener.yaml", "ports: [{port: 1883}]");
+
+fn broker(spec: &str) -> String {
+    format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default}}\nspec: {spec}\n"
+    )
+}
+
+#[track_caller]
+fn broker_refused(spec: &str, expected: &[&str]) {
+    refused(&[PLAIN, ("b.yaml", &broker(spec))], expected);
+}
+
+#[track_caller]
+fn listener_refused(body: &str, expected: &[&str]) {
+    refused(&[("any.listener.yaml", body)], expected);
+}
+
+#[track_caller]
+fn authentication_refused(body: &str, expected: &[&str]) {
+    refused(&[PLAIN, ("certs.authentication.yaml", body)], expected);
+}
+
+#[track_caller]
+fn rules_refused(rules: &str, expected: &[&str]) {
+    refused(&[PLAIN, ("any.authorization.yaml", rules)], expected);
+}
+
+// --- all mistakes at once, and the shape of a message
+
+#[test]
+fn all_mistakes_are_reported_at_once_in_order_of_file_and_line() {
+    let files = [
+        ("b.listener.yaml", "ports:\n  - prt: 1883\n    protocol: mqt\nserviceTyp: NodePort\n"),
+        ("any.authorization.yaml", "- principals: {}\n  brokerResources: []\n"),
+    ];
+    let found = load_embedded(&files, &LoadOptions::default()).unwrap_err().to_string();
+    let errors: Vec<_> = found.lines().filter(|line| line.contains(": error: ")).collect();
+    assert_eq!(
+        errors,
+        [
+            "any.authorization.yaml:1:15: error: principals is empty: name at least one username, client identifier or attribute",
+            "b.listener.yaml:1:1: error: \"b\" is no name of a BrokerListener: a name is 3 to 63 small letters, digits and hyphens that begin and end with a letter or digit",
+            "b.listener.yaml:2:5: error: the field \"port\" of ports[] is missing",
+            "b.listener.yaml:2:5: error: unknown field \"prt\" of ports[]; did you mean \"port\"?",
+            "b.listener.yaml:3:15: error: protocol must be one of Mqtt, WebSockets, and this is \"mqt\"; did you mean \"Mqtt\"?",
+            "b.listener.yaml:4:1: error: unknown field \"serviceTyp\" of the spec of BrokerListener; did you mean \"serviceType\"?",
+        ]
+    );
+}
+
+#[test]
+fn control_characters_of_a_value_never_reach_the_terminal() {
+    let found = findings(&[(
+        "abc.listener.json",
+        "{\"ports\": [{\"port\": 1, \"\\u001b[2J\": 1, \"protocol\": \"\\u001b[31m\\r\"}]}",
+    )]);
+    assert!(!found.contains('\u{1b}') && !found.contains('\r'), "{found:?}");
+    assert!(found.contains("\\u{1b}[2J"), "{found}");
+}
+
+// --- manifests
+
+#[test]
+fn a_misspelt_kind_names_the_nearest() {
+    refused(
+        &[PLAIN, ("a.yaml", "apiVersion: v1\nkind: BrokerListner\n")],
+        &["a.yaml:2:7: error: unknown kind \"BrokerListner\"; did you mean \"BrokerListener\"?"],
+    );
+}
+
+#[test]
+fn a_wrong_api_version_is_refused() {
+    refused(
+        &[PLAIN, ("a.yaml", "apiVersion: v2\nkind: ConfigMap\nmetadata: {name: a}\n")],
+        &["a.yaml:1:13: error: the apiVersion of ConfigMap is \"v1\", and this is \"v2\""],
+    );
+}
+
+#[test]
+fn a_body_without_kind_needs_a_file_name_that_gives_it() {
+    refused(&[PLAIN, ("a.yaml", "ports: []\n")], &["a.yaml:1:1: error: neither apiVersion nor kind"]);
+}
+
+#[test]
+fn a_manifest_needs_a_name_and_a_spec() {
+    let head = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\n";
+    refused(
+        &[PLAIN, ("a.yaml", &format!("{head}metadata: {{}}\n"))],
+        &["the field \"name\" of metadata is missing", "the field \"spec\" of the manifest is missing"],
+    );
+}
+
+#[test]
+fn names_follow_the_pattern_of_the_vendor() {
+    for name in ["ab", "Abc", "-abc", "abc-", "a_b_c", "a.b.c"] {
+        refused(&[(&format!("{name}.listener.yaml"), "ports: [{port: 1883}]")], &["is no name of a BrokerListener"]);
+    }
+}
+
+#[test]
+fn two_resources_of_one_kind_and_name_are_refused() {
+    refused(
+        &[("a/abc.listener.yaml", "ports: [{port: 1}]"), ("b/abc.listener.yaml", "ports: [{port: 2}]")],
+        &[
+            "b/abc.listener.yaml:1:1: error: a second BrokerListener named \"abc\"; the first is at a/abc.listener.yaml:1:1",
+        ],
+    );
+}
+
+#[test]
+fn repeated_keys_are_refused_in_yaml_and_json() {
+    refused(
+        &[("abc.listener.yaml", "ports: [{port: 1}]\nports: [{port: 2}]\n")],
+        &["abc.listener.yaml:2:1: error: the key \"ports\" stands here twice"],
+    );
+    refused(
+        &[("abc.listener.json", "{\"ports\": [{\"port\": 1, \"port\": 2}]}")],
+        &["abc.listener.json:1:24: error: the key \"port\" stands here twice"],
+    );
+}
+
+#[test]
+fn a_list_of_manifests_is_read_and_a_list_in_a_list_is_not() {
+    let listener = "{apiVersion: mqttbroker.iotoperations.azure.com/v1, kind: BrokerListener, metadata: {name: abc}, spec: {ports: [{port: 1}]}}";
+    let list = format!("{{apiVersion: v1, kind: List, metadata: {{}}, items: [{listener}]}}");
+    assert_eq!(findings(&[("a.yaml", &list)]), "");
+    refused(&[("a.yaml", &format!("{{apiVersion: v1, kind: List, items: [{list}]}}"))], &["a List inside a List"]);
+}
+
+#[test]
+fn metadata_and_status_of_a_cluster_are_ignored() {
+    let manifest = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\nmetadata:\n  name: abc\n  namespace: azure-iot-operations\n  labels: {a: b}\n  annotations: {c: d}\nspec: {ports: [{port: 1}]}\nstatus: {anything: [1, 2]}\n";
+    assert_eq!(findings(&[("a.yaml", manifest)]), "");
+}
+
+#[test]
+fn no_listener_at_all_is_refused() {
+    refused(&[], &["there is no BrokerListener"]);
+}
+
+// --- Broker
+
+#[test]
+fn the_broker_must_be_named_default_and_there_is_one() {
+    let other = broker("{}").replace("default", "other");
+    refused(
+        &[PLAIN, ("a.yaml", &other)],
+        &["a.yaml:3:18: error: the Broker must be named \"default\", and this is \"other\""],
+    );
+    refused(&[PLAIN, ("a.yaml", &broker("{}")), ("b.yaml", &other)], &["b.yaml:3:18: error: more than one Broker"]);
+}
+
+#[test]
+fn numbers_of_the_broker_keep_their_ranges() {
+    for (field, value) in [
+        ("maxSessionExpirySeconds", "0"),
+        ("maxSessionExpirySeconds", "4294967296"),
+        ("maxMessageExpirySeconds", "0"),
+        ("maxPacketSizeBytes", "0"),
+        ("maxPacketSizeBytes", "268435457"),
+        ("maxReceiveMaximum", "0"),
+        ("maxReceiveMaximum", "65536"),
+        ("maxKeepAliveSeconds", "65536"),
+        ("maxKeepAliveSeconds", "-1"),
+    ] {
+        broker_refused(
+            &format!("{{advanced: {{clients: {{{field}: {value}}}}}}}"),
+            &[&format!("{field} is {value}, outside")],
+        );
+    }
+    broker_refused(
+        "{advanced: {clients: {subscriberQueueLimit: {length: 0}}}}",
+        &["subscriberQueueLimit.length is 0, outside 1 to"],
+    );
+    broker_refused(
+        "{cardinality: {backendChain: {partitions: 17, redundancyFactor: 6}, frontend: {replicas: 0}}}",
+        &["partitions is 17", "redundancyFactor is 6", "replicas is 0"],
+    );
+    broker_refused(
+        "{diagnostics: {selfCheck: {intervalSeconds: 29, timeoutSeconds: 4}, traces: {cacheSizeMegabytes: 0, spanChannelCapacity: 999}}}",
+        &["intervalSeconds is 29", "timeoutSeconds is 4", "cacheSizeMegabytes is 0", "spanChannelCapacity is 999"],
+    );
+}
+
+#[test]
+fn enumerations_of_the_broker_name_the_nearest_value() {
+    broker_refused(
+        "{memoryProfile: Tinny}",
+        &["memoryProfile must be one of Tiny, Low, Medium, High, and this is \"Tinny\"; did you mean \"Tiny\"?"],
+    );
+    broker_refused(
+        "{advanced: {clients: {subscriberQueueLimit: {strategy: dropoldest}}}}",
+        &["did you mean \"DropOldest\"?"],
+    );
+}
+
+#[test]
+fn what_concerns_a_cluster_only_is_noted() {
+    let spec = "{cardinality: {backendChain: {partitions: 2, redundancyFactor: 2}, frontend: {replicas: 1}}, generateResourceLimits: {cpu: enabled}, diagnostics: {logs: {level: info}, metrics: {prometheusPort: 9600}}, advanced: {encryptInternalTraffic: Disabled, internalCerts: {duration: 240h, renewBefore: 45m, privateKey: {algorithm: Ec256, rotationPolicy: Always}}}}";
+    let manifest = broker(spec);
+    for what in [
+        "cardinality",
+        "generateResourceLimits",
+        "diagnostics",
+        "advanced.encryptInternalTraffic",
+        "advanced.internalCerts",
+    ] {
+        noted(&[PLAIN, ("b.yaml", &manifest)], &format!("note: {what} has no effect on a gateway"));
+    }
+}
+
+#[test]
+fn buffers_on_disk_are_checked_and_then_refused() {
+    broker_refused(
+        "{diskBackedMessageBuffer: {maxSize: 10G}}",
+        &["diskBackedMessageBuffer is not supported yet by this version"],
+    );
+    broker_refused(
+        "{diskBackedMessageBuffer: {maxSize: 10GB}}",
+        &["maxSize must be digits and one of K, M, G, T, P, E, and this is \"10GB\""],
+    );
+    broker_refused(
+        "{persistence: {maxSize: 1Gi, retain: {mode: Custom}}}",
+        &[
+            "persistence is not supported yet by this version",
+            "the field \"retainSettings\" of persistence.retain is missing",
+        ],
+    );
+    broker_refused(
+        "{highPriorityMessagesBackpressureHandling: Accept}",
+        &["highPriorityMessagesBackpressureHandling is not supported yet by this version"],
+    );
+}
+
+#[test]
+fn packet_sizes_are_the_least_of_all_limits() {
+    let bytes = |spec: &str| {
+        let manifest = broker(spec);
+        let loaded = load_embedded(&[PLAIN, ("b.yaml", &manifest)], &LoadOptions::default()).unwrap();
+        (loaded.configuration.clients.max_packet_size_bytes, loaded.notes.0.len())
+    };
+    assert_eq!(bytes("{}"), (1_048_576, 0));
+    assert_eq!(bytes("{advanced: {clients: {maxPacketSizeBytes: 1000}}}"), (1_000, 0));
+    assert_eq!(bytes("{advanced: {clients: {maxPacketSizeBytes: 2000000}}}"), (1_048_576, 1));
+}
+
+// --- BrokerListener
+
+#[test]
+fn a_port_number_is_1_to_65535() {
+    listener_refused("ports: [{port: 0}]", &["any.listener.yaml:1:16: error: port is 0, outside 1 to 65535"]);
+    listener_refused("ports: [{port: 65536}]", &["port is 65536, outside 1 to 65535"]);
+    listener_refused("ports: [{port: '1883'}]", &["port must be a whole number, and this is the text \"1883\""]);
+}
+
+#[test]
+fn a_listener_needs_a_port() {
+    listener_refused("ports: []", &["any.listener.yaml:1:8: error: ports is empty"]);
+    listener_refused("serviceType: ClusterIp", &["the field \"ports\" of the spec of BrokerListener is missing"]);
+}
+
+#[test]
+fn two_listeners_on_one_port_are_refused() {
+    refused(
+        &[
+            ("abc.listener.yaml", "ports: [{port: 1883}]"),
+            ("def.listener.yaml", "serviceType: LoadBalancer\nports: [{port: 1883}]"),
+        ],
+        &["def.listener.yaml:2:16: error: the port 1883 is taken already, at abc.listener.yaml:1:16"],
+    );
+    listener_refused("ports: [{port: 1883}, {port: 1883}]", &["the port 1883 is taken already"]);
+}
+
+#[test]
+fn a_node_port_listener_binds_its_node_port() {
+    listener_refused("serviceType: NodePort\nports: [{port: 1883}]", &["needs nodePort"]);
+    let loaded = load_embedded(
+        &[("abc.listener.yaml", "serviceType: nodePort\nports: [{port: 1883, nodePort: 31883}]")],
+        &LoadOptions::default(),
+    )
+    .unwrap();
+    assert_eq!(loaded.configuration.ports[0].port, 31_883);
+    noted(
+        &[("abc.listener.yaml", "ports: [{port: 1883, nodePort: 31883}]")],
+        "nodePort has no effect on a ClusterIp listener",
+    );
+}
+
+#[test]
+fn two_listeners_of_one_service_type_are_noted() {
+    noted(
+        &[("abc.listener.yaml", "ports: [{port: 1}]"), ("def.listener.yaml", "ports: [{port: 2}]")],
+        "the listener \"abc\" has the service type ClusterIp too",
+    );
+}
+
+#[test]
+fn a_service_name_belongs_to_one_listener() {
+    refused(
+        &[("abc.listener.yaml", "ports: [{port: 1}]"), ("def.listener.yaml", "serviceName: abc\nports: [{port: 2}]")],
+        &["def.listener.yaml:1:14: error: the serviceName \"abc\" belongs to the listener \"abc\" already"],
+    );
+}
+
+#[test]
+fn authorization_without_authentication_is_refused() {
+    refused(
+        &[("abc.listener.yaml", "ports:\n- port: 1\n  authorizationRef: abac\n"), ("abac.authorization.yaml", "[]")],
+        &["abc.listener.yaml:3:21: error: authorizationRef without authenticationRef"],
+    );
+}
+
+#[test]
+fn certificates_on_a_port_without_tls_are_refused() {
+    let ca = config_pki::authority();
+    let files = [
+        ("abc.listener.yaml", "ports:\n- port: 1\n  authenticationRef: certs\n"),
+        ("certs.x509.json", "{}"),
+        ("trust/client-ca/ca.pem", ca.as_str()),
+    ];
+    let found = load_embedded(&files, &LoadOptions::default()).unwrap_err();
+    assert_eq!(found.errors(), 1, "{found}");
+    assert!(
+        found
+            .to_string()
+            .contains("abc.listener.yaml:3:22: error: port 1 has no tls, and \"certs\" uses the method X509"),
+        "{found}"
+    );
+}
+
+#[test]
+fn dangling_references_name_the_nearest() {
+    refused(
+        &[
+            (
+                "abc.listener.yaml",
+                "brokerRef: defualt\nports: [{port: 1, authenticationRef: x509-auht, authorizationRef: zzz}]",
+            ),
+            ("x509-auth.x509.json", "{}"),
+        ],
+        &[
+            "there is no BrokerAuthentication named \"x509-auht\"; did you mean \"x509-auth\"?",
+            "there is no BrokerAuthorization named \"zzz\"; there is none",
+            "abc.listener.yaml:1:12: error: there is no Broker named \"defualt\"; did you mean \"default\"?",
+        ],
+    );
+}
+
+#[test]
+fn a_reference_to_a_resource_with_a_mistake_is_not_called_dangling() {
+    let found = findings(&[
+        ("abc.listener.yaml", "ports: [{port: 1, authenticationRef: certs}]"),
+        ("certs.authentication.yaml", "[]"),
+    ]);
+    assert!(!found.contains("there is no BrokerAuthentication"), "{found}");
+}
+
+#[test]
+fn tls_modes_need_their_own_settings() {
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Manual}}]",
+        &["the field \"manual\" of tls is missing for mode Manual"],
+    );
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Manual, manual: {}}}]",
+        &["the field \"secretRef\" of tls.manual is missing"],
+    );
+    listener_refused("ports: [{port: 1, tls: {manual: {secretRef: abc}}}]", &["the field \"mode\" of tls is missing"]);
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Manuel, manual: {secretRef: abc}}}]",
+        &["did you mean \"Manual\"?"],
+    );
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Manual, manual: {secretRef: abc}, certManagerCertificateSpec: {issuerRef: {name: a, kind: Issuer}}}}]",
+        &["certManagerCertificateSpec belongs to mode Automatic"],
+    );
+}
+
+#[test]
+fn the_name_of_a_secret_leads_to_no_other_folder() {
+    for name in ["../etc", "a/b", "..", "/etc"] {
+        listener_refused(
+            &format!("ports: [{{port: 1, tls: {{mode: Manual, manual: {{secretRef: {name}}}}}}}]"),
+            &["cannot be the name of a Secret"],
+        );
+    }
+}
+
+#[test]
+fn automatic_tls_is_checked_and_then_refused() {
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: a, kind: issuer}, privateKey: {algorithm: Ec255, rotationPolicy: always}, duration: 10d}}}]",
+        &[
+            "tls.mode Automatic is not supported yet by this version",
+            "issuerRef.kind must be one of Issuer, ClusterIssuer, and this is \"issuer\"; did you mean \"Issuer\"?",
+            "privateKey.algorithm must be one of Ec256",
+            "duration must be a duration in h, m or s such as 240h, and this is \"10d\"",
+        ],
+    );
+}
+
+#[test]
+fn web_sockets_are_refused() {
+    listener_refused(
+        "ports: [{port: 1, protocol: WebSockets}]",
+        &["the protocol WebSockets is not supported yet by this version"],
+    );
+}
+
+// --- BrokerAuthentication
+
+#[test]
+fn methods_that_this_version_lacks_are_checked_and_then_refused() {
+    authentication_refused(
+        "authenticationMethods: [{method: Custom, customSettings: {endpoint: 'http://x', headers: {a: 1}}}]",
+        &[
+            "the method Custom is not supported yet",
+            "endpoint must begin with https://",
+            "a value of headers must be text",
+        ],
+    );
+    authentication_refused(
+        "authenticationMethods: [{method: serviceAccountToken, serviceAccountTokenSettings: {audiences: []}}]",
+        &["the method ServiceAccountToken is not supported yet", "audiences is empty"],
+    );
+    authentication_refused(
+        "authenticationMethods: [{method: X509, x509Settings: {additionalValidation: azureDeviceRegistry}}]",
+        &["additionalValidation AzureDeviceRegistry is not supported yet"],
+    );
+}
+
+#[test]
+fn settings_of_another_method_are_refused() {
+    authentication_refused(
+        "authenticationMethods: [{method: X509, customSettings: {endpoint: 'https://x'}}]",
+        &["certs.authentication.yaml:1:56: error: customSettings does not belong to method X509"],
+    );
+}
+
+#[test]
+fn a_method_is_needed_and_its_name_checked() {
+    authentication_refused("authenticationMethods: []", &["authenticationMethods is empty"]);
+    authentication_refused(
+        "authenticationMethods: [{method: X508}]",
+        &["method must be one of X509, Custom, ServiceAccountToken, and this is \"X508\"; did you mean \"X509\"?"],
+    );
+    authentication_refused(
+        "authenticationMethods: [{x509Settings: {}}]",
+        &["the field \"method\" of authenticationMethods[] is missing"],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_subject_points_into_the_text() {
+    refused(
+        &[
+            PLAIN,
+            (
+                "certs.x509.json",
+                "{\"authorizationAttributes\": {\"a\": {\"subject\": \"CN = x, XY = y\", \"attributes\": {}}}}",
+            ),
+        ],
+        &["certs.x509.json:1:57: error: \"CN = x, XY = y\" is no distinguished name"],
+    );
+}
+
+#[test]
+fn two_entries_for_one_subject_are_refused() {
+    refused(
+        &[
+            PLAIN,
+            (
+                "certs.x509.yaml",
+                "authorizationAttributes:\n  a: {subject: 'CN = x, O = y', attributes: {k: v}}\n  b: {subject: 'O=y,CN=x', attributes: {k: w}}\n",
+            ),
+        ],
+        &["certs.x509.yaml:3:16: error: the entry \"a\" has this subject too"],
+    );
+}
+
+#[test]
+fn attributes_must_be_text_and_fit_a_client() {
+    refused(
+        &[PLAIN, ("certs.x509.yaml", "authorizationAttributes: {a: {subject: CN=x, attributes: {building: 17}}}")],
+        &["a value of attributes must be text, and this is the number 17; write it in quotes"],
+    );
+    let many = (0..17).map(|index| format!("a{index}: v")).collect::<Vec<_>>().join(", ");
+    refused(
+        &[
+            PLAIN,
+            ("certs.x509.yaml", &format!("authorizationAttributes: {{a: {{subject: CN=x, attributes: {{{many}}}}}}}")),
+        ],
+        &["17 attributes, and a client holds 16"],
+    );
+    let long = "v".repeat(600);
+    refused(
+        &[
+            PLAIN,
+            (
+                "certs.x509.yaml",
+                &format!("authorizationAttributes: {{a: {{subject: CN=x, attributes: {{k: {long}}}}}}}"),
+            ),
+        ],
+        &["the attributes take 605 bytes"],
+    );
+}
+
+// --- BrokerAuthorization
+
+#[test]
+fn a_policy_without_rules_denies_everything_and_says_so() {
+    for body in [
+        "[]",
+        "{authorizationPolicies: {}}",
+        "{authorizationPolicies: {rules: null}}",
+        "{authorizationPolicies: {rules: []}}",
+        "{cache: Disabled}",
+    ] {
+        noted(&[PLAIN, ("any.authorization.yaml", body)], "there are no rules: every client is denied everything");
+    }
+}
+
+#[test]
+fn empty_principals_are_refused() {
+    for principals in ["{}", "{usernames: []}", "{usernames: [], clientIds: [], attributes: []}"] {
+        rules_refused(
+            &format!("[{{principals: {principals}, brokerResources: [{{method: Connect}}]}}]"),
+            &["any.authorization.yaml:1:15: error: principals is empty"],
+        );
+    }
+    rules_refused("[{brokerResources: [{method: Connect}]}]", &["the field \"principals\" of rules[] is missing"]);
+    rules_refused(
+        "[{principals: {attributes: [{}]}, brokerResources: [{method: Connect}]}]",
+        &["any.authorization.yaml:1:29: error: an empty element of attributes would match every client"],
+    );
+    rules_refused(
+        "[{principals: {usernames: ['']}, brokerResources: [{method: Connect}]}]",
+        &["a username must not be empty"],
+    );
+}
+
+#[test]
+fn topics_are_needed_once_each_for_publish_and_subscribe() {
+    let with = |resource: &str| format!("[{{principals: {{usernames: [u]}}, brokerResources: [{resource}]}}]");
+    rules_refused(&with("{method: Publish}"), &["the method Publish needs topics"]);
+    rules_refused(
+        &with("{method: subscribe, topics: []}"),
+        &["topics is empty: the method Subscribe needs at least one"],
+    );
+    rules_refused(&with("{method: Publish, topics: [a, b, a]}"), &["the topic \"a\" stands here twice"]);
+    rules_refused(&with("{method: Publish, topics: ['']}"), &["\"\" is no topic filter: it is empty"]);
+    rules_refused(&with("{method: Publish, topics: [a], clientIds: [x]}"), &["clientIds restricts only Connect"]);
+    rules_refused(&with("{method: Connect, clientIds: ['a*b']}"), &["\"*\" is understood only at the end"]);
+    rules_refused(
+        &with("{method: Conect}"),
+        &["method must be one of Connect, Publish, Subscribe, and this is \"Conect\"; did you mean \"Connect\"?"],
+    );
+    rules_refused(
+        &with("{method: Publish, topcs: [a]}"),
+        &["unknown field \"topcs\" of brokerResources[]; did you mean \"topics\"?"],
+    );
+    let connect = with("{method: Connect, topics: [a]}");
+    noted(&[PLAIN, ("any.authorization.yaml", &connect)], "topics has no effect on the method Connect");
+    assert!(
+        !findings(&[PLAIN, ("any.authorization.yaml", &with("{method: Connect, topics: [], clientIds: []}"))])
+            .contains("topics")
+    );
+}
+
+#[test]
+fn invalid_topic_filters_point_at_the_level() {
+    let with = |topic: &str| {
+        format!(
+            "- principals: {{usernames: [u]}}\n  brokerResources:\n  - method: Publish\n    topics:\n    - {topic}\n"
+        )
+    };
+    rules_refused(
+        &with("a/b+/c"),
+        &["any.authorization.yaml:5:9: error: \"a/b+/c\" is no topic filter: \"+\" must fill its whole level"],
+    );
+    rules_refused(
+        &with("'a/#/c'"),
+        &["any.authorization.yaml:5:10: error: \"a/#/c\" is no topic filter: \"#\" must stand alone in the last level"],
+    );
+    rules_refused(&with("$share/g/a"), &["rules judge the filter of a shared subscription without $share/<group>/"]);
+    rules_refused(&with(&vec!["a"; 129].join("/")), &["more than 128 levels"]);
+    noted(&[PLAIN, ("any.authorization.yaml", &with("sensor/*"))], "the \"*\" in \"sensor/*\" stands for itself");
+}
+
+#[test]
+fn tokens_are_refused_until_they_are_supported() {
+    let rule =
+        |principals: &str, resource: &str| format!("[{{principals: {principals}, brokerResources: [{resource}]}}]");
+    for (principals, resource) in [
+        ("{usernames: ['{principal.clientId}']}", "{method: Connect}"),
+        ("{clientIds: ['{principal.username}']}", "{method: Connect}"),
+        ("{attributes: [{a: '{principal.clientId}'}]}", "{method: Connect}"),
+        ("{usernames: [u]}", "{method: Connect, clientIds: ['{principal.attributes.building}*']}"),
+        ("{usernames: [u]}", "{method: Publish, topics: ['a/{principal.clientId}/b']}"),
+        ("{usernames: [u]}", "{method: Subscribe, topics: ['client-{principal.clientId']}"),
+    ] {
+        rules_refused(&rule(principals, resource), &["not supported yet by this version"]);
+    }
+    rules_refused(&rule("{usernames: [u]}", "{method: Publish, topics: ['a/{clientId}']}"), &["looks like a token"]);
+}
+
+#[test]
+fn principals_that_no_client_can_have_are_refused() {
+    let rule = |principals: &str| format!("[{{principals: {principals}, brokerResources: [{{method: Connect}}]}}]");
+    rules_refused(
+        &rule(&format!("{{usernames: [{}]}}", "u".repeat(257))),
+        &["a username has at most 256 bytes, and this has 257"],
+    );
+    rules_refused(
+        &rule(&format!("{{clientIds: [{}]}}", "c".repeat(129))),
+        &["a client identifier has at most 128 bytes, and this has 129"],
+    );
+}
+
+#[test]
+fn state_store_rules_are_checked_and_noted() {
+    let rule = |resources: &str| {
+        format!("[{{principals: {{usernames: [u]}}, brokerResources: [], stateStoreResources: [{resources}]}}]")
+    };
+    noted(
+        &[
+            PLAIN,
+            (
+                "any.authorization.yaml",
+                &rule("{method: readWrite, keyType: Pattern, keys: ['clients/{principal.clientId}/*']}"),
+            ),
+        ],
+        "stateStoreResources has no effect yet",
+    );
+    rules_refused(
+        &rule("{method: readwrite, keyType: Binary, keys: ['%']}"),
+        &["did you mean \"ReadWrite\"?", "must be base64, and this is \"%\""],
+    );
+    rules_refused(&rule("{method: Read, keys: [a]}"), &["the field \"keyType\" of stateStoreResources[] is missing"]);
+}
+
+#[test]
+fn what_a_board_does_not_hold_is_refused_with_the_excess() {
+    use std::fmt::Write;
+    let mut rules = String::new();
+    for index in 0..1_203 {
+        writeln!(rules, "- {{principals: {{usernames: [u{index}]}}, brokerResources: [{{method: Connect}}]}}").unwrap();
+    }
+    let options = LoadOptions { board: Some("rpi3".to_owned()), embed_secrets: false };
+    let found = load_embedded(&[PLAIN, ("any.authorization.yaml", &rules)], &options).unwrap_err().to_string();
+    assert!(found.contains("error: authorization rules: 1203, board 'rpi3' holds 1000: 203 too many"), "{found}");
+}
+
+// --- Gateway
+
+fn gateway(spec: &str) -> String {
+    format!("apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {{name: default}}\nspec: {spec}\n")
+}
+
+#[test]
+fn the_gateway_is_checked() {
+    for (spec, expected) in [
+        ("{board: rpi33}", "g.yaml:4:15: error: unknown board \"rpi33\"; did you mean \"rpi3\"?"),
+        ("{bind: {external: [localhost]}}", "\"localhost\" is no IP address"),
+        ("{bind: {clusterIp: []}}", "clusterIp is empty"),
+        ("{bind: {clusterIp: ['::1', '0:0::1']}}", "stands here twice"),
+        ("{clockPolicy: Ignore}", "clockPolicy must be one of Enforce, AssumeBuildDate"),
+        ("{connectDeadlineSeconds: 121}", "connectDeadlineSeconds is 121, outside 1 to 120"),
+        ("{connectDeadlineSeconds: 0}", "connectDeadlineSeconds is 0, outside 1 to 120"),
+        ("{paths: {secret: x}}", "unknown field \"secret\" of paths; did you mean \"secrets\"?"),
+    ] {
+        refused(&[PLAIN, ("g.yaml", &gateway(spec))], &[expected]);
+    }
+    let other = gateway("{}").replace("default", "other");
+    refused(&[PLAIN, ("g.yaml", &other)], &["a Gateway must be named \"default\""]);
+}
+
+#[test]
+fn an_unknown_board_of_the_command_line_is_refused() {
+    let options = LoadOptions { board: Some("rpi9".to_owned()), embed_secrets: false };
+    let found = load_embedded(&[PLAIN], &options).unwrap_err().to_string();
+    assert!(found.contains("unknown board \"rpi9\""), "{found}");
+}
+
+#[test]
+fn our_own_settings_never_stand_inside_the_vendors_resources() {
+    listener_refused(
+        "bind: [127.0.0.1]\nports: [{port: 1}]",
+        &["unknown field \"bind\" of the spec of BrokerListener"],
+    );
+    broker_refused("{board: rpi3}", &["unknown field \"board\" of the spec of Broker"]);
+}
