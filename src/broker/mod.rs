@@ -1,1 +1,486 @@
-//! broker.
+//! The broker: connections, sessions, routing. A state machine without clock, entropy, sockets, files or log text.
+//!
+//! Bytes come in through [`Broker::receive`]; bytes go out when the shell asks for them with [`Broker::transmit`], into a
+//! buffer for which it has room in a socket. Time comes in as an argument. The same seed and the same calls give the same
+//! bytes.
+//!
+//! The shell's part: after any call, drain [`Broker::next_ready`] and transmit for each connection it names; close a
+//! connection when [`Transmitted::close`] says so, and tell the broker with [`Broker::closed`], once.
+//!
+//! **Invariants:** all memory that grows with load is in the tables sized by [`Capacities`]; a peer's bytes lead to a
+//! reply, a close, or a change in those tables, and to nothing else.
+
+mod admission;
+mod close;
+mod connect;
+mod connections;
+mod filters;
+mod messages;
+mod publish;
+mod sessions;
+mod subscribe;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+pub use admission::{Admission, PortAdmission};
+pub use connections::Connection;
+pub use transmit::Transmitted;
+
+use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
+use crate::codec::decode_fixed_header;
+use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
+use crate::config::blob::{ClientLimits, QueueStrategy};
+use crate::limits::Capacities;
+use crate::telemetry::{Cause, Telemetry};
+use crate::time::{Instant, Now};
+use connections::{Phase, Reply, ReplyKind};
+use messages::MessagePool;
+use publish::Match;
+use rustls_pki_types::CertificateDer;
+use sessions::{Delivery, Session};
+use std::collections::VecDeque;
+use subscriptions::Subscriptions;
+
+/// Replies that one connection may have waiting before the broker reads no more from it.
+const REPLIES_PER_CONNECTION_MAX: u32 = 160;
+
+/// Fewest replies that make sense: the answer to one packet with the most filters, and as much again.
+const REPLIES_MIN: u32 = 512;
+
+/// The broker.
+pub struct Broker {
+    limits: Limits,
+    admission: Admission,
+    connections: Slab<Connection>,
+    sessions: Slab<Session>,
+    session_index: HashIndex,
+    messages: MessagePool,
+    deliveries: Slab<Delivery>,
+    replies: Slab<Reply>,
+    subscriptions: Subscriptions,
+    /// By index of the connection.
+    deadlines: DeadlineHeap,
+    /// Connections that have something to say.
+    ready: VecDeque<Key<Connection>>,
+    /// Connections whose acknowledgements wait for a slow subscriber.
+    gated: Vec<Key<Connection>>,
+    /// Connections that are not read because the reply table is full.
+    starved: Vec<Key<Connection>>,
+    /// The sessions that the PUBLISH at hand goes to.
+    matches: Vec<Match>,
+    /// Number of the PUBLISH at hand.
+    publish_number: u64,
+    /// The topic of a stored message while it is routed.
+    topic_scratch: Vec<u8>,
+    telemetry: Telemetry,
+    seed: u64,
+    identifiers_assigned: u64,
+}
+
+/// The bounds that the broker announces and enforces.
+#[derive(Clone, Debug)]
+struct Limits {
+    packet_bytes: u32,
+    receive_maximum: u16,
+    keep_alive_seconds: Option<u16>,
+    message_expiry_seconds: Option<u32>,
+    connect_deadline_seconds: u16,
+    subscriptions_per_session: u32,
+    queue_length: u32,
+    queue_strategy: QueueStrategy,
+    /// Deliveries that one session may hold before it is closed for not keeping up.
+    deliveries_per_session: u32,
+}
+
+/// Deliveries waiting for one session above which publishers wait for it.
+const QUEUE_HIGH_MARK: u32 = 512;
+/// Deliveries waiting for one session below which publishers no longer wait for it.
+const QUEUE_LOW_MARK: u32 = 64;
+/// Largest Receive Maximum that the broker announces; the reply queue of a connection must hold as many.
+const RECEIVE_MAXIMUM_MAX: u16 = 128;
+/// Most QoS 1 deliveries in flight to one client, whatever its Receive Maximum.
+const IN_FLIGHT_MAX: u16 = 1_024;
+
+/// What became of the bytes given to [`Broker::receive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes taken; the rest is to be given again, with more behind it.
+    pub consumed: usize,
+    /// What the broker waits for before it takes more.
+    pub then: Then,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// More bytes: the packet that begins the rest has this size, as far as known.
+    NeedBytes(u32),
+    /// Room for replies: call again after [`Broker::transmit`] has taken some.
+    Paused,
+    /// Nothing: the connection is closing, no more is read.
+    Closing,
+}
+
+impl Broker {
+    /// A broker with its tables allocated and empty. `seed` keys hash tables and assigned client identifiers; it comes
+    /// from the operating system's entropy, or from a test.
+    #[must_use]
+    pub fn new(
+        capacities: &Capacities,
+        limits: &ClientLimits,
+        connect_deadline_seconds: u16,
+        admission: Admission,
+        seed: u64,
+    ) -> Self {
+        let reserved = |count: u32| count as usize;
+        Self {
+            limits: Limits {
+                packet_bytes: limits.max_packet_size_bytes.min(capacities.packet_bytes),
+                receive_maximum: limits.max_receive_maximum.clamp(1, RECEIVE_MAXIMUM_MAX),
+                keep_alive_seconds: limits.max_keep_alive_seconds,
+                message_expiry_seconds: limits.max_message_expiry_seconds,
+                connect_deadline_seconds,
+                subscriptions_per_session: capacities.subscriptions_per_session,
+                queue_length: u32::try_from(limits.subscriber_queue_length).unwrap_or(u32::MAX),
+                queue_strategy: limits.subscriber_queue_strategy,
+                deliveries_per_session: capacities.deliveries.div_ceil(2),
+            },
+            admission,
+            connections: Slab::new(capacities.connections),
+            sessions: Slab::new(capacities.sessions),
+            session_index: HashIndex::new(capacities.sessions),
+            messages: MessagePool::new(capacities.messages, capacities.message_blocks),
+            deliveries: Slab::new(capacities.deliveries),
+            replies: Slab::new(capacities.replies.max(REPLIES_MIN)),
+            subscriptions: Subscriptions::new(
+                capacities.subscriptions,
+                capacities.filter_nodes,
+                capacities.filter_bytes,
+                seed,
+            ),
+            deadlines: DeadlineHeap::new(capacities.connections),
+            ready: VecDeque::with_capacity(reserved(capacities.connections)),
+            gated: Vec::with_capacity(reserved(capacities.connections)),
+            starved: Vec::with_capacity(reserved(capacities.connections)),
+            matches: Vec::with_capacity(reserved(capacities.sessions.saturating_add(capacities.subscriptions / 4))),
+            publish_number: 0,
+            topic_scratch: Vec::with_capacity(usize::from(u16::MAX)),
+            telemetry: Telemetry::new(),
+            seed,
+            identifiers_assigned: 0,
+        }
+    }
+
+    /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
+    #[must_use]
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 9] {
+        let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
+        [
+            (
+                "connections",
+                capacities.connections,
+                Slab::<Connection>::bytes(capacities.connections)
+                    + DeadlineHeap::bytes(capacities.connections)
+                    + each(capacities.connections, 3 * size_of::<Key<Connection>>()),
+            ),
+            (
+                "sessions",
+                capacities.sessions,
+                Slab::<Session>::bytes(capacities.sessions)
+                    + HashIndex::bytes(capacities.sessions)
+                    + each(capacities.sessions, size_of::<Match>()),
+            ),
+            (
+                "subscriptions",
+                capacities.subscriptions,
+                Subscriptions::bytes(capacities.subscriptions, capacities.filter_nodes, capacities.filter_bytes)
+                    + each(capacities.subscriptions / 4, size_of::<Match>()),
+            ),
+            ("messages", capacities.messages, MessagePool::bytes(capacities.messages, 0)),
+            ("message blocks", capacities.message_blocks, MessagePool::bytes(0, capacities.message_blocks)),
+            ("deliveries", capacities.deliveries, Slab::<Delivery>::bytes(capacities.deliveries)),
+            ("replies", capacities.replies, Slab::<Reply>::bytes(capacities.replies.max(REPLIES_MIN))),
+            ("receive buffers (bytes)", capacities.receive_bytes, u64::from(capacities.receive_bytes)),
+            ("transmit buffers (bytes)", capacities.transmit_bytes, u64::from(capacities.transmit_bytes)),
+        ]
+    }
+
+    /// A network connection was accepted on the port with index `port`.
+    ///
+    /// # Errors
+    /// [`Full`] when the connection table is: the shell closes the socket.
+    pub fn open(&mut self, now: Instant, port: u16) -> Result<Key<Connection>, Full> {
+        let key = self.connections.insert(Connection::new(port, now))?;
+        self.telemetry.counters.connections_opened += 1;
+        self.deadlines.set(key.index(), now.plus_seconds(u64::from(self.limits.connect_deadline_seconds)));
+        Ok(key)
+    }
+
+    /// Bytes have come. `bytes` begins at a packet's first byte; `peer_chain` is what the client presented in a TLS
+    /// handshake that was completed, leaf first, empty if nothing.
+    pub fn receive(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        peer_chain: &[CertificateDer<'_>],
+        bytes: &[u8],
+    ) -> Received {
+        let mut consumed = 0;
+        loop {
+            let then = |then| Received { consumed, then };
+            let Some(connection) = self.connections.get(key) else { return then(Then::Closing) };
+            let version = match connection.phase {
+                Phase::Closing(_) => return then(Then::Closing),
+                Phase::AwaitConnect | Phase::Connected => ProtocolVersion::V5,
+            };
+            let awaits_connect = connection.phase == Phase::AwaitConnect;
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            let header = match decode_fixed_header(rest) {
+                Ok(Some(header)) => header,
+                Ok(None) => {
+                    // Nothing but a CONNECT may begin a connection, which its first byte tells. [MQTT-3.1.0-1]
+                    if awaits_connect && rest.first().is_some_and(|byte| *byte != 0x10) {
+                        self.refuse_silently(key);
+                        return then(Then::Closing);
+                    }
+                    return then(Then::NeedBytes(0));
+                }
+                Err(_) if awaits_connect => {
+                    self.refuse_silently(key);
+                    return then(Then::Closing);
+                }
+                Err(error) => {
+                    self.violate(key, error.reason_code());
+                    return then(Then::Closing);
+                }
+            };
+            if awaits_connect && header.packet_type != PacketType::Connect {
+                self.refuse_silently(key);
+                return then(Then::Closing);
+            }
+            let packet_bytes = header.packet_bytes();
+            if packet_bytes > self.limits.packet_bytes as usize {
+                self.violate(key, ReasonCode::PacketTooLarge);
+                return then(Then::Closing);
+            }
+            let Some(packet) = rest.get(..packet_bytes) else {
+                return then(Then::NeedBytes(u32::try_from(packet_bytes).unwrap_or(u32::MAX)));
+            };
+            if !self.has_room_for_replies(key, &header) {
+                return then(Then::Paused);
+            }
+            consumed += packet_bytes;
+            let body = packet.get(usize::from(header.header_bytes)..).unwrap_or_default();
+            self.handle(now, key, peer_chain, header, body, version);
+        }
+    }
+
+    fn handle(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        peer_chain: &[CertificateDer<'_>],
+        header: FixedHeader,
+        body: &[u8],
+        version: ProtocolVersion,
+    ) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.last_packet = now.instant;
+        }
+        let packet = match decode(header, body, version) {
+            Ok(packet) => packet,
+            Err(DecodeError::UnsupportedProtocolVersion) => return self.refuse_version(key),
+            Err(error) => return self.violate(key, error.reason_code()),
+        };
+        match packet {
+            Packet::Connect(connect) => self.connect(now, key, peer_chain, &connect),
+            Packet::Publish(publish) => self.publish(now, key, &publish),
+            Packet::PubAck(acknowledgement) => self.acknowledged(key, acknowledgement.packet_identifier),
+            Packet::Subscribe(subscribe) => self.subscribe(key, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),
+            Packet::PingReq => {
+                if self.reply(key, ReplyKind::PingResp).is_err() {
+                    self.violate(key, ReasonCode::QuotaExceeded);
+                }
+            }
+            Packet::Disconnect(disconnect) => self.client_disconnected(now, key, &disconnect),
+            // QoS 2 is announced as unavailable; these belong to it. [MQTT-3.2.2-11]
+            Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_) => {
+                self.violate(key, ReasonCode::ProtocolError);
+            }
+            // No Authentication Method was accepted in CONNECT. [MQTT-4.12.1-1]
+            Packet::Auth(_) => self.violate(key, ReasonCode::ProtocolError),
+            // Only a server sends these.
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.violate(key, ReasonCode::ProtocolError);
+            }
+        }
+    }
+
+    /// The next connection that has something to say. It is named again only when it has something new.
+    pub fn next_ready(&mut self) -> Option<Key<Connection>> {
+        while let Some(key) = self.ready.pop_front() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.ready = false;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Names the connection in [`Broker::next_ready`] again: the shell stopped before it had sent everything.
+    pub fn make_ready(&mut self, key: Key<Connection>) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.ready
+        {
+            connection.ready = true;
+            // Room is reserved for every connection; keys of closed ones are skipped, and could stand here beside the
+            // new key of their slot only until the next drain.
+            self.ready.push_back(key);
+        }
+    }
+
+    /// When [`Broker::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.earliest().map(|(at, _)| at)
+    }
+
+    /// Ends what is due: connections without CONNECT, without life, with an expired credential.
+    pub fn expire(&mut self, now: Now) {
+        while let Some(slot) = self.deadlines.pop_due(now.instant) {
+            let Some(key) = self.connections.key_at(slot) else { continue };
+            let Some(connection) = self.connections.get(key) else { continue };
+            match connection.phase {
+                Phase::AwaitConnect => self.close(now, key, Cause::ConnectDeadline, None),
+                Phase::Closing(_) => {}
+                Phase::Connected => {
+                    if connection.expires.is_some_and(|expires| expires <= now.unix) {
+                        // Without a DISCONNECT, as the vendor's broker does.
+                        self.close(now, key, Cause::CredentialExpired, None);
+                    } else if connection.is_silent(now.instant) {
+                        self.close(now, key, Cause::KeepAliveTimeout, Some(ReasonCode::KeepAliveTimeout));
+                    } else {
+                        self.arm(now, key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sets the connection's deadline to the earliest of its keep-alive and its credential's end.
+    fn arm(&mut self, now: Now, key: Key<Connection>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let silence = connection.keep_alive_milliseconds.map(|period| connection.last_packet.plus_milliseconds(period));
+        let expiry =
+            connection.expires.map(|expires| now.instant.plus_seconds(expires.0.saturating_sub(now.unix.0)));
+        match silence.into_iter().chain(expiry).min() {
+            Some(at) => self.deadlines.set(key.index(), at),
+            None => self.deadlines.cancel(key.index()),
+        }
+    }
+
+    /// Whether the answer to a packet has room. If it is the table that is full, the connection is named in
+    /// [`Broker::next_ready`] when others have freed some; if it is full of its own replies, it will be when they leave.
+    fn has_room_for_replies(&mut self, key: Key<Connection>, header: &FixedHeader) -> bool {
+        let waiting = self.connections.get(key).map_or(0, Connection::replies_waiting);
+        // The most that one packet is answered with: a header and the codes of every filter, which take 3 bytes at least.
+        let needed = match header.packet_type {
+            PacketType::Subscribe | PacketType::Unsubscribe => {
+                let filters = (header.remaining_length as usize / 3).min(crate::limits::FILTERS_PER_PACKET_MAX);
+                filters.div_ceil(connections::CODES_PER_REPLY) + 1
+            }
+            _ => 1,
+        };
+        if self.replies.free() < needed {
+            if self.starved.len() < self.starved.capacity() && !self.starved.contains(&key) {
+                self.starved.push(key);
+            }
+            return false;
+        }
+        waiting < REPLIES_PER_CONNECTION_MAX
+    }
+
+    fn feed_starved(&mut self) {
+        while let Some(key) = self.starved.pop() {
+            self.make_ready(key);
+        }
+    }
+
+    fn reply(&mut self, key: Key<Connection>, kind: ReplyKind) -> Result<(), Full> {
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        let reply = self.replies.insert(Reply { kind, next: None })?;
+        let queue = match kind {
+            ReplyKind::PubAck { .. } => &mut connection.acknowledgements,
+            _ => &mut connection.replies,
+        };
+        queue.push_back(&mut self.replies, reply);
+        self.make_ready(key);
+        Ok(())
+    }
+
+    /// The connection in slot `index` of the table.
+    #[must_use]
+    pub fn connection_at(&self, index: u32) -> Option<Key<Connection>> {
+        self.connections.key_at(index)
+    }
+
+    /// Counters, and the events to log.
+    pub fn telemetry(&mut self) -> &mut Telemetry {
+        &mut self.telemetry
+    }
+
+    /// Name of the session of a connection, for the shell's log lines.
+    #[must_use]
+    pub fn client_of(&self, key: Key<Connection>) -> Option<&str> {
+        let session = self.connections.get(key)?.session?;
+        Some(&self.sessions.get(session)?.client_identifier)
+    }
+
+    /// Connections that have not sent their CONNECT yet are the first to go when the table is full.
+    #[must_use]
+    pub fn awaits_connect(&self, key: Key<Connection>) -> bool {
+        self.connections.get(key).is_some_and(|connection| connection.phase == Phase::AwaitConnect)
+    }
+
+    /// What is in use: connections, sessions, subscriptions, messages, message blocks, deliveries, replies.
+    #[must_use]
+    pub fn in_use(&self) -> InUse {
+        InUse {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            subscriptions: self.subscriptions.len(),
+            messages: self.messages.len(),
+            message_blocks: self.messages.blocks_used() as usize,
+            deliveries: self.deliveries.len(),
+            replies: self.replies.len(),
+        }
+    }
+}
+
+/// How full the tables are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    /// Network connections.
+    pub connections: usize,
+    /// Sessions.
+    pub sessions: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Messages.
+    pub messages: usize,
+    /// Blocks of the message pool.
+    pub message_blocks: usize,
+    /// Deliveries.
+    pub deliveries: usize,
+    /// Replies.
+    pub replies: usize,
+}
+
+impl Connection {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.keep_alive_milliseconds.is_some_and(|period| now.milliseconds_since(self.last_packet) >= period)
+    }
+}

@@ -10,7 +10,6 @@ use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
 use crate::config::secret::check_pair;
 use crate::config::{BlobError, decode, verify};
-use crate::distinguished_name::DistinguishedName;
 use crate::limits::MESSAGE_BLOCK_BYTES;
 use crate::time::UnixTime;
 use sha2::{Digest, Sha256};
@@ -134,7 +133,7 @@ fn authentication(configuration: &Configuration, entry: &Authentication, output:
             configuration.trust_bundles.get(usize::from(*trust_bundle)).map_or("", |bundle| bundle.name.as_str());
         writeln!(output, "  {}. X509, trusts {}", index + 1, Escaped(bundle))?;
         for entry in attributes {
-            write!(output, "     {}: {} gives", Escaped(&entry.label), Escaped(&subject_text(&entry.subject)))?;
+            write!(output, "     {}: {} gives", Escaped(&entry.label), entry.subject)?;
             for (name, value) in &entry.attributes {
                 write!(output, " {}={}", Escaped(name), Escaped(value))?;
             }
@@ -142,24 +141,6 @@ fn authentication(configuration: &Configuration, entry: &Authentication, output:
         }
     }
     Ok(())
-}
-
-/// A subject in encoded order. Attribute types without a usual abbreviation are shown by their encoded bytes.
-fn subject_text(subject: &DistinguishedName) -> String {
-    let pair = |(kind, value): &(Vec<u8>, String)| {
-        let kind = match kind.as_slice() {
-            [0x55, 4, 3] => "CN".to_owned(),
-            [0x55, 4, 6] => "C".to_owned(),
-            [0x55, 4, 7] => "L".to_owned(),
-            [0x55, 4, 8] => "ST".to_owned(),
-            [0x55, 4, 10] => "O".to_owned(),
-            [0x55, 4, 11] => "OU".to_owned(),
-            other => other.iter().map(|byte| format!("{byte:02x}")).collect(),
-        };
-        format!("{kind} = {value}")
-    };
-    let names = subject.relative_names.iter();
-    names.map(|name| name.iter().map(pair).collect::<Vec<_>>().join(" + ")).collect::<Vec<_>>().join(", ")
 }
 
 fn authorization(policy: &Authorization, output: &mut dyn Write) -> io::Result<()> {

@@ -6,7 +6,7 @@ use super::diagnostic::{Place, Report, quoted};
 use super::listener::{Reference, reference, secret_reference};
 use super::source::Node;
 use super::source::walk::{Fields, choice, full_text, mapping, sequence, text, text_map, texts};
-use crate::distinguished_name::DistinguishedName;
+use crate::distinguished_name::{DistinguishedName, SyntaxError};
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
 
 /// The ConfigMap that `trustedClientCaCert` means where it is absent.
@@ -155,17 +155,12 @@ fn subject_attributes(
     let attributes = fields.required("attributes", report).and_then(|node| attributes(node, report));
     fields.finish(report);
     let (subject, subject_node) = (subject?, subject_node?);
-    if let Some(same) = earlier.iter().find(|entry| is_same_subject(&entry.subject, &subject)) {
+    if let Some(same) = earlier.iter().find(|entry| entry.subject.is_same_as(&subject)) {
         let message =
             format!("the entry {} has this subject too: only one of them could ever apply", quoted(&same.label));
         report.error(&subject_node.place, message);
     }
     Some(SubjectAttributes { label: label.to_owned(), subject, attributes: attributes? })
-}
-
-/// Whether two entries match the same certificates: equal names, in either order.
-fn is_same_subject(a: &DistinguishedName, b: &DistinguishedName) -> bool {
-    a == b || a.relative_names.iter().eq(b.relative_names.iter().rev())
 }
 
 fn attributes(node: &Node, report: &mut Report) -> Option<Vec<(String, String)>> {
@@ -197,41 +192,15 @@ pub(super) fn check_attributes_fit(pairs: &[(String, String)], place: &Place, re
 /// A subject, with a mistake reported at its place inside the text.
 fn subject(node: &Node, report: &mut Report) -> Option<DistinguishedName> {
     let given = full_text(node, "subject", report)?;
-    match parse_distinguished_name(given) {
+    match DistinguishedName::parse(given) {
         Ok(name) => Some(name),
-        Err((at, reason)) => {
-            let character = given.get(..at).unwrap_or(given).chars().count() + 1;
+        Err(SyntaxError { offset, reason }) => {
+            let character = given.get(..offset).unwrap_or(given).chars().count() + 1;
             let message = format!("{} is no distinguished name: {reason}, at character {character}", quoted(given));
-            report.error(&node.place_within(at), message);
+            report.error(&node.place_within(offset), message);
             None
         }
     }
-}
-
-/// The one call into the parser of distinguished names: byte offset and reason of the first mistake.
-fn parse_distinguished_name(text: &str) -> Result<DistinguishedName, (usize, String)> {
-    let mut relative_names = Vec::new();
-    let mut at = 0;
-    for part in text.split(',') {
-        let Some((kind, value)) = part.split_once('=') else { return Err((at, "expected TYPE = value".to_owned())) };
-        let object_identifier: &[u8] = match kind.trim() {
-            "CN" => &[0x55, 4, 3],
-            "C" => &[0x55, 4, 6],
-            "L" => &[0x55, 4, 7],
-            "ST" => &[0x55, 4, 8],
-            "O" => &[0x55, 4, 10],
-            "OU" => &[0x55, 4, 11],
-            other => {
-                return Err((
-                    at + kind.len() - kind.trim_start().len(),
-                    format!("unknown attribute type {}", quoted(other)),
-                ));
-            }
-        };
-        relative_names.push(vec![(object_identifier.to_vec(), value.trim().to_owned())]);
-        at += part.len() + 1;
-    }
-    Ok(DistinguishedName { relative_names })
 }
 
 fn custom(node: &Node, report: &mut Report) {

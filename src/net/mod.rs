@@ -1,1 +1,13 @@
-//! net.
+//! Sockets and the turn. Decides nothing about MQTT: it carries bytes between sockets, TLS and the broker.
+
+mod link;
+mod network;
+mod report;
+mod serve;
+mod system;
+mod turn;
+
+pub use network::{Accepted, Interest, Io, Network, Readiness};
+pub use serve::{ServeError, serve};
+pub use system::{BindError, SystemNetwork, bind};
+pub use turn::{ListenerSettings, Turn, TurnSettings};

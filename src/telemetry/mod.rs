@@ -1,1 +1,77 @@
-//! telemetry.
+//! What happened, in types: counters that only grow, and events that the shell turns into log lines.
+//!
+//! The core never formats a log line. It counts, and it leaves an [`Event`] in a small ring that the shell drains once a
+//! turn; an event that finds the ring full is counted as lost. Text in an event was chosen by a peer and may contain
+//! anything: whoever prints it escapes it.
+
+mod events;
+
+pub use events::{Action, Cause, Event, Text};
+
+/// Most events between two drains.
+const EVENTS_MAX: usize = 256;
+
+/// Counters since start. Each only grows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections accepted from a socket.
+    pub connections_opened: u64,
+    /// CONNECT packets answered with success.
+    pub connects_accepted: u64,
+    /// CONNECT packets answered with a failure.
+    pub connects_refused: u64,
+    /// PUBLISH packets received.
+    pub publishes_received: u64,
+    /// PUBLISH packets transmitted.
+    pub publishes_sent: u64,
+    /// Payload bytes received in PUBLISH packets.
+    pub payload_bytes_received: u64,
+    /// Payload bytes transmitted in PUBLISH packets.
+    pub payload_bytes_sent: u64,
+    /// Authorization decisions that allowed.
+    pub authorization_allowed: u64,
+    /// Authorization decisions that denied.
+    pub authorization_denied: u64,
+    /// QoS 0 messages not routed because their publisher may not publish there.
+    pub qos0_denied: u64,
+    /// Messages not delivered to one subscriber because its queue was full.
+    pub queue_dropped: u64,
+    /// Messages not delivered to one subscriber because they had expired.
+    pub expired: u64,
+    /// Messages not delivered to one subscriber because they exceed its Maximum Packet Size.
+    pub too_large: u64,
+    /// PUBLISH packets refused because a table was full.
+    pub quota_exceeded: u64,
+    /// Connections closed because the peer broke the protocol.
+    pub protocol_violations: u64,
+    /// Events that found the ring full.
+    pub events_lost: u64,
+}
+
+/// Counters and the ring of events.
+#[derive(Default)]
+pub struct Telemetry {
+    /// The counters.
+    pub counters: Counters,
+    events: heapless::Deque<Event, EVENTS_MAX>,
+}
+
+impl Telemetry {
+    /// Nothing counted, nothing happened.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Leaves an event for the shell.
+    pub fn record(&mut self, event: Event) {
+        if self.events.push_back(event).is_err() {
+            self.counters.events_lost += 1;
+        }
+    }
+
+    /// Takes the oldest event.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

@@ -1,0 +1,197 @@
+//! How connections and sessions end.
+
+use super::connections::{Connection, Phase, ReplyKind};
+use super::sessions::Session;
+use super::{Broker, QUEUE_LOW_MARK};
+use crate::codec::{Disconnect, ReasonCode};
+use crate::collections::Key;
+use crate::telemetry::{Cause, Event, Text};
+use crate::time::Now;
+
+impl Broker {
+    /// DISCONNECT from the client. With 0x00 its Will is discarded. [MQTT-3.14.4-3]
+    pub(super) fn client_disconnected(&mut self, now: Now, key: Key<Connection>, disconnect: &Disconnect<'_>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let reason = disconnect.reason_code;
+        if disconnect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0) && !connection.asked_for_expiry {
+            // The interval in CONNECT was 0, which cannot be raised any more. [MQTT-3.14.2-2]
+            return self.violate(key, ReasonCode::ProtocolError);
+        }
+        if reason == ReasonCode::NORMAL_DISCONNECTION
+            && let Some(session) = connection.session.and_then(|session| self.sessions.get_mut(session))
+            && let Some(will) = session.will.take()
+        {
+            self.messages.release(will.message);
+        }
+        self.end_session(now, key, Cause::ClientDisconnected, Some(reason), Text::default());
+        self.start_closing(key, Cause::ClientDisconnected);
+    }
+
+    /// The peer broke the protocol, or asked for what is not there. After a CONNACK it is told why. [MQTT-4.13.1-1]
+    pub(super) fn violate(&mut self, key: Key<Connection>, reason: ReasonCode) {
+        self.telemetry.counters.protocol_violations += 1;
+        let Some(connection) = self.connections.get(key) else { return };
+        match connection.phase {
+            Phase::AwaitConnect => {
+                self.refuse(key, reason, Text::default(), Text::new("the CONNECT packet cannot be accepted"));
+            }
+            Phase::Connected => self.condemn(key, Cause::ProtocolViolation, reason),
+            Phase::Closing(_) => {}
+        }
+    }
+
+    /// Sends DISCONNECT behind what is already being sent and closes. The session ends when the connection is gone.
+    pub(super) fn condemn(&mut self, key: Key<Connection>, cause: Cause, reason: ReasonCode) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.phase != Phase::Connected {
+            return;
+        }
+        // A DISCONNECT that finds no room goes unsaid; the close says enough.
+        let _ = self.reply(key, ReplyKind::Disconnect(reason));
+        if let Some(session) = connection_session(&self.connections, key).and_then(|key| self.sessions.get(key)) {
+            self.telemetry.record(Event::Disconnected {
+                client: Text::new(&session.client_identifier),
+                cause,
+                reason_code: Some(reason.as_u8()),
+                detail: Text::of(reason),
+            });
+        }
+        self.start_closing(key, cause);
+    }
+
+    /// Ends session and connection from this side: with a DISCONNECT if there is a reason to give, else without a word.
+    pub(super) fn close(&mut self, now: Now, key: Key<Connection>, cause: Cause, reason: Option<ReasonCode>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        match (connection.phase, reason) {
+            (Phase::Connected, Some(reason)) => {
+                self.condemn(key, cause, reason);
+                self.end_session(now, key, cause, None, Text::default());
+            }
+            (Phase::Connected, None) => self.abandon(now, key, cause, Text::default()),
+            (Phase::AwaitConnect, _) => {
+                self.telemetry.record(Event::Refused {
+                    client: Text::default(),
+                    reason_code: 0,
+                    detail: Text::of(cause),
+                    port: connection.port,
+                });
+                self.start_closing(key, cause);
+            }
+            (Phase::Closing(_), _) => {}
+        }
+    }
+
+    /// The network connection is gone, or the shell gave it up. Everything that belonged to it goes.
+    pub fn closed(&mut self, now: Now, key: Key<Connection>, cause: Cause, detail: Text) {
+        self.end_session(now, key, cause, None, detail);
+        self.deadlines.cancel(key.index());
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        if let Some(transmitting) = connection.transmitting.take()
+            && let Some(delivery) = self.deliveries.remove(transmitting.delivery)
+        {
+            self.messages.release(delivery.message);
+        }
+        for queue in [&mut connection.acknowledgements, &mut connection.replies] {
+            while let Some(reply) = queue.pop_front(&mut self.replies) {
+                self.replies.remove(reply);
+            }
+        }
+        self.feed_starved();
+        if connection.gated {
+            self.gated.retain(|gated| *gated != key);
+        }
+    }
+
+    /// The shell gives the connection up, but may have something to send before it closes the socket.
+    pub fn abandon(&mut self, now: Now, key: Key<Connection>, cause: Cause, detail: Text) {
+        self.end_session(now, key, cause, None, detail);
+        self.start_closing(key, cause);
+    }
+
+    /// The last bytes of a closing connection are on their way: its session ends now, not when the peer has hung up.
+    pub fn finish(&mut self, now: Now, key: Key<Connection>) {
+        self.end_session(now, key, Cause::ClientDisconnected, None, Text::default());
+    }
+
+    /// The broker stops: every client is told. [MQTT-4.13.1-1]
+    pub fn shut_down(&mut self, now: Now) {
+        for slot in 0..self.connections.slots() {
+            if let Some(key) = self.connections.key_at(slot) {
+                self.close(now, key, Cause::ShuttingDown, Some(ReasonCode::ServerShuttingDown));
+            }
+        }
+    }
+
+    fn start_closing(&mut self, key: Key<Connection>, cause: Cause) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Closing(cause);
+            self.deadlines.cancel(key.index());
+            self.make_ready(key);
+        }
+    }
+
+    /// Takes the session from its connection and ends it: its Session Expiry Interval is 0. The Will is published unless
+    /// it was discarded. [MQTT-3.1.2-8]
+    fn end_session(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        cause: Cause,
+        reason: Option<ReasonCode>,
+        detail: Text,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let said = matches!(connection.phase, Phase::Closing(_));
+        let Some(session_key) = connection.session.take() else { return };
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if !said {
+            self.telemetry.record(Event::Disconnected {
+                client: Text::new(&session.client_identifier),
+                cause,
+                reason_code: reason.map(ReasonCode::as_u8),
+                detail,
+            });
+        }
+        self.subscriptions.remove_all(&mut session.first_subscription);
+        if let Some(will) = session.will.take() {
+            let expires = self.message_expiry(now.instant, will.expiry_seconds);
+            self.messages.set_expires(will.message, expires);
+            self.publish_stored(session_key, will.message, will.qos);
+            self.messages.release(will.message);
+        }
+        let Some(mut session) = self.sessions.remove(session_key) else { return };
+        self.session_index.remove(session.hash, session_key.index());
+        for queue in [&mut session.waiting, &mut session.in_flight] {
+            while let Some(delivery) = queue.pop_front(&mut self.deliveries) {
+                if let Some(delivery) = self.deliveries.remove(delivery) {
+                    self.messages.release(delivery.message);
+                }
+            }
+        }
+        if session.behind {
+            self.release_gated();
+        }
+    }
+
+    /// A session has caught up or is gone: the publishers that waited for it are asked to transmit again.
+    pub(super) fn release_gated(&mut self) {
+        while let Some(key) = self.gated.pop() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.gated = false;
+                self.make_ready(key);
+            }
+        }
+    }
+
+    /// Whether acknowledgements for what went to `session` are still held back.
+    pub(super) fn is_behind(&self, session: Key<Session>) -> bool {
+        self.sessions.get(session).is_some_and(|session| session.waiting.len() > QUEUE_LOW_MARK)
+    }
+}
+
+fn connection_session(
+    connections: &crate::collections::Slab<Connection>,
+    key: Key<Connection>,
+) -> Option<Key<Session>> {
+    connections.get(key).and_then(|connection| connection.session)
+}

@@ -1,0 +1,282 @@
+//! CONNECT: admission, session, takeover. MQTT 5 §3.1.
+
+use super::admission::Rejection;
+use super::connections::{Phase, ReplyKind};
+use super::sessions::{ClientIdentifier, Session, Will};
+use super::{Broker, Connection, IN_FLIGHT_MAX};
+use crate::authentication::Evidence;
+use crate::authorization::ApplicableRules;
+use crate::codec::{Connect, ProtocolVersion, QoS, ReasonCode, TopicName};
+use crate::collections::{Key, Queue, keyed_hash};
+use crate::identity::Identity;
+use crate::telemetry::{Action, Cause, Event, Text};
+use crate::time::Now;
+use core::cell::Cell;
+use core::fmt::Write as _;
+use rustls_pki_types::CertificateDer;
+
+impl Broker {
+    pub(super) fn connect(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        peer_chain: &[CertificateDer<'_>],
+        connect: &Connect<'_>,
+    ) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.phase != Phase::AwaitConnect {
+            // [MQTT-3.1.0-2]
+            return self.violate(key, ReasonCode::ProtocolError);
+        }
+        if connect.protocol_version != ProtocolVersion::V5 {
+            return self.refuse_version(key);
+        }
+        if let Err((reason, detail)) = self.admit(now, key, peer_chain, connect) {
+            self.refuse(key, reason, Text::new(connect.client_identifier), detail);
+        }
+    }
+
+    /// Everything between a decoded CONNECT and the CONNACK that accepts it, or the Reason Code that refuses it and what
+    /// the log says beyond that.
+    fn admit(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        peer_chain: &[CertificateDer<'_>],
+        connect: &Connect<'_>,
+    ) -> Result<(), (ReasonCode, Text)> {
+        let port = self.connections.get(key).map_or(u16::MAX, |connection| connection.port);
+        if connect.properties.authentication_method.is_some() {
+            return Err((ReasonCode::BadAuthenticationMethod, Text::new("no method of enhanced authentication")));
+        }
+        let (client_identifier, assigned) = self.client_identifier(connect.client_identifier)?;
+        let evidence = Evidence {
+            peer_chain,
+            username: connect.username,
+            password: connect.password,
+            authentication_method: None,
+            authentication_data: None,
+        };
+        let (identity, rules) =
+            self.admission.admit(port, &evidence, &client_identifier, now.unix).map_err(|rejection| {
+                let detail = match &rejection {
+                    Rejection::NotAuthenticated(refusal) => Text::of(refusal),
+                    Rejection::NotAuthorized(identity) => {
+                        self.telemetry.counters.authorization_denied += 1;
+                        Text::of(format_args!("no rule allows {} to connect", Described(identity)))
+                    }
+                    Rejection::UnknownPort => Text::new("the port is not configured"),
+                };
+                (ReasonCode::NotAuthorized, detail)
+            })?;
+        self.check_will(port, rules.as_ref(), &identity, &client_identifier, connect)?;
+
+        // From here on the client is who it says, so that it may end its own older connection.
+        let hash = keyed_hash(self.seed, client_identifier.as_str());
+        if let Some(session) = self.session_named(hash, &client_identifier) {
+            self.take_over(now, session);
+        }
+        if self.sessions.free() == 0 {
+            return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
+        }
+        let will = self.store_will(connect)?;
+        let event = connected_event(&client_identifier, &identity, port);
+        let expires = identity.expires;
+        let session = self
+            .sessions
+            .insert(Session {
+                client_identifier,
+                hash,
+                port,
+                identity,
+                rules,
+                connection: key,
+                first_subscription: None,
+                subscriptions: 0,
+                waiting: Queue::default(),
+                in_flight: Queue::default(),
+                last_packet_identifier: 0,
+                will,
+                behind: false,
+                matched: Cell::new((0, 0)),
+            })
+            .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("the session table is full")))?;
+        self.session_index.insert(hash, session.index());
+
+        let server_keep_alive = self.limits.keep_alive_seconds.filter(|cap| {
+            // A Keep Alive of 0 switches the mechanism off, which is longer than any cap.
+            *cap != 0 && (connect.keep_alive == 0 || connect.keep_alive > *cap)
+        });
+        let expiry_lowered = connect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
+        let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Connected;
+            connection.session = Some(session);
+            connection.keep_alive_milliseconds = (keep_alive > 0).then(|| u64::from(keep_alive) * 1_500);
+            connection.expires = expires;
+            connection.asked_for_expiry = expiry_lowered;
+            connection.maximum_packet_bytes =
+                connect.properties.maximum_packet_size.map_or(u32::MAX, core::num::NonZeroU32::get);
+            connection.receive_maximum =
+                connect.properties.receive_maximum.map_or(u16::MAX, core::num::NonZeroU16::get).min(IN_FLIGHT_MAX);
+        }
+        self.arm(now, key);
+        self.telemetry.counters.connects_accepted += 1;
+        self.telemetry.record(event);
+        let reply = ReplyKind::ConnAckAccepted { assigned, expiry_lowered, server_keep_alive };
+        // Room was checked before the packet was taken.
+        if self.reply(key, reply).is_err() {
+            self.close(now, key, Cause::ConnectRefused, None);
+        }
+        Ok(())
+    }
+
+    /// The client's own identifier, or one that nobody can guess. [MQTT-3.1.3-6]
+    fn client_identifier(&mut self, given: &str) -> Result<(ClientIdentifier, bool), (ReasonCode, Text)> {
+        if !given.is_empty() {
+            return ClientIdentifier::try_from(given)
+                .map(|identifier| (identifier, false))
+                .map_err(|_| (ReasonCode::ClientIdentifierNotValid, Text::new("client identifier too long")));
+        }
+        self.identifiers_assigned += 1;
+        let high = keyed_hash(self.seed, (self.identifiers_assigned, 0));
+        let low = keyed_hash(self.seed, (self.identifiers_assigned, 1));
+        let mut identifier = ClientIdentifier::new();
+        // 5 + 32 characters fit; should they not, the identifier is shorter but no less unique.
+        let _ = write!(identifier, "auto-{high:016x}{low:016x}");
+        Ok((identifier, true))
+    }
+
+    /// Whether the Will is one that this broker can publish and this client may. azure-model §3.4.
+    fn check_will(
+        &mut self,
+        port: u16,
+        rules: Option<&ApplicableRules>,
+        identity: &Identity,
+        client_identifier: &ClientIdentifier,
+        connect: &Connect<'_>,
+    ) -> Result<(), (ReasonCode, Text)> {
+        let Some(will) = &connect.will else { return Ok(()) };
+        if will.qos > QoS::AtLeastOnce {
+            // [MQTT-3.2.2-12]
+            return Err((ReasonCode::QoSNotSupported, Text::new("will with QoS 2")));
+        }
+        if will.retain {
+            // [MQTT-3.2.2-13]
+            return Err((ReasonCode::RetainNotSupported, Text::new("will with RETAIN")));
+        }
+        if TopicName::parse(will.topic).is_err() || !super::publish::is_routable(will.topic) {
+            return Err((ReasonCode::TopicNameInvalid, Text::new("will topic")));
+        }
+        if !self.admission.may_publish(port, rules, will.topic) {
+            self.telemetry.counters.authorization_denied += 1;
+            self.telemetry.record(Event::Denied {
+                client: Text::new(client_identifier),
+                username: identity.username.as_deref().map(Text::new),
+                action: Action::Will,
+                resource: Text::new(will.topic),
+            });
+            return Err((ReasonCode::NotAuthorized, Text::new("not allowed to publish its will")));
+        }
+        Ok(())
+    }
+
+    fn store_will(&mut self, connect: &Connect<'_>) -> Result<Option<Will>, (ReasonCode, Text)> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        let parts = super::messages::Parts {
+            topic: will.topic,
+            property_bytes: super::publish::total_bytes(will.properties.forwardable()),
+            payload: will.payload,
+            expires: None,
+        };
+        let message = self
+            .messages
+            .store(&parts, will.properties.forwardable())
+            .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("no room for the will")))?;
+        Ok(Some(Will { message, qos: will.qos, expiry_seconds: will.properties.message_expiry_interval }))
+    }
+
+    fn session_named(&self, hash: u64, client_identifier: &str) -> Option<Key<Session>> {
+        let named = |slot: u32| {
+            self.sessions
+                .key_at(slot)
+                .and_then(|key| self.sessions.get(key))
+                .is_some_and(|session| session.client_identifier == client_identifier)
+        };
+        self.session_index.find(hash, named).and_then(|slot| self.sessions.key_at(slot))
+    }
+
+    /// Another connection with the same client identifier: the older one ends. [MQTT-3.1.4-3]
+    fn take_over(&mut self, now: Now, session: Key<Session>) {
+        if let Some(older) = self.sessions.get(session).map(|session| session.connection) {
+            self.close(now, older, Cause::TakenOver, Some(ReasonCode::SessionTakenOver));
+        }
+    }
+
+    /// Answers a CONNECT with a failure and closes.
+    pub(super) fn refuse(&mut self, key: Key<Connection>, reason: ReasonCode, client: Text, detail: Text) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let port = connection.port;
+        connection.phase = Phase::Closing(Cause::ConnectRefused);
+        self.deadlines.cancel(key.index());
+        self.telemetry.counters.connects_refused += 1;
+        self.telemetry.record(Event::Refused { client, reason_code: reason.as_u8(), detail, port });
+        // A refusal that finds no room goes unsaid; the close says enough.
+        let _ = self.reply(key, ReplyKind::ConnAckRefused(reason));
+        self.make_ready(key);
+    }
+
+    /// A protocol version that is not spoken here. Its CONNACK is in a form that older clients understand.
+    /// [MQTT-3.1.2-2]
+    pub(super) fn refuse_version(&mut self, key: Key<Connection>) {
+        self.refuse(key, ReasonCode::UnsupportedProtocolVersion, Text::default(), Text::new("only MQTT 5.0 is served"));
+    }
+
+    /// What came is not MQTT: no answer could be understood.
+    pub(super) fn refuse_silently(&mut self, key: Key<Connection>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let port = connection.port;
+        connection.phase = Phase::Closing(Cause::ProtocolViolation);
+        self.telemetry.counters.protocol_violations += 1;
+        self.telemetry.record(Event::Refused {
+            client: Text::default(),
+            reason_code: ReasonCode::ProtocolError.as_u8(),
+            detail: Text::new("the first packet is not a CONNECT"),
+            port,
+        });
+        self.make_ready(key);
+    }
+}
+
+fn connected_event(client_identifier: &ClientIdentifier, identity: &Identity, port: u16) -> Event {
+    let mut attributes = Text::default();
+    for (index, (name, value)) in identity.attributes.iter().enumerate() {
+        let separator = if index == 0 { "" } else { ", " };
+        let _ = write!(attributes, "{separator}{name}={value}");
+    }
+    Event::Connected {
+        client: Text::new(client_identifier),
+        username: identity.username.as_deref().map(Text::new),
+        method: identity.method,
+        attributes,
+        port,
+    }
+}
+
+/// An identity as a log line names it.
+struct Described<'a>(&'a Identity);
+
+impl core::fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match &self.0.username {
+            Some(username) => write!(f, "user {username}"),
+            None => f.write_str("a client without user name"),
+        }?;
+        let mut separator = " with ";
+        for (name, value) in self.0.attributes.iter() {
+            write!(f, "{separator}{name}={value}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! SUBSCRIBE and UNSUBSCRIBE. MQTT 5 §3.8, §3.10.
+
+use super::Broker;
+use super::connections::{CODES_PER_REPLY, Connection, ReplyKind};
+use super::sessions::Session;
+use super::subscriptions::{Options, Target};
+use crate::codec::{PacketIdentifier, QoS, ReasonCode, Subscribe, Subscription, SubscriptionOptions, Unsubscribe};
+use crate::collections::{Full, Key};
+use crate::limits::{FILTERS_PER_PACKET_MAX, TOPIC_LEVELS_MAX};
+use crate::telemetry::{Action, Event, Text};
+
+/// Collects reason codes into replies.
+struct Codes {
+    pending: [ReasonCode; CODES_PER_REPLY],
+    used: usize,
+}
+
+impl Broker {
+    pub(super) fn subscribe(&mut self, key: Key<Connection>, subscribe: &Subscribe<'_>) {
+        if subscribe.properties.subscription_identifier.is_some() {
+            // [MQTT-3.2.2-19] by announcement: Subscription Identifiers are not available.
+            return self.violate(key, ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let answered = self.answer_each(
+            key,
+            subscribe.packet_identifier,
+            false,
+            subscribe.filters.iter(),
+            |broker, (filter, options)| broker.subscribe_one(session, filter, options),
+        );
+        if answered.is_err() {
+            self.violate(key, ReasonCode::QuotaExceeded);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, key: Key<Connection>, unsubscribe: &Unsubscribe<'_>) {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let answered = self.answer_each(
+            key,
+            unsubscribe.packet_identifier,
+            true,
+            unsubscribe.filters.iter(),
+            |broker, filter| broker.unsubscribe_one(session, filter),
+        );
+        if answered.is_err() {
+            self.violate(key, ReasonCode::QuotaExceeded);
+        }
+    }
+
+    /// Calls `answer` for each item, in order, and queues the acknowledgement with one code for each. [MQTT-3.8.4-6]
+    fn answer_each<I: Iterator + Clone>(
+        &mut self,
+        key: Key<Connection>,
+        packet_identifier: PacketIdentifier,
+        unsubscribe: bool,
+        items: I,
+        mut answer: impl FnMut(&mut Self, I::Item) -> ReasonCode,
+    ) -> Result<(), Full> {
+        let count = items.clone().take(FILTERS_PER_PACKET_MAX + 1).count();
+        if count > FILTERS_PER_PACKET_MAX {
+            return Err(Full);
+        }
+        let codes = u16::try_from(count).map_err(|_| Full)?;
+        self.reply(key, ReplyKind::SubscriptionAck { packet_identifier, codes, unsubscribe })?;
+        let mut collected = Codes { pending: [ReasonCode::Success; CODES_PER_REPLY], used: 0 };
+        for item in items {
+            let code = answer(self, item);
+            if let Some(place) = collected.pending.get_mut(collected.used) {
+                *place = code;
+            }
+            collected.used += 1;
+            if collected.used == CODES_PER_REPLY {
+                self.reply(key, ReplyKind::Codes(collected.pending))?;
+                collected.used = 0;
+            }
+        }
+        if collected.used > 0 {
+            self.reply(key, ReplyKind::Codes(collected.pending))?;
+        }
+        Ok(())
+    }
+
+    fn subscribe_one(&mut self, key: Key<Session>, filter: &str, options: SubscriptionOptions) -> ReasonCode {
+        let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
+        if target.group.is_some() && options.no_local {
+            // [MQTT-3.8.3-4]
+            return ReasonCode::ProtocolError;
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
+        if !self.admission.may_subscribe(session.port, session.rules.as_ref(), target.filter) {
+            self.telemetry.counters.authorization_denied += 1;
+            self.telemetry.record(Event::Denied {
+                client: Text::new(&session.client_identifier),
+                username: session.identity.username.as_deref().map(Text::new),
+                action: Action::Subscribe,
+                resource: Text::new(filter),
+            });
+            return ReasonCode::NotAuthorized;
+        }
+        self.telemetry.counters.authorization_allowed += 1;
+        let maximum_qos = options.maximum_qos.min(QoS::AtLeastOnce);
+        let granted = Options {
+            maximum_qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            retain_handling: options.retain_handling,
+        };
+        let may_add = session.subscriptions < self.limits.subscriptions_per_session;
+        let set = if may_add || self.subscriptions.contains(key, target) {
+            self.subscriptions.set(key, &mut session.first_subscription, target, granted)
+        } else {
+            Err(Full)
+        };
+        match set {
+            Ok(new) => {
+                session.subscriptions += u32::from(new);
+                match maximum_qos {
+                    QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
+                    QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+                    QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+                }
+            }
+            Err(Full) => {
+                self.telemetry.counters.quota_exceeded += 1;
+                ReasonCode::QuotaExceeded
+            }
+        }
+    }
+
+    fn unsubscribe_one(&mut self, key: Key<Session>, filter: &str) -> ReasonCode {
+        let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
+        let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
+        if self.subscriptions.remove(key, &mut session.first_subscription, target) {
+            session.subscriptions -= 1;
+            ReasonCode::Success
+        } else {
+            ReasonCode::NoSubscriptionExisted
+        }
+    }
+}
+
+/// A filter as it is kept: valid, and not deeper than topics can be.
+fn target(filter: &str) -> Option<Target<'_>> {
+    let parsed = Subscription::parse(filter).ok()?;
+    let group = match parsed {
+        Subscription::Shared(shared) => Some(shared.share_name),
+        Subscription::NonShared(_) => None,
+    };
+    let target = Target { group, filter: parsed.filter().as_str() };
+    (target.filter.split('/').count() <= TOPIC_LEVELS_MAX).then_some(target)
+}

@@ -1,0 +1,473 @@
+//! Subscriptions: who gets what matches a filter, and how.
+//!
+//! A subscription stands in two lists: that of its session, and that of its filter's node or, for a shared subscription,
+//! of its group. Both are doubly linked through the subscription, so that none of them is searched.
+//!
+//! **Invariant:** a subscription, its place in both lists and its entry in the index come and go together.
+
+use super::filters::{FilterTree, Levels, Node};
+use super::sessions::Session;
+use crate::codec::{QoS, RetainHandling};
+use crate::collections::{Full, HashIndex, Key, Slab, keyed_hash};
+
+/// Longest name of a shared subscription's group, in bytes.
+pub const GROUP_NAME_BYTES_MAX: usize = 64;
+
+/// Subscription Options as the broker keeps them. MQTT 5 §3.8.3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The QoS granted.
+    pub maximum_qos: QoS,
+    /// The publisher's own messages are not sent back to it.
+    pub no_local: bool,
+    /// The RETAIN flag is forwarded as published.
+    pub retain_as_published: bool,
+    /// What a new subscription gets of what is retained.
+    pub retain_handling: RetainHandling,
+}
+
+/// One subscription of one session.
+pub struct Subscription {
+    /// Whose it is.
+    pub session: Key<Session>,
+    /// How messages are delivered.
+    pub options: Options,
+    node: Key<Node>,
+    group: Option<Key<Group>>,
+    hash: u64,
+    beside: Links,
+    in_session: Links,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Links {
+    before: Option<Key<Subscription>>,
+    after: Option<Key<Subscription>>,
+}
+
+/// The sessions that share one filter under one name.
+#[derive(Default)]
+pub struct Group {
+    name: heapless::String<GROUP_NAME_BYTES_MAX>,
+    first: Option<Key<Subscription>>,
+    members: u32,
+    /// The member that is asked first for the next message.
+    turn: Option<Key<Subscription>>,
+    next_at_node: Option<Key<Group>>,
+}
+
+/// A filter as a client names it, parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Group of a shared subscription.
+    pub group: Option<&'a str>,
+    /// The Topic Filter without `$share/<group>/`.
+    pub filter: &'a str,
+}
+
+/// All subscriptions of the broker.
+pub struct Subscriptions {
+    table: Slab<Subscription>,
+    groups: Slab<Group>,
+    index: HashIndex,
+    tree: FilterTree,
+    seed: u64,
+}
+
+impl Subscriptions {
+    /// No subscriptions, in tables of these capacities.
+    #[must_use]
+    pub fn new(subscriptions: u32, nodes: u32, text_bytes: u32, seed: u64) -> Self {
+        Self {
+            table: Slab::new(subscriptions),
+            groups: Slab::new(Self::group_count(subscriptions)),
+            index: HashIndex::new(subscriptions),
+            tree: FilterTree::new(nodes, text_bytes, seed),
+            seed,
+        }
+    }
+
+    /// Shared groups are a fraction of the subscriptions: each has at least one member, and usually several.
+    const fn group_count(subscriptions: u32) -> u32 {
+        subscriptions.div_ceil(4)
+    }
+
+    /// Bytes that such tables take.
+    #[must_use]
+    pub const fn bytes(subscriptions: u32, nodes: u32, text_bytes: u32) -> u64 {
+        Slab::<Subscription>::bytes(subscriptions)
+            + Slab::<Group>::bytes(Self::group_count(subscriptions))
+            + HashIndex::bytes(subscriptions)
+            + FilterTree::bytes(nodes, text_bytes)
+    }
+
+    /// Subscriptions of all sessions.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Sets the options of a subscription, which is made if it is not there. `first` is the head of the session's list.
+    /// Returns whether it is new.
+    ///
+    /// # Errors
+    /// [`Full`] when a table has no room or the group's name is too long; nothing changes then.
+    pub fn set(
+        &mut self,
+        session: Key<Session>,
+        first: &mut Option<Key<Subscription>>,
+        target: Target<'_>,
+        options: Options,
+    ) -> Result<bool, Full> {
+        let node = self.tree.insert(target.filter)?;
+        let result = self.set_at(session, first, node, target.group, options);
+        self.tree.prune(node);
+        result
+    }
+
+    fn set_at(
+        &mut self,
+        session: Key<Session>,
+        first: &mut Option<Key<Subscription>>,
+        node: Key<Node>,
+        group: Option<&str>,
+        options: Options,
+    ) -> Result<bool, Full> {
+        let existing_group = group.and_then(|name| self.group(node, name));
+        let known = match (group, existing_group) {
+            (Some(_), None) => None,
+            (_, group) => self.find(session, node, group),
+        };
+        if let Some(subscription) = known.and_then(|key| self.table.get_mut(key)) {
+            subscription.options = options;
+            return Ok(false);
+        }
+        if self.table.free() == 0 {
+            return Err(Full);
+        }
+        let group = match (group, existing_group) {
+            (Some(name), None) => Some(self.add_group(node, name)?),
+            (_, group) => group,
+        };
+        let hash = self.hash(session, node, group);
+        let key = self.table.insert(Subscription {
+            session,
+            options,
+            node,
+            group,
+            hash,
+            beside: Links { before: None, after: self.list_head(node, group) },
+            in_session: Links { before: None, after: *first },
+        })?;
+        self.index.insert(hash, key.index());
+        if let Some(after) = self.list_head(node, group).and_then(|key| self.table.get_mut(key)) {
+            after.beside.before = Some(key);
+        }
+        self.set_list_head(node, group, Some(key));
+        if let Some(group) = group.and_then(|key| self.groups.get_mut(key)) {
+            group.members += 1;
+        }
+        if let Some(after) = first.replace(key).and_then(|key| self.table.get_mut(key)) {
+            after.in_session.before = Some(key);
+        }
+        Ok(true)
+    }
+
+    /// Whether the session has this subscription.
+    #[must_use]
+    pub fn contains(&self, session: Key<Session>, target: Target<'_>) -> bool {
+        let Some(node) = self.tree.find(target.filter) else { return false };
+        match target.group {
+            None => self.find(session, node, None).is_some(),
+            Some(name) => self.group(node, name).is_some_and(|group| self.find(session, node, Some(group)).is_some()),
+        }
+    }
+
+    /// Removes a subscription. Returns whether it was there.
+    pub fn remove(
+        &mut self,
+        session: Key<Session>,
+        first: &mut Option<Key<Subscription>>,
+        target: Target<'_>,
+    ) -> bool {
+        let Some(node) = self.tree.find(target.filter) else { return false };
+        let group = match target.group {
+            Some(name) => match self.group(node, name) {
+                Some(group) => Some(group),
+                None => return false,
+            },
+            None => None,
+        };
+        let Some(key) = self.find(session, node, group) else { return false };
+        self.unlink(key, first);
+        true
+    }
+
+    /// Removes all subscriptions of a session, whose list begins with `first`.
+    pub fn remove_all(&mut self, first: &mut Option<Key<Subscription>>) {
+        while let Some(key) = *first {
+            self.unlink(key, first);
+        }
+    }
+
+    /// Calls `each` for every subscription that matches the topic, with whether it was chosen from a shared group.
+    /// `can_take` tells whether a session has room now: of a group the first that has, from the one whose turn it is;
+    /// if none has, the one whose turn it is.
+    pub fn matching(
+        &mut self,
+        topic: &Levels<'_>,
+        can_take: impl Fn(Key<Session>) -> bool,
+        mut each: impl FnMut(&Subscription, bool),
+    ) {
+        let Self { table, groups, tree, .. } = self;
+        tree.matching(topic, |node| {
+            let mut at = node.first_subscription;
+            while let Some(subscription) = at.and_then(|key| table.get(key)) {
+                each(subscription, false);
+                at = subscription.beside.after;
+            }
+            let mut group = node.first_group;
+            while let Some(shared) = group.and_then(|key| groups.get_mut(key)) {
+                if let Some(chosen) = shared.choose(table, &can_take) {
+                    each(chosen, true);
+                }
+                group = shared.next_at_node;
+            }
+        });
+    }
+
+    fn find(&self, session: Key<Session>, node: Key<Node>, group: Option<Key<Group>>) -> Option<Key<Subscription>> {
+        let hash = self.hash(session, node, group);
+        let slot = self.index.find(hash, |slot| {
+            self.table.key_at(slot).and_then(|key| self.table.get(key)).is_some_and(|subscription| {
+                subscription.session == session && subscription.node == node && subscription.group == group
+            })
+        })?;
+        self.table.key_at(slot)
+    }
+
+    fn hash(&self, session: Key<Session>, node: Key<Node>, group: Option<Key<Group>>) -> u64 {
+        keyed_hash(self.seed, (session.to_bits(), node.to_bits(), group.map(Key::to_bits)))
+    }
+
+    fn group(&self, node: Key<Node>, name: &str) -> Option<Key<Group>> {
+        let mut at = self.tree.node(node)?.first_group;
+        while let Some(key) = at {
+            let group = self.groups.get(key)?;
+            if group.name == name {
+                return Some(key);
+            }
+            at = group.next_at_node;
+        }
+        None
+    }
+
+    fn add_group(&mut self, node: Key<Node>, name: &str) -> Result<Key<Group>, Full> {
+        let name = heapless::String::try_from(name).map_err(|_| Full)?;
+        let next_at_node = self.tree.node(node).and_then(|node| node.first_group);
+        let key = self.groups.insert(Group { name, next_at_node, ..Group::default() })?;
+        if let Some(node) = self.tree.node_mut(node) {
+            node.first_group = Some(key);
+        }
+        Ok(key)
+    }
+
+    fn remove_group(&mut self, node: Key<Node>, key: Key<Group>) {
+        let Some(removed) = self.groups.remove(key) else { return };
+        let Some(node) = self.tree.node_mut(node) else { return };
+        if node.first_group == Some(key) {
+            node.first_group = removed.next_at_node;
+            return;
+        }
+        let mut at = node.first_group;
+        while let Some(group) = at.and_then(|key| self.groups.get_mut(key)) {
+            if group.next_at_node == Some(key) {
+                group.next_at_node = removed.next_at_node;
+                return;
+            }
+            at = group.next_at_node;
+        }
+    }
+
+    fn list_head(&self, node: Key<Node>, group: Option<Key<Group>>) -> Option<Key<Subscription>> {
+        match group {
+            Some(group) => self.groups.get(group)?.first,
+            None => self.tree.node(node)?.first_subscription,
+        }
+    }
+
+    fn set_list_head(&mut self, node: Key<Node>, group: Option<Key<Group>>, head: Option<Key<Subscription>>) {
+        if let Some(group) = group {
+            if let Some(group) = self.groups.get_mut(group) {
+                group.first = head;
+            }
+        } else if let Some(node) = self.tree.node_mut(node) {
+            node.first_subscription = head;
+        }
+    }
+
+    fn unlink(&mut self, key: Key<Subscription>, first: &mut Option<Key<Subscription>>) {
+        let Some(removed) = self.table.remove(key) else {
+            *first = None;
+            return;
+        };
+        self.index.remove(removed.hash, key.index());
+        match removed.in_session.before.and_then(|key| self.table.get_mut(key)) {
+            Some(before) => before.in_session.after = removed.in_session.after,
+            None => *first = removed.in_session.after,
+        }
+        if let Some(after) = removed.in_session.after.and_then(|key| self.table.get_mut(key)) {
+            after.in_session.before = removed.in_session.before;
+        }
+        match removed.beside.before.and_then(|key| self.table.get_mut(key)) {
+            Some(before) => before.beside.after = removed.beside.after,
+            None => self.set_list_head(removed.node, removed.group, removed.beside.after),
+        }
+        if let Some(after) = removed.beside.after.and_then(|key| self.table.get_mut(key)) {
+            after.beside.before = removed.beside.before;
+        }
+        if let Some(group_key) = removed.group
+            && let Some(group) = self.groups.get_mut(group_key)
+        {
+            group.members -= 1;
+            if group.turn == Some(key) {
+                group.turn = removed.beside.after;
+            }
+            if group.members == 0 {
+                self.remove_group(removed.node, group_key);
+            }
+        }
+        self.tree.prune(removed.node);
+    }
+}
+
+impl Group {
+    /// The member that gets the next message. The turn passes to the one behind it.
+    fn choose<'t>(
+        &mut self,
+        table: &'t Slab<Subscription>,
+        can_take: &impl Fn(Key<Session>) -> bool,
+    ) -> Option<&'t Subscription> {
+        let start = self.turn.or(self.first)?;
+        let mut chosen = start;
+        for _ in 0..self.members {
+            let member = table.get(chosen)?;
+            if can_take(member.session) {
+                break;
+            }
+            chosen = member.beside.after.or(self.first)?;
+        }
+        let member = table.get(chosen)?;
+        self.turn = member.beside.after;
+        Some(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: Options = Options {
+        maximum_qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::SendAtSubscribe,
+    };
+
+    fn session(index: u32) -> Key<Session> {
+        Key::from_bits(1 << 32 | u64::from(index)).unwrap()
+    }
+
+    const fn plain(filter: &str) -> Target<'_> {
+        Target { group: None, filter }
+    }
+
+    fn matched(subscriptions: &mut Subscriptions, topic: &str) -> Vec<u32> {
+        let mut found = Vec::new();
+        subscriptions.matching(
+            &Levels::split(topic).unwrap(),
+            |_| true,
+            |subscription, _| found.push(subscription.session.index()),
+        );
+        found.sort_unstable();
+        found
+    }
+
+    #[test]
+    fn a_second_subscription_to_a_filter_replaces_the_options_of_the_first() {
+        let mut subscriptions = Subscriptions::new(4, 16, 1_024, 1);
+        let mut first = None;
+        assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), OPTIONS), Ok(true));
+        let options = Options { no_local: true, ..OPTIONS };
+        assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), options), Ok(false));
+        assert_eq!(subscriptions.len(), 1);
+        assert_eq!(matched(&mut subscriptions, "a"), [0]);
+    }
+
+    #[test]
+    fn what_is_removed_does_not_match_and_frees_its_nodes() {
+        let mut subscriptions = Subscriptions::new(8, 16, 1_024, 1);
+        let mut lists = [None; 3];
+        for (index, list) in lists.iter_mut().enumerate() {
+            for filter in ["a/+", "b"] {
+                subscriptions.set(session(index as u32), list, plain(filter), OPTIONS).unwrap();
+            }
+        }
+        assert_eq!(matched(&mut subscriptions, "a/x"), [0, 1, 2]);
+        assert!(subscriptions.remove(session(1), &mut lists[1], plain("a/+")));
+        assert!(!subscriptions.remove(session(1), &mut lists[1], plain("a/+")));
+        assert_eq!(matched(&mut subscriptions, "a/x"), [0, 2]);
+        assert_eq!(matched(&mut subscriptions, "b"), [0, 1, 2]);
+        for list in &mut lists {
+            subscriptions.remove_all(list);
+        }
+        assert!(subscriptions.is_empty());
+        assert_eq!(subscriptions.tree.len(), 0);
+    }
+
+    #[test]
+    fn a_shared_group_takes_turns_and_passes_over_members_without_room() {
+        let mut subscriptions = Subscriptions::new(8, 16, 1_024, 1);
+        let mut lists = [None; 3];
+        let target = Target { group: Some("g"), filter: "a" };
+        for (index, list) in lists.iter_mut().enumerate() {
+            subscriptions.set(session(index as u32), list, target, OPTIONS).unwrap();
+        }
+        let mut counts = [0; 3];
+        for _ in 0..9 {
+            for index in matched(&mut subscriptions, "a") {
+                counts[index as usize] += 1;
+            }
+        }
+        assert_eq!(counts, [3, 3, 3]);
+        for _ in 0..5 {
+            let mut found = Vec::new();
+            subscriptions.matching(
+                &Levels::split("a").unwrap(),
+                |candidate| candidate == session(1),
+                |subscription, shared| found.push((subscription.session.index(), shared)),
+            );
+            assert_eq!(found, [(1, true)]);
+        }
+        for (index, list) in lists.iter_mut().enumerate() {
+            assert!(subscriptions.remove(session(index as u32), list, target));
+        }
+        assert_eq!((subscriptions.groups.len(), subscriptions.tree.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_full_table_leaves_no_group_and_no_node_behind() {
+        let mut subscriptions = Subscriptions::new(1, 16, 1_024, 1);
+        let mut list = None;
+        subscriptions.set(session(0), &mut list, plain("a"), OPTIONS).unwrap();
+        let target = Target { group: Some("g"), filter: "b/c" };
+        assert_eq!(subscriptions.set(session(0), &mut list, target, OPTIONS), Err(Full));
+        assert_eq!((subscriptions.groups.len(), subscriptions.tree.len()), (0, 1));
+    }
+}

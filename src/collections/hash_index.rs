@@ -1,0 +1,105 @@
+//! A hash index over the slots of another table: finds a slot by what it holds, without holding it twice.
+
+use core::hash::{Hash, Hasher};
+use std::hash::DefaultHasher;
+
+const NONE: u32 = u32::MAX;
+
+/// Hashes `value` under a secret `seed`, so that a peer cannot choose names that fall into one bucket.
+#[must_use]
+pub fn keyed_hash(seed: u64, value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(seed);
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Slot numbers below a capacity, in buckets by hash. One slot number is in the index at most once.
+pub struct HashIndex {
+    buckets: Box<[u32]>,
+    next: Box<[u32]>,
+}
+
+impl HashIndex {
+    /// An empty index for slots `0..capacity`.
+    #[must_use]
+    pub fn new(capacity: u32) -> Self {
+        let buckets = (capacity as usize).next_power_of_two().max(1);
+        Self { buckets: vec![NONE; buckets].into(), next: vec![NONE; capacity as usize].into() }
+    }
+
+    /// Bytes that an index for `capacity` slots takes.
+    #[must_use]
+    pub const fn bytes(capacity: u32) -> u64 {
+        ((capacity as u64).next_power_of_two() + capacity as u64) * size_of::<u32>() as u64
+    }
+
+    fn bucket(&mut self, hash: u64) -> &mut u32 {
+        let mask = self.buckets.len() as u64 - 1;
+        // The mask keeps the index inside the box, whose length is a power of two.
+        &mut self.buckets[usize::try_from(hash & mask).unwrap_or(0)]
+    }
+
+    /// Adds `slot`. The caller has checked that no equal value is there.
+    pub fn insert(&mut self, hash: u64, slot: u32) {
+        let bucket = self.bucket(hash);
+        let first = core::mem::replace(bucket, slot);
+        self.next[slot as usize] = first;
+    }
+
+    /// The slot in the bucket of `hash` that `wanted` accepts.
+    pub fn find(&self, hash: u64, mut wanted: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = self.buckets.len() as u64 - 1;
+        let mut slot = self.buckets[usize::try_from(hash & mask).unwrap_or(0)];
+        while slot != NONE {
+            if wanted(slot) {
+                return Some(slot);
+            }
+            slot = self.next[slot as usize];
+        }
+        None
+    }
+
+    /// Removes `slot`, which was added under `hash`.
+    pub fn remove(&mut self, hash: u64, slot: u32) {
+        let after = core::mem::replace(&mut self.next[slot as usize], NONE);
+        let bucket = self.bucket(hash);
+        if *bucket == slot {
+            *bucket = after;
+            return;
+        }
+        let mut at = *bucket;
+        while at != NONE {
+            let following = self.next[at as usize];
+            if following == slot {
+                self.next[at as usize] = after;
+                return;
+            }
+            at = following;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_of_one_bucket_are_told_apart_and_removed_one_by_one() {
+        let mut index = HashIndex::new(4);
+        for slot in 0..4 {
+            index.insert(7, slot);
+        }
+        for slot in [2, 0, 3, 1] {
+            assert_eq!(index.find(7, |candidate| candidate == slot), Some(slot));
+            index.remove(7, slot);
+            assert_eq!(index.find(7, |candidate| candidate == slot), None);
+        }
+    }
+
+    #[test]
+    fn the_seed_changes_the_hash() {
+        assert_ne!(keyed_hash(1, "a"), keyed_hash(2, "a"));
+        assert_eq!(keyed_hash(1, "a"), keyed_hash(1, "a"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The command line: what it accepts, and what `--help` says.
+
+use super::{CommandError, bake, check, demo, inspect, run};
+use lexopt::{Arg, Parser, ValueExt as _};
+use log::LevelFilter;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A command with its options.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print a text and do nothing.
+    Print(String),
+    /// `demo`.
+    Demo(demo::DemoOptions, LevelFilter),
+    /// `run`.
+    Run(run::RunOptions, LevelFilter),
+    /// `bake`.
+    Bake(bake::BakeOptions, LevelFilter),
+    /// `check`.
+    Check(check::CheckOptions, LevelFilter),
+    /// `inspect`.
+    Inspect(inspect::InspectOptions, LevelFilter),
+}
+
+const HELP: &str = "\
+Portcullis, an MQTT broker for edge gateways
+
+Usage: portcullis COMMAND [OPTIONS]
+
+Commands:
+  demo      Make certificates, start a broker with mutual TLS and attribute-based
+            rules, and print commands that try it
+  run       Start the broker
+  bake      Check a configuration and write it as one blob
+  check     Check a configuration and say everything that is wrong with it
+  inspect   Show what a blob holds
+
+Options, before or after the command:
+  --log LEVEL   error, warn, info (default), debug, trace or off
+  --help        This text, or that of a command: portcullis COMMAND --help
+  --version     Version
+
+Exit codes: 0 done, 2 wrong usage, 3 configuration refused, 4 cannot start.
+";
+
+const DEMO_HELP: &str = "\
+Make the tutorial's certificates, start a broker on them, print what to try
+
+Usage: portcullis demo [--dir DIR] [--port PORT] [--log LEVEL]
+
+Makes two certificate authorities in DIR, one for the broker and one for its
+clients, with certificates for a thermostat, a hygrometer, a heater and a
+lightbulb; what is there already is used and never overwritten. Then serves MQTT
+over TLS on PORT, where rules decide who may do what, and on the port behind it,
+where every authenticated client may do everything. Stop it with Ctrl-C.
+
+Options:
+  --dir DIR     Where certificates and keys are kept (default: demo)
+  --port PORT   Port with authorization (default: 8883); PORT+1 has none
+  --log LEVEL   error, warn, info, debug (default: also denials), trace or off
+";
+
+const RUN_HELP: &str = "\
+Start the broker
+
+Usage: portcullis run [--config FILE] [--log LEVEL]
+
+Without --config, an embedded configuration is used: MQTT without TLS and without
+authentication on port 1883 of the loopback interface.
+
+Options:
+  --config FILE   A blob that `portcullis bake` wrote. Server certificates that it
+                  does not embed are read from its secrets folder
+  --log LEVEL     error, warn, info (default), debug, trace or off
+
+SIGTERM and SIGINT (Ctrl-C) stop it: every client gets a DISCONNECT first.
+";
+
+const BAKE_HELP: &str = "\
+Check a configuration and write it as one blob
+
+Usage: portcullis bake SOURCE... --out FILE [--board NAME] [--embed-secrets]
+
+SOURCE is a folder or a file: manifests of Broker, BrokerListener,
+BrokerAuthentication, BrokerAuthorization, ConfigMap, Secret and Gateway in YAML
+or JSON. A folder may also hold
+  trust/NAME/*                     PEM files, as the ConfigMap NAME
+  secrets/NAME/tls.crt, tls.key    as the Secret NAME
+  NAME.authorization.json          the rules, or the body of a BrokerAuthorization
+  NAME.x509.json                   the x509Settings of a BrokerAuthentication
+  NAME.authentication.json         the body of a BrokerAuthentication
+  NAME.listener.json, NAME.broker.json
+
+Options:
+  --out FILE        Where the blob goes; replaced only when all is well
+  --board NAME      Board profile, which sizes all tables (default: that of the
+                    Gateway resource, else host)
+  --embed-secrets   Put server keys into the blob, for images. By default they stay
+                    in the secrets folder, so that certificates can be rotated
+";
+
+const CHECK_HELP: &str = "\
+Check a configuration and say everything that is wrong with it
+
+Usage: portcullis check SOURCE... [--board NAME]
+
+SOURCE is what `portcullis bake` takes. Every mistake is printed with its file,
+line and column. Nothing is written.
+
+Options:
+  --board NAME    Board profile (default: that of the Gateway resource, else host)
+";
+
+const INSPECT_HELP: &str = "\
+Show what a blob holds: board, listeners, policies, authorities, tables and their
+bytes. Key material is never shown.
+
+Usage: portcullis inspect FILE
+";
+
+/// Reads the command line without its first word.
+///
+/// # Errors
+/// [`CommandError::Usage`] with a message that says what is wrong and what would be right.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, CommandError> {
+    let mut parser = Parser::from_args(arguments);
+    let mut level = None;
+    loop {
+        match parser.next().map_err(usage)? {
+            Some(Arg::Long("log")) => level = Some(log_level(&mut parser)?),
+            Some(Arg::Long("help") | Arg::Short('h')) => return Ok(Command::Print(HELP.to_owned())),
+            Some(Arg::Long("version") | Arg::Short('V')) => return Ok(Command::Print(version())),
+            Some(Arg::Value(command)) => return command_line(&command.string().map_err(usage)?, level, parser),
+            Some(argument) => return Err(usage(argument.unexpected())),
+            None => return Err(CommandError::Usage(format!("no command given\n\n{HELP}"))),
+        }
+    }
+}
+
+fn version() -> String {
+    format!("portcullis {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> Result<Command, CommandError> {
+    match name {
+        "demo" => demo_command(level, &mut parser),
+        "run" => run_command(level, &mut parser),
+        "bake" => bake_command(level, &mut parser),
+        "check" => check_command(level, &mut parser),
+        "inspect" => inspect_command(level, &mut parser),
+        "help" => Ok(Command::Print(HELP.to_owned())),
+        _ => {
+            let nearest = ["demo", "run", "bake", "check", "inspect"]
+                .into_iter()
+                .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+                .min()
+                .filter(|(distance, _)| *distance <= 2);
+            let hint = nearest.map(|(_, candidate)| format!("; did you mean '{candidate}'?")).unwrap_or_default();
+            Err(CommandError::Usage(format!("unknown command '{}'{hint}\n\n{HELP}", name.escape_debug())))
+        }
+    }
+}
+
+fn demo_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let mut options = demo::DemoOptions { directory: PathBuf::from("demo"), port: 8883 };
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("dir") => options.directory = PathBuf::from(parser.value().map_err(usage)?),
+            Arg::Long("port") => {
+                options.port = parser.value().and_then(|value| value.parse()).map_err(usage)?;
+                if options.port == 0 || options.port == u16::MAX {
+                    return Err(CommandError::Usage("--port must be between 1 and 65534".to_owned()));
+                }
+            }
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            other => return common(other, DEMO_HELP),
+        }
+    }
+    // A demo that does not show its refusals shows half of what it is for.
+    Ok(Command::Demo(options, level.unwrap_or(LevelFilter::Debug)))
+}
+
+fn run_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let mut options = run::RunOptions { configuration: None };
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            other => return common(other, RUN_HELP),
+        }
+    }
+    Ok(Command::Run(options, level.unwrap_or(LevelFilter::Info)))
+}
+
+fn bake_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let (mut sources, mut out, mut board, mut embed_secrets) = (Vec::new(), None, None, false);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("out") | Arg::Short('o') => out = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("board") => board = Some(parser.value().map_err(usage)?.string().map_err(usage)?),
+            Arg::Long("embed-secrets") => embed_secrets = true,
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            Arg::Value(source) => sources.push(PathBuf::from(source)),
+            other => return common(other, BAKE_HELP),
+        }
+    }
+    let out = out.ok_or_else(|| CommandError::Usage("bake needs --out FILE".to_owned()))?;
+    require_sources(&sources, "bake")?;
+    let options = bake::BakeOptions { sources, out, board, embed_secrets };
+    Ok(Command::Bake(options, level.unwrap_or(LevelFilter::Info)))
+}
+
+fn check_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let (mut sources, mut board) = (Vec::new(), None);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("board") => board = Some(parser.value().map_err(usage)?.string().map_err(usage)?),
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            Arg::Value(source) => sources.push(PathBuf::from(source)),
+            other => return common(other, CHECK_HELP),
+        }
+    }
+    require_sources(&sources, "check")?;
+    Ok(Command::Check(check::CheckOptions { sources, board }, level.unwrap_or(LevelFilter::Info)))
+}
+
+fn inspect_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let mut file = None;
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            Arg::Value(value) if file.is_none() => file = Some(PathBuf::from(value)),
+            other => return common(other, INSPECT_HELP),
+        }
+    }
+    let file = file.ok_or_else(|| CommandError::Usage("inspect needs a FILE".to_owned()))?;
+    Ok(Command::Inspect(inspect::InspectOptions { file }, level.unwrap_or(LevelFilter::Info)))
+}
+
+fn require_sources(sources: &[PathBuf], command: &str) -> Result<(), CommandError> {
+    if sources.is_empty() {
+        return Err(CommandError::Usage(format!("{command} needs at least one SOURCE, a folder or a file")));
+    }
+    Ok(())
+}
+
+/// What every command understands, or the complaint about what it does not.
+fn common(argument: Arg<'_>, help: &str) -> Result<Command, CommandError> {
+    match argument {
+        Arg::Long("help") | Arg::Short('h') => Ok(Command::Print(help.to_owned())),
+        Arg::Long("version") | Arg::Short('V') => Ok(Command::Print(version())),
+        other => Err(usage(other.unexpected())),
+    }
+}
+
+fn log_level(parser: &mut Parser) -> Result<LevelFilter, CommandError> {
+    let value = parser.value().map_err(usage)?.string().map_err(usage)?;
+    value.parse().map_err(|_| {
+        CommandError::Usage(format!(
+            "--log takes error, warn, info, debug, trace or off, not '{}'",
+            value.escape_debug()
+        ))
+    })
+}
+
+fn usage(error: lexopt::Error) -> CommandError {
+    CommandError::Usage(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, CommandError> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_command_has_its_own_help() {
+        for command in ["demo", "run", "bake", "check", "inspect"] {
+            let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
+            assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
+        }
+    }
+
+    #[test]
+    fn the_log_level_may_stand_on_either_side() {
+        for line in ["--log warn run", "run --log warn"] {
+            assert_eq!(parsed(line), Ok(Command::Run(run::RunOptions { configuration: None }, LevelFilter::Warn)));
+        }
+    }
+
+    #[test]
+    fn a_mistyped_command_is_named_with_its_neighbour() {
+        let Err(error) = parsed("chekc") else { panic!("accepted") };
+        assert!(error.to_string().starts_with("unknown command 'chekc'; did you mean 'check'?"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        for (line, part) in [
+            ("", "no command"),
+            ("bake config", "--out"),
+            ("bake --out x", "SOURCE"),
+            ("check", "SOURCE"),
+            ("inspect", "FILE"),
+            ("run --nonsense", "--nonsense"),
+            ("run --log loud", "--log takes"),
+            ("demo --port 65535", "--port"),
+            ("demo --port many", "many"),
+        ] {
+            let Err(CommandError::Usage(message)) = parsed(line) else { panic!("accepted: {line}") };
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+}

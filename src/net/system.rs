@@ -1,0 +1,200 @@
+//! The real network: non-blocking sockets and an epoll of our own, which the executor's reactor watches as one descriptor.
+
+use super::network::{Accepted, Interest, Io, Network, Readiness, Token};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Most events taken from the poller at once.
+const EVENTS_MAX: usize = 256;
+
+/// Sockets of the operating system.
+pub struct SystemNetwork {
+    epoll: OwnedFd,
+    listeners: Vec<TcpListener>,
+    events: Vec<Event>,
+}
+
+/// A port could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// The address and port.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+impl core::fmt::Display for BindError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let hint = match self.error.kind() {
+            ErrorKind::AddrInUse => "; is another broker running?",
+            ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            _ => "",
+        };
+        write!(f, "cannot listen on {}: {}{hint}", self.address, self.error)
+    }
+}
+
+/// Binds one port on several addresses. An address of a family that the system does not have is passed over as long as
+/// another one is bound.
+///
+/// # Errors
+/// [`BindError`] for the first address that cannot be bound for another reason, or when none can.
+pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindError> {
+    let mut listeners = Vec::new();
+    let mut missing_family = None;
+    for address in addresses {
+        let address = SocketAddr::new(*address, port);
+        match TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        }) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_missing_family(&error) => missing_family = Some(BindError { address, error }),
+            Err(error) => return Err(BindError { address, error }),
+        }
+    }
+    match missing_family {
+        Some(error) if listeners.is_empty() => Err(error),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+impl SystemNetwork {
+    /// A network with these listeners, all watched.
+    ///
+    /// # Errors
+    /// What the system says when it has no descriptor for the poller.
+    pub fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut network = Self { epoll, listeners, events: Vec::with_capacity(EVENTS_MAX) };
+        for index in 0..network.listeners.len() {
+            network.listen(index, true);
+        }
+        Ok(network)
+    }
+
+    /// The poller's descriptor: readable when any socket is ready.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Appends to `ready` what is ready now, without waiting.
+    ///
+    /// # Errors
+    /// What the system says; an interrupted call is not an error.
+    pub fn poll(&mut self, ready: &mut Vec<Readiness>) -> io::Result<()> {
+        self.events.clear();
+        let immediately = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&immediately)) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        for event in &self.events {
+            let flags = event.flags;
+            ready.push(Readiness {
+                token: event.data.u64(),
+                readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
+                writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
+            });
+        }
+        Ok(())
+    }
+
+    /// Closes all listeners: no more connections come in.
+    pub fn stop_listening(&mut self) {
+        self.listeners.clear();
+    }
+}
+
+fn flags(interest: Interest) -> EventFlags {
+    let mut flags = EventFlags::empty();
+    if interest.read {
+        flags |= EventFlags::IN;
+    }
+    if interest.write {
+        flags |= EventFlags::OUT;
+    }
+    flags
+}
+
+/// A connection is over for us when the system says anything but "not now".
+fn outcome(result: io::Result<usize>) -> Io {
+    match result {
+        Ok(bytes) => Io::Bytes(bytes),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Io::WouldBlock,
+        Err(_) => Io::Failed,
+    }
+}
+
+impl Network for SystemNetwork {
+    type Stream = TcpStream;
+
+    fn accept(&mut self, index: usize) -> Accepted<TcpStream> {
+        let Some(listener) = self.listeners.get(index) else { return Accepted::Nothing };
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                // Without TCP_NODELAY an acknowledgement waits for the peer's delayed ACK. Neither call fails on a socket
+                // that was just accepted; should one, the connection is not worth keeping.
+                if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
+                    return Accepted::Nothing;
+                }
+                Accepted::Stream(stream, peer)
+            }
+            Err(error) => {
+                use rustix::io::Errno;
+                let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+                if exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+                    Accepted::Exhausted
+                } else {
+                    Accepted::Nothing
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, stream: &mut TcpStream, into: &mut [u8]) -> Io {
+        outcome(stream.read(into))
+    }
+
+    fn write(&mut self, stream: &mut TcpStream, from: &[u8]) -> Io {
+        outcome(stream.write(from))
+    }
+
+    fn watch(&mut self, stream: &TcpStream, token: Token, interest: Interest) -> bool {
+        epoll::add(&self.epoll, stream, EventData::new_u64(token), flags(interest)).is_ok()
+    }
+
+    fn change(&mut self, stream: &TcpStream, token: Token, interest: Interest) {
+        // Fails only for a stream that is not watched; then nothing will be heard of it and its deadlines end it.
+        let _ = epoll::modify(&self.epoll, stream, EventData::new_u64(token), flags(interest));
+    }
+
+    fn finish(&mut self, stream: &mut TcpStream) {
+        // Fails when the peer is gone already.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+
+    fn close(&mut self, stream: TcpStream) {
+        // Closing a descriptor takes it out of the poller.
+        drop(stream);
+    }
+
+    fn listen(&mut self, index: usize, watched: bool) {
+        let Some(listener) = self.listeners.get(index) else { return };
+        // As with `change`: adding what is there and removing what is not are harmless.
+        if watched {
+            let _ = epoll::add(&self.epoll, listener, EventData::new_u64(index as u64), EventFlags::IN);
+        } else {
+            let _ = epoll::delete(&self.epoll, listener);
+        }
+    }
+}

@@ -1,0 +1,634 @@
+//! The turn: everything that happens between two waits, in a fixed order.
+//!
+//! Due timers, then reads (from a rotating start, with a byte budget for each connection and a number of handshake steps
+//! for all), then one write for each connection that has something to say. Generic over the network, so that a simulation
+//! runs this very code.
+
+use super::link::{Link, LinkState};
+use super::network::{Accepted, Interest, Io, Network, Readiness};
+use crate::broker::{Broker, Connection, Then};
+use crate::collections::{DeadlineHeap, Key};
+use crate::limits::Capacities;
+use crate::telemetry::{Cause, Text};
+use crate::time::{Instant, Now};
+use crate::tls::{ServerTls, TlsConnection};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Bytes read from one connection in one turn.
+const READ_BUDGET_BYTES: usize = 64 * 1024;
+/// Bytes given to one connection's socket in one turn.
+const WRITE_BUDGET_BYTES: usize = 256 * 1024;
+/// TLS handshake steps of all connections in one turn: one costs a millisecond on a gateway.
+const HANDSHAKE_STEPS_MAX: u32 = 4;
+/// Connections accepted from one listener in one turn.
+const ACCEPTS_MAX: u32 = 32;
+/// A connection without CONNECT may be pushed out by a newer one after this time.
+const UNADMITTED_GRACE_MILLISECONDS: u64 = 1_000;
+/// How long a listener rests when nothing more can be accepted.
+const ACCEPT_REST_MILLISECONDS: u64 = 100;
+/// How long a client may take nothing of what is sent to it.
+const SLOW_READER_MILLISECONDS: u64 = 30_000;
+/// How long what a peer still sends is thrown away after our last words.
+const LINGER_MILLISECONDS: u64 = 1_000;
+/// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
+const FREE_BUFFER_BYTES: usize = 4 * 1024;
+
+/// What the turn needs to know of one listening socket.
+#[derive(Clone)]
+pub struct ListenerSettings {
+    /// Index of the port, for the broker.
+    pub port: u16,
+    /// TLS of that port.
+    pub tls: Option<ServerTls>,
+}
+
+/// Sizes and listeners.
+pub struct TurnSettings {
+    /// One for each listening socket, in the network's order.
+    pub listeners: Vec<ListenerSettings>,
+    /// Sizes of tables.
+    pub capacities: Capacities,
+}
+
+/// Connections and the broker, and the order in which they are served.
+pub struct Turn<N: Network> {
+    /// The network.
+    pub network: N,
+    broker: Broker,
+    listeners: Vec<ListenerSettings>,
+    links: Vec<Option<Link<N::Stream>>>,
+    /// By index of the connection: slow readers and lingering ends. Behind them: resting listeners.
+    deadlines: DeadlineHeap,
+    /// Connections that had not sent CONNECT when they were put here, oldest first.
+    unadmitted: VecDeque<Key<Connection>>,
+    /// Connections whose next handshake record is in our buffer already.
+    continued: VecDeque<Key<Connection>>,
+    /// Connections that are not read because the receive budget is spent.
+    starved: Vec<Key<Connection>>,
+    handshaking: u32,
+    handshakes_max: u32,
+    receive_budget: usize,
+    buffered: usize,
+    input: Vec<u8>,
+    plaintext: Vec<u8>,
+    output: Vec<u8>,
+    sealed: Vec<u8>,
+    rotation: usize,
+}
+
+impl<N: Network> Turn<N> {
+    /// A turn with nothing connected.
+    #[must_use]
+    pub fn new(network: N, broker: Broker, settings: TurnSettings) -> Self {
+        let connections = settings.capacities.connections as usize;
+        let listeners = u32::try_from(settings.listeners.len()).unwrap_or(0);
+        Self {
+            network,
+            broker,
+            links: core::iter::repeat_with(|| None).take(connections).collect(),
+            deadlines: DeadlineHeap::new(settings.capacities.connections.saturating_add(listeners)),
+            unadmitted: VecDeque::with_capacity(connections),
+            continued: VecDeque::with_capacity(settings.capacities.handshakes as usize),
+            starved: Vec::with_capacity(connections),
+            handshaking: 0,
+            handshakes_max: settings.capacities.handshakes,
+            receive_budget: settings.capacities.receive_bytes as usize,
+            buffered: 0,
+            input: vec![0; READ_BUDGET_BYTES],
+            plaintext: Vec::with_capacity(READ_BUDGET_BYTES),
+            output: vec![0; READ_BUDGET_BYTES],
+            sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
+            rotation: 0,
+            listeners: settings.listeners,
+        }
+    }
+
+    /// The broker, for what the shell asks of it between turns.
+    pub fn broker(&mut self) -> &mut Broker {
+        &mut self.broker
+    }
+
+    /// Address of a connection's client.
+    #[must_use]
+    pub fn peer(&self, key: Key<Connection>) -> Option<SocketAddr> {
+        self.links.get(key.index() as usize)?.as_ref().map(|link| link.peer)
+    }
+
+    /// Open connections, those that linger included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.broker.in_use().connections
+    }
+
+    /// Whether there is something to do now, without waiting for anything.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.continued.is_empty()
+    }
+
+    /// When there is something to do even if no socket is ready.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let own = self.deadlines.earliest().map(|(at, _)| at);
+        own.into_iter().chain(self.broker.next_deadline()).min()
+    }
+
+    /// One turn. `ready` is what the poller saw.
+    pub fn run(&mut self, now: Now, ready: &[Readiness]) {
+        self.broker.expire(now);
+        self.expire(now);
+        let mut handshake_steps = HANDSHAKE_STEPS_MAX;
+        for _ in 0..self.continued.len() {
+            let Some(key) = self.continued.pop_front() else { break };
+            self.continue_handshake(now, key, &mut handshake_steps);
+        }
+        // From another start each time, so that no connection is always served last.
+        self.rotation = self.rotation.wrapping_add(1);
+        let (late, early) = ready.split_at(if ready.is_empty() { 0 } else { self.rotation % ready.len() });
+        for readiness in early.iter().chain(late) {
+            match Key::from_bits(readiness.token) {
+                Some(key) => {
+                    if readiness.writable {
+                        self.writable(now, key);
+                    }
+                    if readiness.readable {
+                        self.readable(now, key, &mut handshake_steps);
+                    }
+                }
+                None => self.accept_from(now, usize::try_from(readiness.token).unwrap_or(usize::MAX)),
+            }
+        }
+        self.flush(now);
+        self.feed_starved();
+    }
+
+    /// Asks again for those that were not read because the receive budget was spent.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.starved.len() {
+            if self.buffered >= self.receive_budget {
+                return;
+            }
+            let Some(key) = self.starved.pop() else { return };
+            if let Some(link) = self.take_link(key) {
+                self.put_link(key, link);
+            }
+        }
+    }
+
+    /// Tells every client that the broker stops. Further turns send what is left.
+    pub fn shut_down(&mut self, now: Now) {
+        self.broker.shut_down(now);
+        self.flush(now);
+    }
+
+    fn expire(&mut self, now: Now) {
+        while let Some(slot) = self.deadlines.pop_due(now.instant) {
+            let slot = slot as usize;
+            if let Some(index) = slot.checked_sub(self.links.len()) {
+                self.network.listen(index, true);
+            } else if let Some(link) = self.links.get(slot).and_then(Option::as_ref) {
+                let cause = match link.state {
+                    LinkState::Lingering => Cause::NetworkClosed,
+                    _ => Cause::SlowReader,
+                };
+                if let Some(key) = self.key_of(slot) {
+                    self.drop_link(now, key, cause, Text::default());
+                }
+            }
+        }
+    }
+
+    fn key_of(&self, slot: usize) -> Option<Key<Connection>> {
+        self.broker.connection_at(u32::try_from(slot).ok()?)
+    }
+
+    // --- accepting
+
+    fn accept_from(&mut self, now: Now, index: usize) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(settings) = self.listeners.get(index) else { return };
+            let tls = settings.tls.is_some();
+            if tls && self.handshaking >= self.handshakes_max && !self.push_out_oldest(now) {
+                return self.rest(now, index);
+            }
+            match self.network.accept(index) {
+                Accepted::Stream(stream, peer) => self.admit(now, index, stream, peer),
+                Accepted::Nothing => return,
+                Accepted::Exhausted => {
+                    log::error!("no file descriptor left for new connections");
+                    return self.rest(now, index);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Now, index: usize, stream: N::Stream, peer: SocketAddr) {
+        let Some(settings) = self.listeners.get(index).cloned() else { return self.network.close(stream) };
+        let tls = match settings.tls.as_ref().map(TlsConnection::accept) {
+            None => None,
+            Some(Ok(tls)) => Some(Box::new(tls)),
+            Some(Err(fault)) => {
+                log::error!("{peer}: cannot begin a TLS session: {fault}");
+                return self.network.close(stream);
+            }
+        };
+        let opened = self.broker.open(now.instant, settings.port).or_else(|full| {
+            if self.push_out_oldest(now) { self.broker.open(now.instant, settings.port) } else { Err(full) }
+        });
+        let Ok(key) = opened else {
+            log::warn!("{peer}: connection refused, the connection table is full");
+            return self.network.close(stream);
+        };
+        let link = Link::new(stream, peer, tls, now.instant);
+        if !self.network.watch(&link.stream, key.to_bits(), link.interest) {
+            log::error!("{peer}: cannot watch the socket");
+            self.broker.closed(now, key, Cause::NetworkClosed, Text::default());
+            return self.network.close(link.stream);
+        }
+        self.handshaking += u32::from(link.tls.is_some());
+        if self.unadmitted.len() == self.unadmitted.capacity() {
+            self.forget_admitted();
+        }
+        self.unadmitted.push_back(key);
+        log::debug!("{peer}: accepted");
+        if let Some(place) = self.links.get_mut(key.index() as usize) {
+            *place = Some(link);
+        }
+    }
+
+    fn forget_admitted(&mut self) {
+        let broker = &self.broker;
+        self.unadmitted.retain(|key| broker.awaits_connect(*key));
+    }
+
+    /// Makes room by closing the oldest connection that has not sent CONNECT, unless it is young too.
+    fn push_out_oldest(&mut self, now: Now) -> bool {
+        while let Some(key) = self.unadmitted.front().copied() {
+            if !self.broker.awaits_connect(key) {
+                self.unadmitted.pop_front();
+                continue;
+            }
+            let opened = self.link(key).map(|link| link.opened);
+            if opened.is_some_and(|at| now.instant.milliseconds_since(at) < UNADMITTED_GRACE_MILLISECONDS) {
+                return false;
+            }
+            self.unadmitted.pop_front();
+            self.drop_link(now, key, Cause::ConnectDeadline, Text::new("its place was needed"));
+            return true;
+        }
+        false
+    }
+
+    fn rest(&mut self, now: Now, index: usize) {
+        self.network.listen(index, false);
+        if let Ok(slot) = u32::try_from(self.links.len() + index) {
+            self.deadlines.set(slot, now.instant.plus_milliseconds(ACCEPT_REST_MILLISECONDS));
+        }
+    }
+
+    // --- reading
+
+    fn link(&mut self, key: Key<Connection>) -> Option<&mut Link<N::Stream>> {
+        self.links.get_mut(key.index() as usize)?.as_mut()
+    }
+
+    /// Takes the link out of the table while it is worked on; `None` for a token of a connection that is gone.
+    fn take_link(&mut self, key: Key<Connection>) -> Option<Link<N::Stream>> {
+        if self.broker.connection_at(key.index()) != Some(key) {
+            return None;
+        }
+        let link = self.links.get_mut(key.index() as usize)?.take()?;
+        self.buffered -= link.buffered();
+        Some(link)
+    }
+
+    fn put_link(&mut self, key: Key<Connection>, mut link: Link<N::Stream>) {
+        for buffer in [&mut link.sealed, &mut link.received, &mut link.outgoing] {
+            if buffer.is_empty() && buffer.capacity() > 0 {
+                *buffer = Vec::new();
+            }
+        }
+        let backlog = link.received.len() + link.sealed.len();
+        let starved = backlog > FREE_BUFFER_BYTES && self.buffered + backlog > self.receive_budget;
+        if starved && link.state == LinkState::Open && self.starved.len() < self.starved.capacity() {
+            self.starved.push(key);
+        }
+        let wanted = Interest {
+            read: match link.state {
+                LinkState::Open => !starved,
+                LinkState::Lingering => true,
+                LinkState::Paused | LinkState::Flushing => false,
+            },
+            write: !link.is_drained(),
+        };
+        if wanted != link.interest {
+            link.interest = wanted;
+            self.network.change(&link.stream, key.to_bits(), wanted);
+        }
+        self.buffered += link.buffered();
+        if let Some(place) = self.links.get_mut(key.index() as usize) {
+            *place = Some(link);
+        }
+    }
+
+    fn readable(&mut self, now: Now, key: Key<Connection>, handshake_steps: &mut u32) {
+        let Some(mut link) = self.take_link(key) else { return };
+        let handshake = link.tls.as_ref().is_some_and(|tls| !tls.is_established());
+        if handshake && *handshake_steps == 0 {
+            // Its bytes stay in the socket; the poller names it again.
+            return self.put_link(key, link);
+        }
+        match link.state {
+            LinkState::Paused | LinkState::Flushing => return self.put_link(key, link),
+            LinkState::Lingering => return self.discard(now, key, link),
+            LinkState::Open => {}
+        }
+        let mut input = core::mem::take(&mut self.input);
+        let outcome = self.network.read(&mut link.stream, &mut input);
+        let ended = match outcome {
+            Io::Bytes(0) => Some((Cause::NetworkClosed, Text::default())),
+            Io::Failed => Some((Cause::NetworkClosed, Text::new("connection reset"))),
+            Io::WouldBlock => None,
+            Io::Bytes(bytes) => {
+                let bytes = input.get_mut(..bytes).unwrap_or_default();
+                if link.tls.is_some() {
+                    self.receive_sealed(now, key, &mut link, bytes, handshake_steps)
+                } else {
+                    self.receive_plain(now, key, &mut link, bytes);
+                    None
+                }
+            }
+        };
+        self.input = input;
+        self.put_or_end(now, key, link, ended);
+    }
+
+    /// Puts the link back, or ends it: after a fault of TLS its alert goes out first.
+    fn put_or_end(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        link: Link<N::Stream>,
+        ended: Option<(Cause, Text)>,
+    ) {
+        match ended {
+            None => self.put_link(key, link),
+            Some((Cause::TlsFailed, detail)) => {
+                log::info!("{}: refused by TLS: {detail}", link.peer);
+                self.broker.abandon(now, key, Cause::TlsFailed, detail);
+                self.put_link(key, link);
+            }
+            Some((cause, detail)) => self.drop_taken(now, key, link, cause, detail),
+        }
+    }
+
+    /// Goes on with a handshake whose next record has been read.
+    fn continue_handshake(&mut self, now: Now, key: Key<Connection>, handshake_steps: &mut u32) {
+        let Some(mut link) = self.take_link(key) else { return };
+        if *handshake_steps == 0 {
+            self.continued.push_back(key);
+            return self.put_link(key, link);
+        }
+        let ended = self.receive_sealed(now, key, &mut link, &mut [], handshake_steps);
+        self.put_or_end(now, key, link, ended);
+    }
+
+    /// Reads and forgets what the peer sends after our last words.
+    fn discard(&mut self, now: Now, key: Key<Connection>, mut link: Link<N::Stream>) {
+        let mut input = core::mem::take(&mut self.input);
+        let outcome = self.network.read(&mut link.stream, &mut input);
+        self.input = input;
+        match outcome {
+            Io::Bytes(0) | Io::Failed => self.drop_taken(now, key, link, Cause::NetworkClosed, Text::default()),
+            Io::Bytes(_) | Io::WouldBlock => self.put_link(key, link),
+        }
+    }
+
+    /// Gives plaintext to the broker and keeps what it does not take.
+    fn receive_plain(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) {
+        let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
+        let then = if link.received.is_empty() {
+            let received = self.broker.receive(now, key, chain, bytes);
+            link.received.extend_from_slice(bytes.get(received.consumed..).unwrap_or_default());
+            received.then
+        } else {
+            link.received.extend_from_slice(bytes);
+            let received = self.broker.receive(now, key, chain, &link.received);
+            link.received.drain(..received.consumed);
+            received.then
+        };
+        match then {
+            Then::NeedBytes(packet_bytes) => {
+                // Once, not step by step, when the packet's size is known and the budget has it.
+                let packet_bytes = packet_bytes as usize;
+                if packet_bytes > link.received.capacity() && self.buffered + packet_bytes <= self.receive_budget {
+                    link.received.reserve_exact(packet_bytes - link.received.len());
+                }
+            }
+            Then::Paused => link.state = LinkState::Paused,
+            Then::Closing => link.received.clear(),
+        }
+    }
+
+    /// Decrypts, and gives the plaintext to the broker. One handshake step at most; the next one waits for the next turn.
+    /// Returns why the connection is over, if it is.
+    fn receive_sealed(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        link: &mut Link<N::Stream>,
+        bytes: &mut [u8],
+        handshake_steps: &mut u32,
+    ) -> Option<(Cause, Text)> {
+        let mut stored = core::mem::take(&mut link.sealed);
+        let ciphertext: &mut [u8] = if stored.is_empty() {
+            bytes
+        } else {
+            stored.extend_from_slice(bytes);
+            &mut stored
+        };
+        let mut plaintext = core::mem::take(&mut self.plaintext);
+        plaintext.clear();
+        let mut offset = 0;
+        let mut ended = None;
+        while let Some(tls) = link.tls.as_mut() {
+            let rest = ciphertext.get_mut(offset..).unwrap_or_default();
+            let handshake = !tls.is_established();
+            match tls.receive(rest, &mut link.outgoing, |piece| plaintext.extend_from_slice(piece)) {
+                Ok(received) => {
+                    offset += received.consumed;
+                    if received.peer_closed {
+                        ended = Some((Cause::NetworkClosed, Text::default()));
+                    } else if received.more && !handshake {
+                        continue;
+                    } else if received.more {
+                        *handshake_steps = handshake_steps.saturating_sub(1);
+                        self.continued.push_back(key);
+                    } else if handshake && received.consumed > 0 {
+                        *handshake_steps = handshake_steps.saturating_sub(1);
+                    }
+                }
+                Err(fault) => ended = Some((Cause::TlsFailed, Text::of(&fault))),
+            }
+            break;
+        }
+        self.settle_handshake(link);
+        link.sealed.extend_from_slice(ciphertext.get(offset..).unwrap_or_default());
+        if !plaintext.is_empty() {
+            self.receive_plain(now, key, link, &plaintext);
+        }
+        self.plaintext = plaintext;
+        // The alert of a fault goes out too.
+        if !self.write_outgoing(now, key, link) && ended.is_none() {
+            ended = Some((Cause::NetworkClosed, Text::default()));
+        }
+        ended
+    }
+
+    /// Frees the handshake's slot once it is finished.
+    fn settle_handshake(&mut self, link: &mut Link<N::Stream>) {
+        if link.handshaking && link.tls.as_ref().is_none_or(|tls| tls.is_established()) {
+            link.handshaking = false;
+            self.handshaking -= 1;
+        }
+    }
+
+    // --- writing
+
+    fn writable(&mut self, now: Now, key: Key<Connection>) {
+        let Some(mut link) = self.take_link(key) else { return };
+        if self.write_outgoing(now, key, &mut link) {
+            self.transmit(now, key, link);
+        } else {
+            self.drop_taken(now, key, link, Cause::NetworkClosed, Text::default());
+        }
+    }
+
+    fn flush(&mut self, now: Now) {
+        while let Some(key) = self.broker.next_ready() {
+            if let Some(link) = self.take_link(key) {
+                self.transmit(now, key, link);
+            }
+        }
+    }
+
+    /// Asks the broker for bytes and gives them to the socket until one of them has no more.
+    fn transmit(&mut self, now: Now, key: Key<Connection>, mut link: Link<N::Stream>) {
+        let mut budget = WRITE_BUDGET_BYTES;
+        let mut output = core::mem::take(&mut self.output);
+        let mut broken = false;
+        while link.is_drained() && !broken && matches!(link.state, LinkState::Open | LinkState::Paused) {
+            let transmitted = self.broker.transmit(now, key, &mut output);
+            let bytes = output.get(..transmitted.bytes).unwrap_or_default();
+            if !bytes.is_empty() {
+                broken = !self.send(now, key, &mut link, bytes);
+            }
+            if transmitted.close.is_some() {
+                self.broker.finish(now, key);
+                link.state = LinkState::Flushing;
+                link.received.clear();
+                if let Some(tls) = link.tls.as_mut() {
+                    tls.close_notify(&mut link.outgoing);
+                }
+                self.deadlines.set(key.index(), now.instant.plus_milliseconds(LINGER_MILLISECONDS));
+                broken = broken || !self.write_outgoing(now, key, &mut link);
+                break;
+            }
+            if !transmitted.more {
+                break;
+            }
+            budget = budget.saturating_sub(transmitted.bytes);
+            if budget == 0 {
+                // The others first: it is named again at the end of the line.
+                self.broker.make_ready(key);
+                break;
+            }
+        }
+        self.output = output;
+        if broken {
+            return self.drop_taken(now, key, link, Cause::NetworkClosed, Text::default());
+        }
+        if link.state == LinkState::Flushing && link.is_drained() {
+            self.network.finish(&mut link.stream);
+            link.state = LinkState::Lingering;
+            self.deadlines.set(key.index(), now.instant.plus_milliseconds(LINGER_MILLISECONDS));
+        }
+        if link.state == LinkState::Paused && link.is_drained() {
+            // There is room for replies again.
+            link.state = LinkState::Open;
+            self.receive_plain(now, key, &mut link, &[]);
+        }
+        self.put_link(key, link);
+    }
+
+    /// Sends plaintext, sealed where the port has TLS. Returns whether the connection holds.
+    fn send(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) -> bool {
+        let mut sealed = core::mem::take(&mut self.sealed);
+        sealed.clear();
+        let holds = match link.tls.as_mut() {
+            None => self.write(now, key, link, bytes),
+            Some(tls) => tls.send(bytes, &mut sealed).is_ok() && self.write(now, key, link, &sealed),
+        };
+        self.sealed = sealed;
+        holds
+    }
+
+    /// Writes to a socket that has taken everything so far, and keeps what it does not take.
+    fn write(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) -> bool {
+        let taken = match self.network.write(&mut link.stream, bytes) {
+            Io::Bytes(taken) => taken,
+            Io::WouldBlock => 0,
+            Io::Failed => return false,
+        };
+        let rest = bytes.get(taken..).unwrap_or_default();
+        if !rest.is_empty() {
+            link.outgoing.extend_from_slice(rest);
+            link.outgoing_sent = 0;
+            self.deadlines.set(key.index(), now.instant.plus_milliseconds(SLOW_READER_MILLISECONDS));
+        }
+        true
+    }
+
+    /// Writes what was kept. Returns whether the connection holds.
+    fn write_outgoing(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>) -> bool {
+        while !link.is_drained() {
+            let rest = link.outgoing.get(link.outgoing_sent..).unwrap_or_default();
+            match self.network.write(&mut link.stream, rest) {
+                Io::Bytes(taken) => {
+                    link.outgoing_sent += taken;
+                    let patience = match link.state {
+                        LinkState::Open | LinkState::Paused => SLOW_READER_MILLISECONDS,
+                        LinkState::Flushing | LinkState::Lingering => LINGER_MILLISECONDS,
+                    };
+                    self.deadlines.set(key.index(), now.instant.plus_milliseconds(patience));
+                    if link.outgoing_sent == link.outgoing.len() {
+                        link.outgoing.clear();
+                        link.outgoing_sent = 0;
+                        self.deadlines.cancel(key.index());
+                    }
+                }
+                Io::WouldBlock => return true,
+                Io::Failed => return false,
+            }
+        }
+        true
+    }
+
+    // --- ending
+
+    fn drop_link(&mut self, now: Now, key: Key<Connection>, cause: Cause, detail: Text) {
+        match self.take_link(key) {
+            Some(link) => self.drop_taken(now, key, link, cause, detail),
+            None => self.broker.closed(now, key, cause, detail),
+        }
+    }
+
+    fn drop_taken(&mut self, now: Now, key: Key<Connection>, link: Link<N::Stream>, cause: Cause, detail: Text) {
+        self.handshaking -= u32::from(link.handshaking);
+        log::debug!("{}: closed", link.peer);
+        self.deadlines.cancel(key.index());
+        self.broker.closed(now, key, cause, detail);
+        self.network.close(link.stream);
+    }
+}

@@ -1,0 +1,216 @@
+//! Events of connections, sessions and decisions.
+
+use crate::identity::AuthenticationMethod;
+use core::fmt::{self, Write as _};
+
+/// Bytes of a text kept in an event.
+const TEXT_BYTES_MAX: usize = 120;
+
+/// A copy of a text for a log line, cut at a character boundary when it is long.
+///
+/// [`fmt::Display`] escapes control characters and everything that is not printable ASCII or a letter, so that the text
+/// cannot end a line or move a terminal's cursor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text {
+    kept: heapless::String<TEXT_BYTES_MAX>,
+    cut: bool,
+}
+
+impl Text {
+    /// Copies `text`, or as much of it as fits.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut copy = Self::default();
+        // Cannot fail: what does not fit is cut.
+        let _ = copy.write_str(text);
+        copy
+    }
+
+    /// Copies what `value` prints, or as much of it as fits.
+    #[must_use]
+    pub fn of(value: impl fmt::Display) -> Self {
+        let mut copy = Self::default();
+        let _ = write!(copy, "{value}");
+        copy
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.cut {
+            return Ok(());
+        }
+        let fits = text.floor_char_boundary_stable(TEXT_BYTES_MAX - self.kept.len());
+        self.cut = fits < text.len();
+        self.kept.push_str(text.get(..fits).unwrap_or_default()).map_err(|_| fmt::Error)
+    }
+}
+
+/// `str::floor_char_boundary`, which the oldest compiler we support does not have.
+trait FloorCharBoundary {
+    fn floor_char_boundary_stable(&self, at: usize) -> usize;
+}
+
+impl FloorCharBoundary for str {
+    fn floor_char_boundary_stable(&self, at: usize) -> usize {
+        if at >= self.len() {
+            return self.len();
+        }
+        (0..=at).rev().find(|index| self.is_char_boundary(*index)).unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.kept.chars() {
+            if character == '\\' || character == '\'' || character.is_control() || is_invisible(character) {
+                write!(f, "{}", character.escape_unicode())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        if self.cut { f.write_str("...") } else { Ok(()) }
+    }
+}
+
+/// Characters that change how the rest of a line is shown: line and paragraph separators, directional marks, zero widths.
+const fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+/// What a client wanted to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// CONNECT.
+    Connect,
+    /// PUBLISH.
+    Publish,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// Leave a Will at CONNECT, or have it published.
+    Will,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client sent DISCONNECT.
+    ClientDisconnected,
+    /// The client's end of the network connection closed.
+    NetworkClosed,
+    /// CONNECT was refused.
+    ConnectRefused,
+    /// No complete CONNECT within the deadline.
+    ConnectDeadline,
+    /// Nothing was heard for one and a half Keep Alive periods.
+    KeepAliveTimeout,
+    /// Another connection took the session over.
+    TakenOver,
+    /// The packet could not be decoded or broke a rule of the protocol.
+    ProtocolViolation,
+    /// The subscriber's queue was full.
+    QueueFull,
+    /// The client took nothing of what was sent to it for too long.
+    SlowReader,
+    /// The credential expired.
+    CredentialExpired,
+    /// The broker stops.
+    ShuttingDown,
+    /// The TLS session failed.
+    TlsFailed,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClientDisconnected => "client disconnected",
+            Self::NetworkClosed => "network connection closed by the client",
+            Self::ConnectRefused => "connection refused",
+            Self::ConnectDeadline => "no CONNECT within the deadline",
+            Self::KeepAliveTimeout => "keep-alive timeout",
+            Self::TakenOver => "session taken over by another connection",
+            Self::ProtocolViolation => "protocol violation",
+            Self::QueueFull => "subscriber queue full",
+            Self::SlowReader => "client does not read",
+            Self::CredentialExpired => "credential expired",
+            Self::ShuttingDown => "broker shutting down",
+            Self::TlsFailed => "TLS failed",
+        })
+    }
+}
+
+/// Something that an operator may want to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client was admitted.
+    Connected {
+        /// Client Identifier.
+        client: Text,
+        /// User name that rules see.
+        username: Option<Text>,
+        /// How it was authenticated.
+        method: AuthenticationMethod,
+        /// `name=value` pairs, separated by commas.
+        attributes: Text,
+        /// Index of the port.
+        port: u16,
+    },
+    /// A CONNECT was answered with a failure.
+    Refused {
+        /// Client Identifier as far as it is known.
+        client: Text,
+        /// Reason Code of the CONNACK.
+        reason_code: u8,
+        /// What the client is not told.
+        detail: Text,
+        /// Index of the port.
+        port: u16,
+    },
+    /// A session's connection ended.
+    Disconnected {
+        /// Client Identifier.
+        client: Text,
+        /// Why.
+        cause: Cause,
+        /// Reason Code received or sent in DISCONNECT, if one was.
+        reason_code: Option<u8>,
+        /// What is known beyond the cause; empty if nothing is.
+        detail: Text,
+    },
+    /// No rule allows what a client asked for.
+    Denied {
+        /// Client Identifier.
+        client: Text,
+        /// User name that rules see.
+        username: Option<Text>,
+        /// What it asked for.
+        action: Action,
+        /// Topic name or filter.
+        resource: Text,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_a_peer_stays_on_its_line() {
+        let text = Text::new("a\nb\x1b[31m\u{202E}ü'\\");
+        assert_eq!(text.to_string(), "a\\u{a}b\\u{1b}[31m\\u{202e}ü\\u{27}\\u{5c}");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let text = Text::new(&"ü".repeat(100));
+        assert_eq!(text.to_string(), format!("{}...", "ü".repeat(60)));
+        let text = Text::of(format_args!("{}{}", "x".repeat(119), "ü"));
+        assert_eq!(text.to_string(), format!("{}...", "x".repeat(119)));
+    }
+}

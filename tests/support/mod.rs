@@ -1,0 +1,240 @@
+//! What the tests of the whole program share: a broker process, a folder that goes away, a plain MQTT client.
+//!
+//! The broker under test is the one cargo built, or the file in `PORTCULLIS_BINARY`; `PORTCULLIS_RUNNER` names an emulator
+//! for a foreign one. Everything is on loopback, bounded in time, and ended by the process it started.
+
+#![allow(dead_code)] // each test uses its part
+
+pub mod client;
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take. Long, because emulators on busy machines are slow; nothing waits this long in a good run.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A command line that runs the broker under test.
+pub fn portcullis(arguments: &[&str]) -> Command {
+    let binary = std::env::var("PORTCULLIS_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portcullis").to_owned());
+    let mut command = match std::env::var("PORTCULLIS_RUNNER") {
+        Ok(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(binary);
+            command
+        }
+        Err(_) => Command::new(binary),
+    };
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs the broker's executable to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    portcullis(arguments).output().expect("the executable starts")
+}
+
+/// A folder of its own for a test, removed at its end.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("portcullis-{name}-{}-{:?}", std::process::id(), thread::current().id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn text(&self) -> String {
+        self.0.to_str().expect("a plain path").to_owned()
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&path, content).expect("a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// `count` neighbouring ports that were free a moment ago.
+pub fn free_ports(count: u16) -> u16 {
+    for _ in 0..100 {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address").port();
+        if first > u16::MAX - count {
+            continue;
+        }
+        let taken: Vec<_> = (first..first + count).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
+        if taken.iter().all(Result::is_ok) {
+            return first;
+        }
+    }
+    panic!("no neighbouring free ports");
+}
+
+/// A process whose output is collected line by line.
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    news: Receiver<()>,
+}
+
+impl Process {
+    /// Starts a command; standard output and error are collected together.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (sender, news) = channel();
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+        for stream in streams {
+            let (lines, sender) = (Arc::clone(&lines), sender.clone());
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    lines.lock().expect("no panic while locked").push(line);
+                    let _ = sender.send(());
+                }
+            });
+        }
+        Self { child, lines, news }
+    }
+
+    /// Waits for a line that contains `part`, and returns it.
+    pub fn wait_for(&mut self, part: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.output().into_iter().find(|line| line.contains(part)) {
+                return line;
+            }
+            let rest = end.saturating_duration_since(Instant::now());
+            assert!(!rest.is_zero(), "waited in vain for {part:?}; got:\n{}", self.output().join("\n"));
+            if self.news.recv_timeout(rest.min(Duration::from_millis(200))).is_err()
+                && self.child.try_wait().expect("own child").is_some()
+                && !self.output().iter().any(|line| line.contains(part))
+            {
+                panic!("the program ended before it said {part:?}; it said:\n{}", self.output().join("\n"));
+            }
+        }
+    }
+
+    /// Everything printed so far.
+    pub fn output(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic while locked").clone()
+    }
+
+    /// Waits for the end of the program.
+    pub fn wait(&mut self) -> ExitStatus {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("own child") {
+                // The collecting threads end with the pipes.
+                thread::sleep(Duration::from_millis(20));
+                return status;
+            }
+            assert!(Instant::now() < end, "the program does not end; it said:\n{}", self.output().join("\n"));
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("own child").is_none()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill exists");
+        assert!(status.success());
+    }
+
+    /// Process identifier.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A broker that serves `demo` on two neighbouring ports.
+pub struct Demo {
+    pub folder: Folder,
+    pub port: u16,
+    pub process: Process,
+}
+
+impl Demo {
+    pub fn start(name: &str) -> Self {
+        let folder = Folder::new(name);
+        let port = free_ports(2);
+        let directory = folder.join("demo");
+        let directory = directory.to_str().expect("a plain path");
+        let mut process = Process::start(&mut portcullis(&["demo", "--dir", directory, "--port", &port.to_string()]));
+        process.wait_for("ready");
+        Self { folder, port, process }
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        self.folder.join("demo").join(name).to_str().expect("a plain path").to_owned()
+    }
+}
+
+/// A broker that runs a configuration made for one test.
+pub struct Site {
+    pub folder: Folder,
+    pub process: Process,
+}
+
+impl Site {
+    /// Writes `files` below a folder, bakes them, and runs the blob.
+    pub fn start(name: &str, files: &[(&str, String)]) -> Self {
+        let folder = Folder::new(name);
+        for (name, content) in files {
+            folder.write(&format!("site/{name}"), content);
+        }
+        Self::start_in(folder)
+    }
+
+    /// Bakes `site` below `folder`, which is there already, and runs the blob.
+    pub fn start_in(folder: Folder) -> Self {
+        let (site, blob) = (folder.join("site"), folder.join("site/site.blob"));
+        let (site, blob) = (site.to_str().expect("a plain path"), blob.to_str().expect("a plain path"));
+        let baked = run(&["bake", site, "--out", blob]);
+        assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
+        let mut process = Process::start(&mut portcullis(&["run", "--config", blob, "--log", "debug"]));
+        process.wait_for("ready");
+        Self { folder, process }
+    }
+}
+
+/// A plain listener on loopback, without authentication.
+pub fn plain_listener(port: u16) -> String {
+    format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerListener\nmetadata:\n  name: plain\nspec:\n  \
+         serviceType: ClusterIp\n  ports:\n    - port: {port}\n"
+    )
+}
