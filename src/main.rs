@@ -1,2 +1,54 @@
-//! The commands a person types.
-fn main() {}
+//! The executable: reads the command line, runs a command, ends with its exit code.
+
+use portcullis::commands::cli::{self, Command};
+use portcullis::commands::{CommandError, bake, check, demo, inspect, run};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let message = error.to_string();
+            if !message.is_empty() {
+                // Nowhere to report a failure to.
+                let _ = writeln!(std::io::stderr(), "portcullis: {}", message.trim_end());
+            }
+            if matches!(error, CommandError::Usage(_)) && !message.contains("Usage:") {
+                let _ = writeln!(std::io::stderr(), "Try 'portcullis --help'.");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn execute() -> Result<(), CommandError> {
+    let (mut out, mut diagnostics) = (std::io::stdout(), std::io::stderr());
+    match cli::parse(std::env::args_os().skip(1))? {
+        Command::Print(text) => {
+            // A reader that has gone away has read enough.
+            let _ = out.write_all(text.as_bytes());
+            Ok(())
+        }
+        Command::Demo(options, level) => {
+            portcullis::platform::install(level);
+            demo::run(&options, &mut out)
+        }
+        Command::Run(options, level) => {
+            portcullis::platform::install(level);
+            run::run(&options)
+        }
+        Command::Bake(options, level) => {
+            portcullis::platform::install(level);
+            bake::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Check(options, level) => {
+            portcullis::platform::install(level);
+            check::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Inspect(options, level) => {
+            portcullis::platform::install(level);
+            inspect::run(&options, &mut out, &mut diagnostics)
+        }
+    }
+}

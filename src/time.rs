@@ -57,6 +57,10 @@ impl UnixTime {
     }
 }
 
+/// When this release was made: 2026-11-01T00:00:00Z. A wall clock that shows less has not been set yet. Moves with each
+/// release.
+pub const RELEASED: UnixTime = UnixTime(1_793_491_200);
+
 impl fmt::Display for UnixTime {
     /// RFC 3339 in UTC, without fractions: `2026-01-31T08:00:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

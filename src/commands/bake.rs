@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// What `bake` was asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BakeOptions {
     /// Folders and files.
     pub sources: Vec<PathBuf>,
@@ -30,14 +30,14 @@ pub fn run(options: &BakeOptions, output: &mut dyn Write, diagnostics: &mut dyn 
         Ok(loaded) => loaded,
         Err(found) => {
             write!(diagnostics, "{found}")?;
-            return Err(CommandError::Refused { errors: found.errors() });
+            return Err(CommandError::mistakes(&found));
         }
     };
-    let refused = |error| CommandError::Blob { path: options.out.clone(), error };
+    let refused = |error| CommandError::blob(&options.out, &error);
     let blob = encode(&loaded.configuration).map_err(refused)?;
     // What is written is what a gateway will accept.
     decode(&blob).map_err(refused)?;
-    write_atomically(&options.out, &blob).map_err(|error| CommandError::File { path: options.out.clone(), error })?;
+    write_atomically(&options.out, &blob).map_err(|error| CommandError::file(&options.out, &error))?;
     let configuration = &loaded.configuration;
     writeln!(
         output,

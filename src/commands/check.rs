@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// What `check` was asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckOptions {
     /// Folders and files.
     pub sources: Vec<PathBuf>,
@@ -35,7 +35,7 @@ pub fn run(options: &CheckOptions, output: &mut dyn Write, diagnostics: &mut dyn
         }
         Err(found) => {
             write!(diagnostics, "{found}")?;
-            Err(CommandError::Refused { errors: found.errors() })
+            Err(CommandError::mistakes(&found))
         }
     }
 }

@@ -103,13 +103,14 @@ Options:
 const CHECK_HELP: &str = "\
 Check a configuration and say everything that is wrong with it
 
-Usage: portcullis check SOURCE... [--board NAME]
+Usage: portcullis check SOURCE... [--board NAME] [--embed-secrets]
 
 SOURCE is what `portcullis bake` takes. Every mistake is printed with its file,
 line and column. Nothing is written.
 
 Options:
-  --board NAME    Board profile (default: that of the Gateway resource, else host)
+  --board NAME      Board profile (default: that of the Gateway resource, else host)
+  --embed-secrets   Check as `bake --embed-secrets` does: server keys must be there
 ";
 
 const INSPECT_HELP: &str = "\
@@ -212,17 +213,18 @@ fn bake_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<C
 }
 
 fn check_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
-    let (mut sources, mut board) = (Vec::new(), None);
+    let (mut sources, mut board, mut embed_secrets) = (Vec::new(), None, false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("board") => board = Some(parser.value().map_err(usage)?.string().map_err(usage)?),
+            Arg::Long("embed-secrets") => embed_secrets = true,
             Arg::Long("log") => level = Some(log_level(parser)?),
             Arg::Value(source) => sources.push(PathBuf::from(source)),
             other => return common(other, CHECK_HELP),
         }
     }
     require_sources(&sources, "check")?;
-    Ok(Command::Check(check::CheckOptions { sources, board }, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Check(check::CheckOptions { sources, board, embed_secrets }, level.unwrap_or(LevelFilter::Info)))
 }
 
 fn inspect_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {

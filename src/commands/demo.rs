@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use super::start::{SecretsFolder, start};
-use crate::config;
+use crate::config::{self, LoadOptions};
 use crate::pki;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -101,11 +101,16 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         let path = options.directory.join(name);
         std::fs::read_to_string(&path).map_err(|error| cannot(&format_args!("cannot read {}: {error}", path.display())))
     };
-    let mut configuration = config::embedded_tutorial(
-        &read("fabrikam_root_ca.crt")?,
-        &read("mqtts-endpoint.crt")?,
-        &read("mqtts-endpoint.key")?,
-    )?;
+    let (authority, chain, key) =
+        (read("fabrikam_root_ca.crt")?, read("mqtts-endpoint.crt")?, read("mqtts-endpoint.key")?);
+    let mut files = config::TUTORIAL_FILES.to_vec();
+    files.push(("trust/fabrikam-ca/client_ca.pem", &authority));
+    files.push(("secrets/broker-server-cert/tls.crt", &chain));
+    files.push(("secrets/broker-server-cert/tls.key", &key));
+    let load_options = LoadOptions { embed_secrets: true, ..LoadOptions::default() };
+    let loaded = config::load_embedded(&files, &load_options)
+        .map_err(|found| CommandError::ConfigurationRefused(found.to_string()))?;
+    let mut configuration = loaded.configuration;
     for port in &mut configuration.ports {
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }

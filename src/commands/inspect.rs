@@ -20,7 +20,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 /// What `inspect` was asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InspectOptions {
     /// The blob.
     pub file: PathBuf,
@@ -31,8 +31,8 @@ pub struct InspectOptions {
 /// # Errors
 /// A file that cannot be read, or a blob that is refused.
 pub fn run(options: &InspectOptions, output: &mut dyn Write, _diagnostics: &mut dyn Write) -> Result<(), CommandError> {
-    let failed = |error| CommandError::File { path: options.file.clone(), error };
-    let refused = |error| CommandError::Blob { path: options.file.clone(), error };
+    let failed = |error| CommandError::file(&options.file, &error);
+    let refused = |error| CommandError::blob(&options.file, &error);
     let limit = u64::try_from(BLOB_BYTES_MAX).unwrap_or(u64::MAX);
     let file = File::open(&options.file).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {

@@ -1,8 +1,71 @@
-//! The commands a person types. Each takes its parsed options and the two streams it writes to.
+//! The commands a person types: parsed options and two streams in, an exit code out.
 
 pub mod bake;
 pub mod check;
-mod error;
+pub mod cli;
+pub mod demo;
 pub mod inspect;
+pub mod run;
+mod start;
 
-pub use error::CommandError;
+use crate::config::BlobError;
+use crate::config::diagnostic::{Diagnostics, Escaped};
+use core::fmt;
+use std::io;
+use std::path::Path;
+
+/// Why a command did not do what it was asked to. Each kind has its exit code, on which scripts depend.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// The command line is wrong. Exit code 2.
+    Usage(String),
+    /// The configuration is refused; the mistakes themselves have been written already. Exit code 3.
+    ConfigurationRefused(String),
+    /// The surroundings fail: port taken, key or file unreadable, not enough memory. Exit code 4.
+    CannotStart(String),
+}
+
+impl CommandError {
+    /// The exit code.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::ConfigurationRefused(_) => 3,
+            Self::CannotStart(_) => 4,
+        }
+    }
+
+    /// Mistakes that have been written to the person.
+    fn mistakes(found: &Diagnostics) -> Self {
+        let plural = if found.errors() == 1 { "" } else { "s" };
+        Self::ConfigurationRefused(format!("the configuration is refused: {} mistake{plural}", found.errors()))
+    }
+
+    fn blob(path: &Path, error: &BlobError) -> Self {
+        Self::ConfigurationRefused(format!("{}: {error}", Escaped(&path.to_string_lossy())))
+    }
+
+    fn file(path: &Path, error: &io::Error) -> Self {
+        Self::CannotStart(format!("{}: {error}", Escaped(&path.to_string_lossy())))
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::ConfigurationRefused(message) | Self::CannotStart(message) => {
+                f.write_str(message)
+            }
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+impl From<io::Error> for CommandError {
+    /// The terminal or pipe that takes the output is gone.
+    fn from(error: io::Error) -> Self {
+        Self::CannotStart(format!("cannot write the output: {error}"))
+    }
+}

@@ -2,7 +2,8 @@
 
 use super::CommandError;
 use super::start::{SecretsFolder, start};
-use crate::config;
+use crate::config::blob::Configuration;
+use crate::config::{self, LoadOptions};
 use std::path::PathBuf;
 
 /// Options of `run`.
@@ -22,7 +23,7 @@ const BLOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// that keeps a good configuration from being served.
 pub fn run(options: &RunOptions) -> Result<(), CommandError> {
     let (configuration, folder) = match &options.configuration {
-        None => (config::embedded_default()?, PathBuf::new()),
+        None => (embedded_default()?, PathBuf::new()),
         Some(path) => {
             let blob = read_blob(path)?;
             let configuration = config::decode(&blob).map_err(|fault| {
@@ -32,6 +33,11 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
         }
     };
     start(&configuration, &SecretsFolder::beside(&folder, &configuration), |_| Ok(()))
+}
+
+fn embedded_default() -> Result<Configuration, CommandError> {
+    let loaded = config::load_embedded(config::DEFAULT_FILES, &LoadOptions::default());
+    loaded.map(|loaded| loaded.configuration).map_err(|found| CommandError::ConfigurationRefused(found.to_string()))
 }
 
 fn read_blob(path: &std::path::Path) -> Result<Vec<u8>, CommandError> {

@@ -10,8 +10,8 @@ use crate::limits::Capacities;
 use crate::net::{ListenerSettings, SystemNetwork, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, SystemClock};
 use crate::time::UnixTime;
-use crate::tls::{ClientCertificates, ClientVerifier, ServerTls};
-use crate::{crypto, tls};
+use crate::crypto;
+use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
 use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ fn available_memory() -> Option<u64> {
 }
 
 fn admission(configuration: &Configuration) -> Result<Admission, CommandError> {
-    let algorithms = crypto::provider().signature_verification_algorithms;
+    let algorithms = crypto::provider().signature_verification_algorithms.all;
     let mut authenticators = Vec::new();
     for (index, resource) in (0_u16..).zip(&configuration.authentications) {
         let authenticator = Authenticator::new(configuration, index, algorithms)
@@ -199,7 +199,7 @@ fn port_tls(
     let fault = |fault: &dyn core::fmt::Display| {
         cannot_start(format!("port {}: secret '{}': {fault}", port.port, secret.name))
     };
-    let pair = secret::check_pair(&chain, &key).map_err(|error| fault(&error))?;
+    let pair = secret::check_pair(chain.as_bytes(), key.as_bytes()).map_err(|error| fault(&error))?;
     let clients = match port.authentication.and_then(|index| admission.authenticators.get(usize::from(index))) {
         None => ClientCertificates::NotRequested,
         Some(authenticator) => match (authenticator.client_certificates(), authenticator.chain_verifier()) {
@@ -212,7 +212,7 @@ fn port_tls(
             _ => ClientCertificates::NotRequested,
         },
     };
-    ServerTls::new(pair.certificate_chain, pair.private_key, clients, Arc::new(WallClock))
+    ServerTls::new(pair.certificates, pair.key, clients, Arc::new(WallClock))
         .map(Some)
         .map_err(|error| fault(&error))
 }
@@ -227,7 +227,15 @@ struct Verifier(Arc<ChainVerifier>);
 
 impl ClientVerifier for Verifier {
     fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
-        self.0.verify(chain, now).map(|_| ()).map_err(|fault| fault.into())
+        let path = self.0.verify(chain, now)?;
+        // Ready to paste into `subject` of an `authorizationAttributes` entry.
+        let subjects: Vec<String> = path.subjects.iter().map(|subject| format!("'{subject}'")).collect();
+        log::info!("client certificate accepted: {}", subjects.join(" issued by "));
+        Ok(())
+    }
+
+    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
+        self.0.root_hint_subjects()
     }
 }
 
@@ -235,8 +243,8 @@ impl ClientVerifier for Verifier {
 #[derive(Debug)]
 struct WallClock;
 
-impl tls::WallClock for WallClock {
-    fn now(&self) -> UnixTime {
+impl tls::Clock for WallClock {
+    fn unix(&self) -> UnixTime {
         SystemClock::unix()
     }
 }

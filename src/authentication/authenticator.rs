@@ -1,0 +1,174 @@
+//! One BrokerAuthentication: its methods in order, and the verdict.
+
+use super::chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms};
+use super::x509::X509;
+use crate::config::blob::{Configuration, Method};
+use crate::identity::{Identity, IdentityFull};
+use crate::time::UnixTime;
+use core::fmt;
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+
+/// Everything that a client has shown of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Evidence<'a> {
+    /// Its certificates, its own first. Empty where it has none.
+    pub peer_chain: &'a [CertificateDer<'a>],
+    /// User Name of CONNECT. Nothing vouches for it.
+    pub username: Option<&'a str>,
+    /// Password of CONNECT.
+    pub password: Option<&'a [u8]>,
+    /// Authentication Method of CONNECT.
+    pub authentication_method: Option<&'a str>,
+    /// Authentication Data of CONNECT.
+    pub authentication_data: Option<&'a [u8]>,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is who this says.
+    Accepted(Identity),
+    /// It may not come in.
+    Refused(Refusal),
+}
+
+/// Why a client is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has no credentials for any method of this port.
+    NoCredentials,
+    /// Its certificates are refused.
+    Chain(ChainFault),
+    /// Its subject has more than one common name: which one is it?
+    SeveralCommonNames,
+    /// Its common name is longer than a user name may be.
+    CommonNameTooLong,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoCredentials => f.write_str("no credentials that this port accepts"),
+            Self::Chain(fault) => write!(f, "{fault}"),
+            Self::SeveralCommonNames => f.write_str("the certificate's subject has several common names"),
+            Self::CommonNameTooLong => f.write_str("the certificate's common name is too long for a user name"),
+        }
+    }
+}
+
+/// What the port must ask of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No method looks at certificates.
+    NotRequested,
+    /// A method looks at them, and another does without.
+    Requested,
+    /// Without one nobody comes in.
+    Required,
+}
+
+/// Why an authenticator cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuthenticatorFault {
+    /// The configuration has no such BrokerAuthentication, or it refers to a trust bundle that is not there.
+    Index,
+    /// There is no method.
+    NoMethods,
+    /// The trust bundle cannot be used.
+    Bundle {
+        /// `metadata.name` of the ConfigMap.
+        name: String,
+        /// What is wrong with it.
+        fault: BundleFault,
+    },
+    /// The attributes of an entry do not fit a client's identity.
+    Attributes {
+        /// The label of the entry.
+        label: String,
+    },
+}
+
+impl fmt::Display for AuthenticatorFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index => f.write_str("an index is out of bounds"),
+            Self::NoMethods => f.write_str("it has no methods"),
+            Self::Bundle { name, fault } => write!(f, "trust bundle '{}': {fault}", name.escape_debug()),
+            Self::Attributes { label } => {
+                write!(f, "the attributes of entry '{}' do not fit", label.escape_debug())
+            }
+        }
+    }
+}
+
+impl core::error::Error for AuthenticatorFault {}
+
+/// One BrokerAuthentication at work.
+#[derive(Debug)]
+pub struct Authenticator {
+    methods: Vec<X509>,
+}
+
+impl Authenticator {
+    /// Makes the authenticator for `configuration.authentications[index]`.
+    ///
+    /// # Errors
+    /// A configuration that does not fit together, or a trust bundle that cannot be read.
+    pub fn new(
+        configuration: &Configuration,
+        index: u16,
+        algorithms: SignatureAlgorithms,
+    ) -> Result<Self, AuthenticatorFault> {
+        let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
+        let dates = Dates::new(configuration.gateway.clock_policy);
+        let mut methods = Vec::new();
+        for Method::X509 { trust_bundle, attributes } in &resource.methods {
+            let bundle =
+                configuration.trust_bundles.get(usize::from(*trust_bundle)).ok_or(AuthenticatorFault::Index)?;
+            let verifier = ChainVerifier::new(&bundle.certificates, algorithms, dates)
+                .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
+            let method = X509::new(verifier, attributes)
+                .map_err(|(label, IdentityFull)| AuthenticatorFault::Attributes { label: label.to_owned() })?;
+            methods.push(method);
+        }
+        if methods.is_empty() {
+            return Err(AuthenticatorFault::NoMethods);
+        }
+        Ok(Self { methods })
+    }
+
+    /// Judges a client.
+    #[must_use]
+    pub fn authenticate(&self, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
+        for method in &self.methods {
+            if evidence.peer_chain.is_empty() {
+                continue;
+            }
+            return match method.authenticate(evidence.peer_chain, now) {
+                Ok(identity) => Verdict::Accepted(identity),
+                Err(refusal) => Verdict::Refused(refusal),
+            };
+        }
+        Verdict::Refused(Refusal::NoCredentials)
+    }
+
+    /// What TLS must ask of the clients of ports with this authenticator.
+    #[must_use]
+    pub fn client_certificates(&self) -> ClientCertificates {
+        ClientCertificates::Required
+    }
+
+    /// The judge of client certificates: that of the first X509 method, which is the only one that ever decides.
+    #[must_use]
+    pub fn chain_verifier(&self) -> Option<&Arc<ChainVerifier>> {
+        self.methods.first().map(X509::verifier)
+    }
+
+    /// What an operator should know before the clients do: authorities that are expired or soon will be, a clock that
+    /// cannot be right.
+    #[must_use]
+    pub fn warnings(&self, now: UnixTime) -> Vec<String> {
+        self.methods.iter().flat_map(|method| method.verifier().warnings(now)).collect()
+    }
+}
