@@ -157,7 +157,10 @@ fn addresses(configuration: &Configuration, port: &ListenerPort) -> Result<Vec<I
             &configuration.gateway.cluster_ip_addresses,
             [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].to_vec(),
         ),
-        Bind::External => (&configuration.gateway.external_addresses, every_address()),
+        Bind::External => (
+            &configuration.gateway.external_addresses,
+            [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)].to_vec(),
+        ),
     };
     if configured.is_empty() {
         return Ok(default);
@@ -166,16 +169,6 @@ fn addresses(configuration: &Configuration, port: &ListenerPort) -> Result<Vec<I
         .iter()
         .map(|text| text.parse().map_err(|_| cannot_start(format!("'{}' is not an IP address", text.escape_debug()))))
         .collect()
-}
-
-/// The IPv6 wildcard takes IPv4 connections too, unless the system keeps them apart or has no IPv6.
-fn every_address() -> Vec<IpAddr> {
-    let apart = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").map_or(true, |text| text.trim() != "0");
-    if apart {
-        vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
-    } else {
-        vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
-    }
 }
 
 fn port_tls(

@@ -2,12 +2,17 @@
 
 use super::network::{Accepted, Interest, Io, Network, Readiness, Token};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Most events taken from the poller at once.
 const EVENTS_MAX: usize = 256;
+
+/// Connections that the system completes before they are accepted.
+const BACKLOG: i32 = 1_024;
 
 /// Sockets of the operating system.
 pub struct SystemNetwork {
@@ -46,12 +51,9 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindErr
     let mut missing_family = None;
     for address in addresses {
         let address = SocketAddr::new(*address, port);
-        match TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        }) {
+        match listen(address) {
             Ok(listener) => listeners.push(listener),
-            Err(error) if is_missing_family(&error) => missing_family = Some(BindError { address, error }),
+            Err(error) if is_missing_family(&address, &error) => missing_family = Some(BindError { address, error }),
             Err(error) => return Err(BindError { address, error }),
         }
     }
@@ -61,9 +63,25 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindErr
     }
 }
 
-fn is_missing_family(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+/// A listening socket. One of IPv6 takes no connections of IPv4, so that both wildcards can be bound side by side.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether `error` says that a system without IPv6 (or IPv4) was asked for its loopback or wildcard address.
+fn is_missing_family(address: &SocketAddr, error: &io::Error) -> bool {
+    let general = address.ip().is_loopback() || address.ip().is_unspecified();
+    general
+        && [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 impl SystemNetwork {
