@@ -261,7 +261,7 @@ fn inspect_refuses_a_damaged_blob_with_the_reason() {
     ] {
         let file = folder.write(name, contents);
         let error = inspect::run(&inspect::InspectOptions { file }, &mut Vec::new(), &mut Vec::new()).unwrap_err();
-        assert!(matches!(error, CommandError::Blob { .. }) && error.exit_code() == 3);
+        assert!(matches!(error, CommandError::ConfigurationRefused(_)) && error.exit_code() == 3);
         assert!(error.to_string().contains(reason), "{error}");
     }
     let missing = inspect::InspectOptions { file: folder.0.join("none") };

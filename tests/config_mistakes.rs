@@ -496,7 +496,7 @@ fn a_mistake_in_a_subject_points_into_the_text() {
                 "{\"authorizationAttributes\": {\"a\": {\"subject\": \"CN = x, XY = y\", \"attributes\": {}}}}",
             ),
         ],
-        &["certs.x509.json:1:57: error: \"CN = x, XY = y\" is no distinguished name"],
+        &["certs.x509.json:1:56: error: \"CN = x, XY = y\" is no distinguished name"],
     );
 }
 

@@ -144,7 +144,7 @@ fn a_secret_of_another_type_is_refused() {
     ];
     let errors = load_embedded(&files, &LoadOptions::default()).unwrap_err().to_string();
     assert!(
-        errors.contains("secret.yaml:1:36: error: the type of the Secret \"server\" must be kubernetes.io/tls"),
+        errors.contains("secret.yaml:1:38: error: the type of the Secret \"server\" must be kubernetes.io/tls"),
         "{errors}"
     );
 }

@@ -204,6 +204,13 @@ pub struct EmbeddedSecret {
     pub private_key_pem: String,
 }
 
+impl core::fmt::Debug for EmbeddedSecret {
+    /// Never shows key material.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("EmbeddedSecret").finish_non_exhaustive()
+    }
+}
+
 /// A span of [`Authorization::text`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {

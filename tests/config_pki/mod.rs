@@ -25,8 +25,8 @@ pub fn key_pem(key: &SigningKey) -> String {
 /// PKCS#8 PEM of an Ed25519 key and its public key.
 pub fn ed25519(seed: u8) -> (String, SubjectPublicKeyInfoOwned) {
     let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
-    let public = ed25519_dalek::pkcs8::spki::EncodePublicKey::to_public_key_der(&key.verifying_key()).unwrap();
-    let pem = ed25519_dalek::pkcs8::EncodePrivateKey::to_pkcs8_pem(&key, LineEnding::LF).unwrap();
+    let public = EncodePublicKey::to_public_key_der(&key.verifying_key()).unwrap();
+    let pem = EncodePrivateKey::to_pkcs8_pem(&key, LineEnding::LF).unwrap();
     (pem.to_string(), SubjectPublicKeyInfoOwned::from_der(public.as_bytes()).unwrap())
 }
 
@@ -53,6 +53,7 @@ pub fn certificate_for(
             issuer: Name::from_str(issuer).unwrap(),
             enable_key_agreement: false,
             enable_key_encipherment: false,
+            include_subject_key_identifier: true,
         },
     };
     let serial = SerialNumber::from(7_u32);
