@@ -8,8 +8,10 @@ use std::process::Command;
 use support::{Demo, Process};
 
 fn mosquitto(program: &str, demo: &Demo, client: &str, port: u16, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    // The clients buffer what they print into a pipe; `stdbuf` (coreutils) makes them print line by line.
+    let mut command = Command::new("stdbuf");
     command
+        .args(["-oL", program])
         .args(["-i", client, "-V", "mqttv5", "-d", "-h", "localhost", "-p", &port.to_string()])
         .args(["--key", &demo.file(&format!("{client}.key")), "--cert", &demo.file(&format!("{client}.crt"))])
         .args(["--cafile", &demo.file("contoso_root_ca.crt")])
@@ -125,7 +127,7 @@ fn the_tutorial_runs_line_for_line() {
     // Stops on SIGTERM and tells its clients.
     demo.process.terminate();
     assert!(demo.process.wait().success());
-    heater.wait_for("received DISCONNECT (139)");
+    heater.wait_for("Received DISCONNECT (139)");
 }
 
 #[test]
