@@ -113,7 +113,9 @@ impl fmt::Display for SyntaxFault {
             Self::EmptyValue => f.write_str("the value is empty"),
             Self::OpenQuote => f.write_str("the quotation mark is never closed"),
             Self::AfterQuote => f.write_str("expected a comma after the closing quotation mark"),
-            Self::Escape => f.write_str("a backslash must be followed by a special character or two hexadecimal digits"),
+            Self::Escape => {
+                f.write_str("a backslash must be followed by a special character or two hexadecimal digits")
+            }
             Self::NotUtf8 => f.write_str("the value is not UTF-8"),
             Self::HexadecimalValue => f.write_str("a value in hexadecimal cannot be compared as text"),
             Self::SlashForm => f.write_str("write it as CN = name, O = organization"),
@@ -174,8 +176,7 @@ impl DistinguishedName {
     /// Whether both name the same subject: equal, in the same or in reversed order.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        self.relative_names == other.relative_names
-            || self.relative_names.iter().eq(other.relative_names.iter().rev())
+        self.relative_names == other.relative_names || self.relative_names.iter().eq(other.relative_names.iter().rev())
     }
 
     /// The common names, in encoded order.
@@ -216,8 +217,9 @@ fn write_type(f: &mut fmt::Formatter<'_>, kind: &[u8]) -> fmt::Result {
 
 fn write_value(f: &mut fmt::Formatter<'_>, value: &str) -> fmt::Result {
     use fmt::Write as _;
-    let quoted =
-        value.contains([',', '+', '"', '\\', '<', '>', ';', '=']) || value.starts_with(['#', ' ']) || value.ends_with(' ');
+    let quoted = value.contains([',', '+', '"', '\\', '<', '>', ';', '='])
+        || value.starts_with(['#', ' '])
+        || value.ends_with(' ');
     if quoted {
         f.write_char('"')?;
     }
@@ -312,8 +314,8 @@ impl Parser<'_> {
         if bytes.is_empty() {
             return Err(SyntaxError { offset: value_start, reason: SyntaxFault::EmptyValue });
         }
-        let value = String::from_utf8(bytes)
-            .map_err(|_| SyntaxError { offset: value_start, reason: SyntaxFault::NotUtf8 })?;
+        let value =
+            String::from_utf8(bytes).map_err(|_| SyntaxError { offset: value_start, reason: SyntaxFault::NotUtf8 })?;
         Ok((kind, value))
     }
 
@@ -368,7 +370,9 @@ impl Parser<'_> {
         let rest = self.text.as_bytes().get(self.at + 1..).unwrap_or_default();
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         let (byte, length) = match rest {
-            [special @ (b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' | b'=' | b'#' | b' ' | b'/'), ..] => (*special, 2),
+            [special @ (b',' | b'+' | b'"' | b'\\' | b'<' | b'>' | b';' | b'=' | b'#' | b' ' | b'/'), ..] => {
+                (*special, 2)
+            }
             [high, low, ..] => match (digit(*high), digit(*low)) {
                 (Some(high), Some(low)) => (high << 4 | low, 3),
                 _ => return Err(self.fault(SyntaxFault::Escape)),
@@ -417,7 +421,8 @@ mod tests {
 
     #[test]
     fn blanks_and_escapes_do_not_matter() {
-        for text in ["CN=smart-fan", "CN = smart-fan", "  CN =smart-fan ", "cn = \"smart-fan\"", "2.5.4.3=smart\\2Dfan"] {
+        for text in ["CN=smart-fan", "CN = smart-fan", "  CN =smart-fan ", "cn = \"smart-fan\"", "2.5.4.3=smart\\2Dfan"]
+        {
             assert_eq!(name(text), name("CN=smart-fan"), "{text}");
         }
         assert_eq!(name(r#"CN = "Acme, Inc. \"edge\"""#), name(r#"CN=Acme\, Inc. \"edge\""#));
@@ -502,9 +507,12 @@ mod tests {
         ] {
             assert_eq!(DistinguishedName::from_name(&encode(tag, bytes)), Ok(name("CN=fan")), "{tag:?}");
         }
-        for (tag, bytes) in
-            [(Tag::Utf8String, &b"\xff"[..]), (Tag::BmpString, b"\0f\0"), (Tag::BmpString, b"\xd8\0\0a"), (Tag::Null, b"")]
-        {
+        for (tag, bytes) in [
+            (Tag::Utf8String, &b"\xff"[..]),
+            (Tag::BmpString, b"\0f\0"),
+            (Tag::BmpString, b"\xd8\0\0a"),
+            (Tag::Null, b""),
+        ] {
             assert_eq!(DistinguishedName::from_name(&encode(tag, bytes)), Err(UnreadableName), "{tag:?}");
         }
         let written = name("CN=a+O=b, C=US");

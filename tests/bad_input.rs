@@ -7,7 +7,9 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-use support::client::{Client, certificates, connect_packet, key, packet, publish_packet, subscribe_packet, tcp, text, tls};
+use support::client::{
+    Client, certificates, connect_packet, key, packet, publish_packet, subscribe_packet, tcp, text, tls,
+};
 use support::{Demo, Folder, Site, free_ports, plain_listener, run};
 
 /// A broker without TLS, and a client that must not notice anything.
@@ -202,7 +204,8 @@ fn a_newer_connection_takes_the_session_over() {
 fn a_will_is_published_unless_the_client_says_goodbye() {
     let mut broker = Plain::start("will");
     let with_will = |identifier: &str| {
-        let body = [&text("MQTT")[..], &[5, 0x0E, 0, 0, 0], &text(identifier), &[0], &text("wills"), &text("gone")].concat();
+        let body =
+            [&text("MQTT")[..], &[5, 0x0E, 0, 0, 0], &text(identifier), &[0], &text("wills"), &text("gone")].concat();
         let mut client = Client::new(tcp(broker.port));
         client.send(&packet(0x10, &body));
         assert_eq!(client.receive().map(|connack| connack.body[1]), Some(0));

@@ -59,10 +59,7 @@ fn the_tutorial_runs_line_for_line() {
     let humidity = publish(&demo, "thermostat", port, "telemetry/humidity", "example temperature measurement");
     assert_lines(
         &humidity,
-        &[
-            "Client thermostat received CONNACK (0)",
-            "Client thermostat received PUBACK (Mid: 1, RC:135)",
-        ],
+        &["Client thermostat received CONNACK (0)", "Client thermostat received PUBACK (Mid: 1, RC:135)"],
     );
     // Written to the other stream, so its place among the lines is not fixed.
     assert_lines(&humidity, &["Warning: Publish 1 failed: Not authorized."]);
@@ -95,8 +92,7 @@ fn the_tutorial_runs_line_for_line() {
     heater.wait_for("Subscribed (mid: 1): 1");
 
     // 3 and 6: temperature from the thermostat, heartbeat from the lightbulb, both acknowledged.
-    let arguments =
-        ["-t", "telemetry/temperature", "-m", "21", "-q", "1", "--repeat", "3", "--repeat-delay", "0.2"];
+    let arguments = ["-t", "telemetry/temperature", "-m", "21", "-q", "1", "--repeat", "3", "--repeat-delay", "0.2"];
     let mut thermostat = Process::start(&mut mosquitto("mosquitto_pub", &demo, "thermostat", port, &arguments));
     let arguments = ["-t", "health/heartbeat", "-m", "beat", "-q", "1", "--repeat", "3", "--repeat-delay", "0.2"];
     let mut lightbulb = Process::start(&mut mosquitto("mosquitto_pub", &demo, "lightbulb", port, &arguments));
@@ -119,7 +115,8 @@ fn the_tutorial_runs_line_for_line() {
     // 7: the thermostat's own entry is found first and takes the intermediate's attribute away.
     assert_lines(&publish(&demo, "thermostat", port, "health/heartbeat", "x"), &["received PUBACK (Mid: 1, RC:135)"]);
     // 8: the heater has no entry of its own: intermediate's attribute and user name rule together.
-    let mut other = mosquitto("mosquitto_pub", &demo, "heater", port, &["-t", "health/heartbeat", "-m", "x", "-q", "1"]);
+    let mut other =
+        mosquitto("mosquitto_pub", &demo, "heater", port, &["-t", "health/heartbeat", "-m", "x", "-q", "1"]);
     let other = other.args(["-i", "heater-too"]).output().expect("mosquitto_pub runs");
     let text = String::from_utf8_lossy(&other.stdout);
     assert!(text.contains("received PUBACK (Mid: 1, RC:0)"), "{text}");

@@ -258,15 +258,8 @@ impl ChainVerifier {
         };
         let time = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now.0));
         let usage = webpki::KeyUsage::client_auth();
-        let built = end_entity.verify_for_usage(
-            self.algorithms,
-            &self.anchors,
-            intermediates,
-            time,
-            usage,
-            None,
-            Some(&judge),
-        );
+        let built =
+            end_entity.verify_for_usage(self.algorithms, &self.anchors, intermediates, time, usage, None, Some(&judge));
         match (built, outcome.take()) {
             (Ok(_), Some(result)) => result,
             (Err(_), Some(Err(fault))) => Err(fault),

@@ -39,7 +39,11 @@ struct Factory {
 
 impl Factory {
     fn new() -> Self {
-        Self::with(&authority("CN=Fabrikam Root CA"), &authority("CN=Fabrikam Intermediate CA 1"), &leaf("CN=thermostat"))
+        Self::with(
+            &authority("CN=Fabrikam Root CA"),
+            &authority("CN=Fabrikam Intermediate CA 1"),
+            &leaf("CN=thermostat"),
+        )
     }
 
     fn with(root: &Template, intermediate: &Template, thermostat: &Template) -> Self {
@@ -135,7 +139,10 @@ fn what_leads_to_no_authority_is_refused() {
     assert!(matches!(verifier.verify(&[CertificateDer::from(vec![0x30, 0])], NOW), Err(ChainFault::Path(_))));
     let long = vec![der(&factory.thermostat); 9];
     assert_eq!(verifier.verify(&long, NOW), Err(ChainFault::TooLong));
-    assert_eq!(verifier.verify(&[der(&factory.root)], NOW).unwrap_err().to_string(), "the client shows a certificate of an authority");
+    assert_eq!(
+        verifier.verify(&[der(&factory.root)], NOW).unwrap_err().to_string(),
+        "the client shows a certificate of an authority"
+    );
 }
 
 #[test]
@@ -165,11 +172,16 @@ fn an_authority_needs_the_right_to_sign() {
     middle.key_usage = Some(KeyUsage(KeyUsages::DigitalSignature.into()));
     let fault = Factory::with(&authority("CN=Root"), &middle, &leaf("CN=c")).verify();
     assert_eq!(fault, Err(ChainFault::AuthorityKeyUsage));
-    let fault = Factory::with(&{
-        let mut root = authority("CN=Root");
-        root.key_usage = Some(KeyUsage(KeyUsages::CRLSign.into()));
-        root
-    }, &authority("CN=I"), &leaf("CN=c")).verify();
+    let fault = Factory::with(
+        &{
+            let mut root = authority("CN=Root");
+            root.key_usage = Some(KeyUsage(KeyUsages::CRLSign.into()));
+            root
+        },
+        &authority("CN=I"),
+        &leaf("CN=c"),
+    )
+    .verify();
     assert_eq!(fault, Err(ChainFault::AuthorityKeyUsage));
     // Without the extension every use is allowed, RFC 5280 §4.2.1.3.
     middle.key_usage = None;
@@ -248,8 +260,10 @@ fn scenario_17_every_authority_of_the_bundle_is_trusted() {
 #[test]
 fn scenario_18_an_intermediate_may_be_the_anchor() {
     let factory = Factory::new();
-    let authenticator =
-        authenticator(&[&factory.intermediate], &[("CN = Fabrikam Intermediate CA 1", &[("manufacturer", "fabrikam")])]);
+    let authenticator = authenticator(
+        &[&factory.intermediate],
+        &[("CN = Fabrikam Intermediate CA 1", &[("manufacturer", "fabrikam")])],
+    );
     for chain in [factory.chain(), factory.chain()[..1].to_vec()] {
         assert_eq!(identity(judge(&authenticator, &chain)).1, pairs(&[("manufacturer", "fabrikam")]));
     }
@@ -270,11 +284,13 @@ fn scenario_19_a_certificate_outside_the_path_lends_no_attributes() {
 
 #[test]
 fn scenario_20_the_leaf_decides_before_the_intermediate_and_nothing_is_merged() {
-    let factory =
-        Factory::with(&authority("CN=Root"), &authority("CN=Contoso Intermediate CA"), &leaf("CN=smart-fan"));
+    let factory = Factory::with(&authority("CN=Root"), &authority("CN=Contoso Intermediate CA"), &leaf("CN=smart-fan"));
     let authenticator = authenticator(
         &[&factory.root],
-        &[("CN = Contoso Intermediate CA", &[("city", "seattle"), ("foo", "bar")]), ("CN = smart-fan", &[("building", "17")])],
+        &[
+            ("CN = Contoso Intermediate CA", &[("city", "seattle"), ("foo", "bar")]),
+            ("CN = smart-fan", &[("building", "17")]),
+        ],
     );
     assert_eq!(identity(judge(&authenticator, &factory.chain())).1, pairs(&[("building", "17")]));
 }
@@ -337,7 +353,10 @@ fn a_configuration_that_does_not_fit_makes_no_authenticator() {
     assert!(matches!(make(&bad, 0), Some(AuthenticatorFault::Bundle { fault: BundleFault::Empty, .. })));
     let mut bad = good.clone();
     bad.trust_bundles[0].certificates.push(vec![0x30, 0]);
-    assert!(matches!(make(&bad, 0), Some(AuthenticatorFault::Bundle { fault: BundleFault::Malformed { index: 1 }, .. })));
+    assert!(matches!(
+        make(&bad, 0),
+        Some(AuthenticatorFault::Bundle { fault: BundleFault::Malformed { index: 1 }, .. })
+    ));
     let mut bad = good.clone();
     bad.authentications[0].methods.clear();
     assert_eq!(make(&bad, 0), Some(AuthenticatorFault::NoMethods));

@@ -4,7 +4,7 @@ use super::authenticator::Refusal;
 use super::chain::{ChainVerifier, VerifiedPath};
 use crate::config::blob::SubjectAttributes;
 use crate::distinguished_name::DistinguishedName;
-use crate::identity::{AuthenticationMethod, Attributes, Identity, IdentityFull, Username};
+use crate::identity::{Attributes, AuthenticationMethod, Identity, IdentityFull, Username};
 use crate::time::UnixTime;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;

@@ -13,7 +13,9 @@ impl Broker {
     pub(super) fn client_disconnected(&mut self, now: Now, key: Key<Connection>, disconnect: &Disconnect<'_>) {
         let Some(connection) = self.connections.get(key) else { return };
         let reason = disconnect.reason_code;
-        if disconnect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0) && !connection.asked_for_expiry {
+        if disconnect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0)
+            && !connection.asked_for_expiry
+        {
             // The interval in CONNECT was 0, which cannot be raised any more. [MQTT-3.14.2-2]
             return self.violate(key, ReasonCode::ProtocolError);
         }
@@ -132,14 +134,7 @@ impl Broker {
 
     /// Takes the session from its connection and ends it: its Session Expiry Interval is 0. The Will is published unless
     /// it was discarded. [MQTT-3.1.2-8]
-    fn end_session(
-        &mut self,
-        now: Now,
-        key: Key<Connection>,
-        cause: Cause,
-        reason: Option<ReasonCode>,
-        detail: Text,
-    ) {
+    fn end_session(&mut self, now: Now, key: Key<Connection>, cause: Cause, reason: Option<ReasonCode>, detail: Text) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let said = matches!(connection.phase, Phase::Closing(_));
         let Some(session_key) = connection.session.take() else { return };

@@ -187,7 +187,9 @@ impl FilterTree {
                 let _ = stack.push((single, depth + 1));
             }
             let literals = node.children - u32::from(node.single.is_some()) - u32::from(node.multi.is_some());
-            if literals > 0 && let Some(child) = self.child(at, level) {
+            if literals > 0
+                && let Some(child) = self.child(at, level)
+            {
                 let _ = stack.push((child, depth + 1));
             }
         }

@@ -28,8 +28,8 @@ pub use admission::{Admission, PortAdmission};
 pub use connections::Connection;
 pub use transmit::Transmitted;
 
-use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::codec::decode_fixed_header;
+use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
@@ -374,8 +374,7 @@ impl Broker {
     fn arm(&mut self, now: Now, key: Key<Connection>) {
         let Some(connection) = self.connections.get(key) else { return };
         let silence = connection.keep_alive_milliseconds.map(|period| connection.last_packet.plus_milliseconds(period));
-        let expiry =
-            connection.expires.map(|expires| now.instant.plus_seconds(expires.0.saturating_sub(now.unix.0)));
+        let expiry = connection.expires.map(|expires| now.instant.plus_seconds(expires.0.saturating_sub(now.unix.0)));
         match silence.into_iter().chain(expiry).min() {
             Some(at) => self.deadlines.set(key.index(), at),
             None => self.deadlines.cancel(key.index()),

@@ -61,8 +61,7 @@ impl Broker {
             return self.violate(key, ReasonCode::TopicAliasInvalid);
         }
         let Some(connection) = self.connections.get(key) else { return };
-        if publish.qos > QoS::AtMostOnce
-            && connection.acknowledgements.len() >= u32::from(self.limits.receive_maximum)
+        if publish.qos > QoS::AtMostOnce && connection.acknowledgements.len() >= u32::from(self.limits.receive_maximum)
         {
             // [MQTT-3.3.4-9]
             return self.violate(key, ReasonCode::ReceiveMaximumExceeded);
@@ -133,9 +132,10 @@ impl Broker {
             reader.read(&mut topic);
         }
         if let Ok(text) = core::str::from_utf8(&topic) {
-            let allowed = self.sessions.get(publisher).is_some_and(|session| {
-                self.admission.may_publish(session.port, session.rules.as_ref(), text)
-            });
+            let allowed = self
+                .sessions
+                .get(publisher)
+                .is_some_and(|session| self.admission.may_publish(session.port, session.rules.as_ref(), text));
             if allowed {
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(message);
                 if self.route(None, text, qos, source).is_err() {
@@ -206,7 +206,8 @@ impl Broker {
         matches.clear();
         *publish_number += 1;
         let number = *publish_number;
-        let can_take = |key| sessions.get(key).is_some_and(|session: &Session| session.waiting.len() <= QUEUE_HIGH_MARK);
+        let can_take =
+            |key| sessions.get(key).is_some_and(|session: &Session| session.waiting.len() <= QUEUE_HIGH_MARK);
         subscriptions.matching(levels, can_take, |subscription, shared| {
             let Some(session) = sessions.get(subscription.session) else { return };
             if subscription.options.no_local && publisher == Some(subscription.session) {

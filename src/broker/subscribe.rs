@@ -36,13 +36,10 @@ impl Broker {
 
     pub(super) fn unsubscribe(&mut self, key: Key<Connection>, unsubscribe: &Unsubscribe<'_>) {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
-        let answered = self.answer_each(
-            key,
-            unsubscribe.packet_identifier,
-            true,
-            unsubscribe.filters.iter(),
-            |broker, filter| broker.unsubscribe_one(session, filter),
-        );
+        let answered =
+            self.answer_each(key, unsubscribe.packet_identifier, true, unsubscribe.filters.iter(), |broker, filter| {
+                broker.unsubscribe_one(session, filter)
+            });
         if answered.is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
         }

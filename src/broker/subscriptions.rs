@@ -190,12 +190,7 @@ impl Subscriptions {
     }
 
     /// Removes a subscription. Returns whether it was there.
-    pub fn remove(
-        &mut self,
-        session: Key<Session>,
-        first: &mut Option<Key<Subscription>>,
-        target: Target<'_>,
-    ) -> bool {
+    pub fn remove(&mut self, session: Key<Session>, first: &mut Option<Key<Subscription>>, target: Target<'_>) -> bool {
         let Some(node) = self.tree.find(target.filter) else { return false };
         let group = match target.group {
             Some(name) => match self.group(node, name) {

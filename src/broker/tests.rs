@@ -336,11 +336,8 @@ fn qos_0_to_a_full_queue_is_dropped_and_counted() {
 
 #[test]
 fn drop_oldest_keeps_the_newest() {
-    let limits = ClientLimits {
-        subscriber_queue_length: 3,
-        subscriber_queue_strategy: QueueStrategy::DropOldest,
-        ..limits()
-    };
+    let limits =
+        ClientLimits { subscriber_queue_length: 3, subscriber_queue_strategy: QueueStrategy::DropOldest, ..limits() };
     let mut bench = Bench::new(&capacities(), &limits);
     let (slow, publisher) = (bench.client("slow"), bench.client("p"));
     bench.give(slow, &wire::subscribe("a", 1));
@@ -448,7 +445,8 @@ fn a_will_waits_for_its_publishers_end_and_obeys_takeover() {
     let watcher = bench.client("w");
     bench.give(watcher, &wire::subscribe("will", 1));
     bench.take(watcher);
-    let flags_and_will = [&wire::text("MQTT")[..], &[5, 0x0E, 0, 0, 0], &wire::text("c"), &[0], &wire::text("will"), &wire::text("x")];
+    let flags_and_will =
+        [&wire::text("MQTT")[..], &[5, 0x0E, 0, 0, 0], &wire::text("c"), &[0], &wire::text("will"), &wire::text("x")];
     let connect = wire::packet(0x10, &flags_and_will.concat());
     let older = bench.open();
     bench.give(older, &connect);

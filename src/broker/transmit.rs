@@ -7,7 +7,8 @@ use super::{Broker, QUEUE_LOW_MARK};
 use crate::codec::packet::ping;
 use crate::codec::{
     Acknowledgement, AcknowledgementProperties, AcknowledgementType, ConnAck, ConnAckProperties, Disconnect,
-    DisconnectProperties, PacketIdentifier, Property, ProtocolVersion, QoS, ReasonCode, SubAck, UnsubAck, Writer, publish,
+    DisconnectProperties, PacketIdentifier, Property, ProtocolVersion, QoS, ReasonCode, SubAck, UnsubAck, Writer,
+    publish,
 };
 use crate::collections::{Full, Key};
 use crate::telemetry::Cause;
@@ -174,7 +175,11 @@ impl Broker {
                 if gate.is_some_and(|session| self.is_behind(session)) {
                     return Err(Held::Gated);
                 }
-                Acknowledgement::new(packet_identifier, reason).encode(AcknowledgementType::PubAck, VERSION, &mut writer)
+                Acknowledgement::new(packet_identifier, reason).encode(
+                    AcknowledgementType::PubAck,
+                    VERSION,
+                    &mut writer,
+                )
             }
             ReplyKind::SubscriptionAck { packet_identifier, codes, unsubscribe } => {
                 let codes = self.codes_behind(key, codes);
@@ -248,11 +253,8 @@ impl Broker {
             };
             let Some(mut transmitting) = transmitting else {
                 // [MQTT-3.3.2-5], [MQTT-3.1.2-25]: such a message is treated as if it had been delivered.
-                let counter = if expired {
-                    &mut self.telemetry.counters.expired
-                } else {
-                    &mut self.telemetry.counters.too_large
-                };
+                let counter =
+                    if expired { &mut self.telemetry.counters.expired } else { &mut self.telemetry.counters.too_large };
                 *counter += 1;
                 self.take_waiting(session_key);
                 self.drop_delivery(front);

@@ -26,9 +26,8 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
         None => (embedded_default()?, PathBuf::new()),
         Some(path) => {
             let blob = read_blob(path)?;
-            let configuration = config::decode(&blob).map_err(|fault| {
-                CommandError::ConfigurationRefused(format!("{}: {fault}", path.display()))
-            })?;
+            let configuration = config::decode(&blob)
+                .map_err(|fault| CommandError::ConfigurationRefused(format!("{}: {fault}", path.display())))?;
             (configuration, path.parent().map(PathBuf::from).unwrap_or_default())
         }
     };

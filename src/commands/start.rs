@@ -6,11 +6,11 @@ use crate::authorization::Policy;
 use crate::broker::{Admission, Broker, PortAdmission};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::config::secret;
+use crate::crypto;
 use crate::limits::Capacities;
 use crate::net::{ListenerSettings, SystemNetwork, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, SystemClock};
 use crate::time::UnixTime;
-use crate::crypto;
 use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
 use rustls_pki_types::CertificateDer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -189,9 +189,8 @@ fn port_tls(
             (read(&folder.join("tls.crt"))?, read(&folder.join("tls.key"))?)
         }
     };
-    let fault = |fault: &dyn core::fmt::Display| {
-        cannot_start(format!("port {}: secret '{}': {fault}", port.port, secret.name))
-    };
+    let fault =
+        |fault: &dyn core::fmt::Display| cannot_start(format!("port {}: secret '{}': {fault}", port.port, secret.name));
     let pair = secret::check_pair(chain.as_bytes(), key.as_bytes()).map_err(|error| fault(&error))?;
     let clients = match port.authentication.and_then(|index| admission.authenticators.get(usize::from(index))) {
         None => ClientCertificates::NotRequested,
@@ -205,9 +204,7 @@ fn port_tls(
             _ => ClientCertificates::NotRequested,
         },
     };
-    ServerTls::new(pair.certificates, pair.key, clients, Arc::new(WallClock))
-        .map(Some)
-        .map_err(|error| fault(&error))
+    ServerTls::new(pair.certificates, pair.key, clients, Arc::new(WallClock)).map(Some).map_err(|error| fault(&error))
 }
 
 fn read(path: &Path) -> Result<String, CommandError> {

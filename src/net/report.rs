@@ -22,7 +22,9 @@ fn log(event: &Event) {
             };
             match (username, attributes.is_empty()) {
                 (None, _) => log::info!("client '{client}' connected, {how}"),
-                (Some(username), true) => log::info!("client '{client}' connected as '{username}', {how}, no attributes"),
+                (Some(username), true) => {
+                    log::info!("client '{client}' connected as '{username}', {how}, no attributes")
+                }
                 (Some(username), false) => {
                     log::info!("client '{client}' connected as '{username}', {how}, attributes: {attributes}");
                 }
@@ -31,7 +33,9 @@ fn log(event: &Event) {
         Event::Refused { client, reason_code, detail, .. } => {
             let reason = ReasonCode::from_u8(*reason_code).filter(|_| *reason_code != 0);
             match reason {
-                Some(reason) if client.is_empty() => log::info!("connection refused: {detail} (0x{reason_code:02X} {reason})"),
+                Some(reason) if client.is_empty() => {
+                    log::info!("connection refused: {detail} (0x{reason_code:02X} {reason})")
+                }
                 Some(reason) => log::info!("client '{client}' refused: {detail} (0x{reason_code:02X} {reason})"),
                 None => log::info!("connection closed: {detail}"),
             }
@@ -52,7 +56,9 @@ fn log(event: &Event) {
                 Action::Will => "leave a will for",
             };
             match username {
-                Some(username) => log::debug!("client '{client}' ('{username}') denied: no rule allows it to {action} '{resource}'"),
+                Some(username) => {
+                    log::debug!("client '{client}' ('{username}') denied: no rule allows it to {action} '{resource}'")
+                }
                 None => log::debug!("client '{client}' denied: no rule allows it to {action} '{resource}'"),
             }
         }

@@ -81,7 +81,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn is_missing_family(address: &SocketAddr, error: &io::Error) -> bool {
     let general = address.ip().is_loopback() || address.ip().is_unspecified();
     general
-        && [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        && [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 impl SystemNetwork {

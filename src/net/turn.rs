@@ -365,13 +365,7 @@ impl<N: Network> Turn<N> {
     }
 
     /// Puts the link back, or ends it: after a fault of TLS its alert goes out first.
-    fn put_or_end(
-        &mut self,
-        now: Now,
-        key: Key<Connection>,
-        link: Link<N::Stream>,
-        ended: Option<(Cause, Text)>,
-    ) {
+    fn put_or_end(&mut self, now: Now, key: Key<Connection>, link: Link<N::Stream>, ended: Option<(Cause, Text)>) {
         match ended {
             None => self.put_link(key, link),
             Some((Cause::TlsFailed, detail)) => {

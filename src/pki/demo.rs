@@ -108,7 +108,8 @@ fn create_at(directory: &Path, now: UnixTime) -> Result<Report, DemoFault> {
     ];
     maker.leaf("mqtts-endpoint", hosts, &contoso)?;
     let fabrikam_root = maker.authority("fabrikam_root_ca", "Fabrikam Root CA", 1, None)?;
-    let fabrikam = maker.authority("fabrikam_intermediate_ca", "Fabrikam Intermediate CA 1", 0, Some(&fabrikam_root))?;
+    let fabrikam =
+        maker.authority("fabrikam_intermediate_ca", "Fabrikam Intermediate CA 1", 0, Some(&fabrikam_root))?;
     for client in CLIENTS {
         maker.leaf(client, Vec::new(), &fabrikam)?;
     }

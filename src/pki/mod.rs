@@ -213,12 +213,11 @@ fn sign(
     // Positive and without a leading zero byte.
     serial[0] = serial[0] & 0x7F | 0x40;
     let public = public_key_info(key)?;
-    let profile =
-        Profile::Manual { issuer: issuer.map(|certificate| certificate.tbs_certificate.subject.clone()) };
+    let profile = Profile::Manual { issuer: issuer.map(|certificate| certificate.tbs_certificate.subject.clone()) };
     let validity = Validity { not_before: time(template.not_before)?, not_after: time(template.not_after)? };
     let serial = SerialNumber::new(&serial).map_err(encoding)?;
-    let mut builder = CertificateBuilder::new(profile, serial, validity, subject, public.clone(), issuer_key)
-        .map_err(encoding)?;
+    let mut builder =
+        CertificateBuilder::new(profile, serial, validity, subject, public.clone(), issuer_key).map_err(encoding)?;
     if let Some(constraints) = &template.constraints {
         builder.add_extension(constraints).map_err(encoding)?;
     }

@@ -80,7 +80,9 @@ impl fmt::Write for Line {
         for character in text.chars() {
             if character.is_control() {
                 for escaped in character.escape_unicode() {
-                    self.bytes.extend_from_slice(escaped.encode_utf8(&mut encoded).as_bytes()).map_err(|_| fmt::Error)?;
+                    self.bytes
+                        .extend_from_slice(escaped.encode_utf8(&mut encoded).as_bytes())
+                        .map_err(|_| fmt::Error)?;
                 }
             } else {
                 self.bytes.extend_from_slice(character.encode_utf8(&mut encoded).as_bytes()).map_err(|_| fmt::Error)?;

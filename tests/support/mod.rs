@@ -44,7 +44,8 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("portcullis-{name}-{}-{:?}", std::process::id(), thread::current().id()));
+        let path =
+            std::env::temp_dir().join(format!("portcullis-{name}-{}-{:?}", std::process::id(), thread::current().id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
@@ -79,7 +80,8 @@ impl Drop for Folder {
 /// `count` neighbouring ports that were free a moment ago.
 pub fn free_ports(count: u16) -> u16 {
     for _ in 0..100 {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address").port();
+        let first =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address").port();
         if first > u16::MAX - count {
             continue;
         }

@@ -1,2 +1,84 @@
-//! The only build entry.
-fn main() {}
+//! The only build entry of Portcullis: `cargo xtask COMMAND`.
+//!
+//! Comes in: a command line. Goes out: an exit code, and text for the person (or the log of a gate) who reads it.
+//! Each command is one file; what they share (running programs, the table of targets, the toolchains) is beside them.
+//! Nothing here is part of the broker, and no command asks a question: all of them run without a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the person who started it")]
+
+mod build;
+mod debian;
+mod elf;
+mod install;
+mod licences;
+mod process;
+mod targets;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use process::{Failure, Outcome};
+
+const HELP: &str = "\
+The build entry of Portcullis.
+
+Usage: cargo xtask COMMAND [options]
+
+Commands:
+  test       install what is missing, then every check and every test, on three targets
+  build      static release binaries in target/dist/
+  tidy       the arrow check between rooms, and the rules for files
+  licences   licences, sources and advisories of the dependencies
+  install    only what `test` and `build` need on this machine
+
+`cargo xtask COMMAND --help` tells the options.";
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if arguments.is_empty() {
+        eprintln!("{HELP}");
+        return ExitCode::FAILURE;
+    }
+    let command = arguments.remove(0);
+    match run(&command.to_string_lossy(), arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
+    match command {
+        "test" => test::run(arguments),
+        "build" => build::run(arguments),
+        "tidy" => tidy::run(arguments),
+        "licences" => licences::run(arguments),
+        "install" => install::run(arguments),
+        "help" | "-h" | "--help" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => Err(Failure::new(format!("there is no command `{other}`; `cargo xtask --help` lists them"))),
+    }
+}
+
+/// Accepts no option but `--help`, for the commands that have none. Returns whether help was asked for and printed.
+fn only_help(command: &str, help: &str, arguments: Vec<OsString>) -> Outcome<bool> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut asked = false;
+    while let Some(argument) = parser.next().map_err(|error| Failure::usage(command, &error))? {
+        match argument {
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => asked = true,
+            other => return Err(Failure::usage(command, &other.unexpected())),
+        }
+    }
+    if asked {
+        println!("{help}");
+    }
+    Ok(asked)
+}

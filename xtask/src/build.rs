@@ -1,0 +1,85 @@
+//! `cargo xtask build`: static release binaries in `target/dist/`, and their sizes.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::ValueExt as _;
+
+use crate::process::{self, Failure, Outcome};
+use crate::targets::{self, NAMES, Target};
+use crate::toolchain::Toolchain;
+use crate::{elf, install, workspace};
+
+const HELP: &str = "\
+Makes static release binaries in target/dist/ and prints their sizes.
+
+Usage: cargo xtask build [--target aarch64|armv7|host|all]
+
+  --target NAME   one target (default: host); all of them with `all`";
+
+/// Runs the command.
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let usage = |error: &lexopt::Error| Failure::usage("build", error);
+    let mut name = "host".to_owned();
+    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+        match argument {
+            lexopt::Arg::Long("target") => {
+                name = parser.value().and_then(|value| value.string()).map_err(|error| usage(&error))?;
+            }
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(usage(&other.unexpected())),
+        }
+    }
+    let wanted = if name == "all" {
+        targets::all()?
+    } else {
+        let target = Target::named(&name)?;
+        vec![target.ok_or_else(|| {
+            Failure::new(format!("there is no target `{name}`; it is one of {}, all", NAMES.join(", ")))
+        })?]
+    };
+    install::for_targets(&wanted)?;
+    let mut built = Vec::new();
+    for target in wanted {
+        built.push((target.name, release(&target)?));
+    }
+    for (name, (path, bytes)) in built {
+        println!("{name:8} {bytes:>9} bytes  {}", path.display());
+    }
+    Ok(())
+}
+
+/// Builds the release binary of a target; where it is, and its size in bytes.
+pub fn release(target: &Target) -> Outcome<(PathBuf, u64)> {
+    let toolchain = Toolchain::of(target)?;
+    let mut command = workspace::cargo("build");
+    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]);
+    command.arg("--target-dir").arg(workspace::cross_build_folder());
+    toolchain.apply(target, &mut command);
+    process::run(&mut command)?;
+    let made = workspace::cross_build_folder().join(&target.triple).join("release/portcullis");
+    let file = std::fs::read(&made).map_err(|error| Failure::file("read", &made, &error))?;
+    check(&file, target)?;
+    workspace::make_folder(&workspace::dist_folder())?;
+    let kept = workspace::dist_folder().join(format!("portcullis-{}", target.name));
+    std::fs::copy(&made, &kept).map_err(|error| Failure::file("write", &kept, &error))?;
+    Ok((kept, u64::try_from(file.len()).unwrap_or(u64::MAX)))
+}
+
+/// A binary that is dynamic, or for another machine, would fail on the gateway and not here.
+fn check(file: &[u8], target: &Target) -> Outcome {
+    let header =
+        elf::read(file).ok_or_else(|| Failure::new(format!("the binary for {} is no ELF file", target.name)))?;
+    if header.wants_interpreter {
+        return Err(Failure::new(format!("the binary for {} is not static", target.name)));
+    }
+    if target.machine().is_some() && header.machine != target.machine() {
+        let machine = header.machine.map_or_else(|| "another machine".to_owned(), |machine| machine.to_string());
+        return Err(Failure::new(format!("the binary for {} is for {machine}", target.name)));
+    }
+    Ok(())
+}
