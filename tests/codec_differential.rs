@@ -2,7 +2,7 @@
 //! ours accepts nothing that the other refuses. The other way round does not hold: ours is stricter, about U+0000, bytes
 //! after the last field, reserved flags and wildcards in names.
 
-#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may end by a panic")]
 
 mod codec_material;
 

@@ -1,7 +1,7 @@
 //! Packets and bytes drawn from a seed: what is encoded decodes to the same packet, what is accepted round-trips, and
 //! nothing makes the codec panic. `PROPTEST_RNG_SEED=7 cargo test --test codec_round_trip` draws from another seed.
 
-#![allow(clippy::unwrap_used, reason = "a test may end by a panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may end by a panic")]
 
 mod codec_material;
 

@@ -1,5 +1,5 @@
 //! The blob: what comes back, and what is refused.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used, clippy::unwrap_used)]
 
 mod config_pki;
 

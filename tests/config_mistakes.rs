@@ -1,5 +1,5 @@
 //! Every mistake of a configuration, one test each: where it is reported, and with which words.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::expect_used, clippy::unwrap_used)]
 
 mod config_pki;
 

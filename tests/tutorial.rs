@@ -1,6 +1,7 @@
 //! The vendor's tutorial, line for line: `portcullis demo` and the mosquitto clients.
 //!
 //! Scenarios 1 to 8 of the semantics that the broker reproduces; the numbers are in the tests' names.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod support;
 

@@ -162,7 +162,8 @@ impl FilterTree {
 
     /// Nodes in use, the root not counted.
     #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
         self.nodes.len() - 1
     }
 
@@ -347,7 +348,7 @@ mod tests {
             tree.node_mut(node).unwrap().first_group = None;
             tree.prune(node);
         }
-        assert_eq!(tree.len(), 0);
+        assert_eq!(tree.count(), 0);
         assert_eq!(tree.texts.len(), 0);
         assert!(filters.iter().all(|filter| tree.find(filter).is_none()));
     }
@@ -356,10 +357,10 @@ mod tests {
     fn a_filter_that_does_not_fit_leaves_the_tree_as_it_was() {
         let mut tree = FilterTree::new(3, 4_096, 1);
         assert_eq!(tree.insert("a/b/c/d"), Err(Full));
-        assert_eq!((tree.len(), tree.texts.len()), (0, 0));
+        assert_eq!((tree.count(), tree.texts.len()), (0, 0));
         let mut tree = FilterTree::new(8, 28, 1);
         assert_eq!(tree.insert("a/b"), Err(Full));
-        assert_eq!((tree.len(), tree.texts.len()), (0, 0));
+        assert_eq!((tree.count(), tree.texts.len()), (0, 0));
     }
 
     #[test]

@@ -182,14 +182,8 @@ impl MessagePool {
 
     /// Messages held.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.headers.len()
-    }
-
-    /// Whether no message is held.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.headers.is_empty()
     }
 
     /// Blocks in use.
@@ -312,9 +306,9 @@ mod tests {
         assert_eq!(pool.store(&parts("t", b"", 0), core::iter::empty()), Err(Full));
         pool.retain(key);
         pool.release(key);
-        assert_eq!(pool.len(), 1);
+        assert_eq!(pool.count(), 1);
         pool.release(key);
-        assert_eq!((pool.len(), pool.blocks_used()), (0, 0));
+        assert_eq!((pool.count(), pool.blocks_used()), (0, 0));
         for _ in 0..3 {
             let key = pool.store(&parts("t", &payload, 0), core::iter::empty()).unwrap();
             pool.release(key);

@@ -450,8 +450,8 @@ impl Broker {
         InUse {
             connections: self.connections.len(),
             sessions: self.sessions.len(),
-            subscriptions: self.subscriptions.len(),
-            messages: self.messages.len(),
+            subscriptions: self.subscriptions.count(),
+            messages: self.messages.count(),
             message_blocks: self.messages.blocks_used() as usize,
             deliveries: self.deliveries.len(),
             replies: self.replies.len(),

@@ -103,14 +103,8 @@ impl Subscriptions {
 
     /// Subscriptions of all sessions.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.table.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.table.is_empty()
     }
 
     /// Sets the options of a subscription, which is made if it is not there. `first` is the head of the session's list.
@@ -401,7 +395,7 @@ mod tests {
         assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), OPTIONS), Ok(true));
         let options = Options { no_local: true, ..OPTIONS };
         assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), options), Ok(false));
-        assert_eq!(subscriptions.len(), 1);
+        assert_eq!(subscriptions.count(), 1);
         assert_eq!(matched(&mut subscriptions, "a"), [0]);
     }
 
@@ -422,8 +416,8 @@ mod tests {
         for list in &mut lists {
             subscriptions.remove_all(list);
         }
-        assert!(subscriptions.is_empty());
-        assert_eq!(subscriptions.tree.len(), 0);
+        assert!(subscriptions.count() == 0);
+        assert_eq!(subscriptions.tree.count(), 0);
     }
 
     #[test]
@@ -453,7 +447,7 @@ mod tests {
         for (index, list) in lists.iter_mut().enumerate() {
             assert!(subscriptions.remove(session(index as u32), list, target));
         }
-        assert_eq!((subscriptions.groups.len(), subscriptions.tree.len()), (0, 0));
+        assert_eq!((subscriptions.groups.len(), subscriptions.tree.count()), (0, 0));
     }
 
     #[test]
@@ -463,6 +457,6 @@ mod tests {
         subscriptions.set(session(0), &mut list, plain("a"), OPTIONS).unwrap();
         let target = Target { group: Some("g"), filter: "b/c" };
         assert_eq!(subscriptions.set(session(0), &mut list, target, OPTIONS), Err(Full));
-        assert_eq!((subscriptions.groups.len(), subscriptions.tree.len()), (0, 1));
+        assert_eq!((subscriptions.groups.len(), subscriptions.tree.count()), (0, 1));
     }
 }

@@ -3,7 +3,7 @@
 //! The broker under test is the one cargo built, or the file in `PORTCULLIS_BINARY`; `PORTCULLIS_RUNNER` names an emulator
 //! for a foreign one. Everything is on loopback, bounded in time, and ended by the process it started.
 
-#![allow(dead_code)] // each test uses its part
+#![allow(dead_code, clippy::expect_used, clippy::unwrap_used)] // each test uses its part
 
 pub mod client;
 

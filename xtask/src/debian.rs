@@ -21,7 +21,7 @@ const LIBRARY_PACKAGE: &str = "libstd-rust-web-dev";
 
 /// SHA-256 of library packages, for the case that a mirror's index of an architecture is stale while the package is there.
 const DIGESTS: [(&str, &str, &str); 1] = [("1.96.0+dfsg1-1~deb12u2", "armhf", ARMHF_1_96)];
-const ARMHF_1_96: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const ARMHF_1_96: &str = "b9f9dd1d03a903680f918cb2bba00a2a3d76558545d5e6a8061072ab461bb989";
 
 /// The sysroot for a target, made when it is not there.
 pub fn sysroot(target: &Target) -> Outcome<PathBuf> {

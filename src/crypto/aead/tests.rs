@@ -1,3 +1,5 @@
+//! Published vectors, and another implementation, against the AEADs.
+
 use super::*;
 use rustls::crypto::cipher::OutboundChunks;
 

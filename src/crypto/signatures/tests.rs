@@ -1,3 +1,5 @@
+//! Keys and signatures of the openssl program, good and weak.
+
 use super::*;
 use rustls::pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
