@@ -64,6 +64,19 @@ pub fn tls(
     Ok(stream)
 }
 
+/// What came of a connection that should have been refused in TLS. With TLS 1.3 the client learns it from its first read.
+pub fn tls_refusal(stream: io::Result<impl Read + Write>) -> String {
+    let mut stream = match stream {
+        Err(error) => return error.to_string(),
+        Ok(stream) => stream,
+    };
+    let _ = stream.write_all(&connect_packet("refused", 0)).and_then(|()| stream.flush());
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "a CONNACK came: {answer:02x?}");
+    ended.expect_err("refused").to_string()
+}
+
 /// Certificates of a PEM file.
 pub fn certificates(path: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(path).expect("a PEM file").map(|item| item.expect("a certificate")).collect()
