@@ -32,8 +32,8 @@ pub fn covers(allowed: &str, requested: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::matches;
     use super::covers;
+    use crate::codec::topic::matches;
 
     #[test]
     fn coverage_is_as_the_vectors_say() {

@@ -7,9 +7,7 @@
 //! apply. Whatever is inconsistent in a table denies.
 
 mod coverage;
-mod matching;
 mod policy;
 
 pub use coverage::covers;
-pub use matching::matches;
 pub use policy::{ApplicableRules, Decision, Policy};

@@ -2,7 +2,8 @@
 //!
 //! Principals are compared once, at CONNECT: the result is a set of rules. Every later decision looks only at those.
 
-use super::{covers, matches};
+use super::covers;
+use crate::codec::topic::matches;
 use crate::config::blob::{Action, Authorization, Range, Text};
 use crate::config::topic::{TOPIC_BYTES_MAX, check_filter};
 use crate::config::verify::{self, Defect};

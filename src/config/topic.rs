@@ -1,10 +1,9 @@
 //! Topic Filters as rules use them: their validity. MQTT 5 §4.7.
 
+pub use crate::codec::topic::TOPIC_BYTES_MAX;
+
 use crate::limits::TOPIC_LEVELS_MAX;
 use core::fmt;
-
-/// Longest topic name or filter, in bytes of UTF-8. MQTT 5 §1.5.4.
-pub const TOPIC_BYTES_MAX: usize = 65_535;
 
 /// What is wrong with a Topic Filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
