@@ -41,6 +41,8 @@ pub struct Capacities {
     pub filter_nodes: u32,
     /// Bytes of the texts of the subscription tree's levels.
     pub filter_bytes: u32,
+    /// Topics with a retained message.
+    pub retained_messages: u32,
     /// Application messages held at one time.
     pub messages: u32,
     /// Blocks of [`MESSAGE_BLOCK_BYTES`] bytes that hold topics, properties and payloads.

@@ -92,7 +92,8 @@ fn every_cut_of_a_connect_is_closed_with_malformed_packet() {
 fn a_packet_above_the_maximum_is_refused_from_its_header() {
     let mut broker = Plain::start("oversized");
     // CONNECT and PUBLISH that promise 256 MB.
-    assert_eq!(answer(broker.port, b"\x10\xFF\xFF\xFF\x7F\x00\x04MQTT\x05").get(..4), Some(&[0x20, 3, 0, 0x95][..]));
+    let refusal = answer(broker.port, b"\x10\xFF\xFF\xFF\x7F\x00\x04MQTT\x05");
+    assert_eq!((refusal[0], &refusal[2..4]), (0x20, &[0, 0x95][..]));
     let mut client = broker.client("large");
     client.send(b"\x32\xFF\xFF\xFF\x7F\x00\x01a");
     client.is_disconnected(0x95);
@@ -110,22 +111,16 @@ fn a_malformed_remaining_length_is_a_malformed_packet() {
 }
 
 #[test]
-fn what_is_announced_as_unavailable_is_refused_with_its_own_code() {
-    let mut broker = Plain::start("unavailable");
+fn what_a_client_must_not_send_is_refused_with_its_own_code() {
+    let mut broker = Plain::start("forbidden");
     let port = broker.port;
     let fresh = |name: &str| Client::accepted(tcp(port), name);
-    let mut qos2 = fresh("qos2");
-    qos2.send(&publish_packet("a", 2, 1, b"x"));
-    qos2.is_disconnected(0x9B);
-    let mut retain = fresh("retain");
-    retain.send(&packet(0x31, &[&text("a")[..], &[0], b"x"].concat()));
-    retain.is_disconnected(0x9A);
     let mut alias = fresh("alias");
-    alias.send(&packet(0x30, &[&text("a")[..], &[3, 0x23, 0, 1], b"x"].concat()));
+    alias.send(&packet(0x30, &[&text("a")[..], &[3, 0x23, 0, 17], b"x"].concat()));
     alias.is_disconnected(0x94);
-    let mut identifier = fresh("identifier");
-    identifier.send(&packet(0x82, &[&[0, 1, 2, 0x0B, 5][..], &text("a"), &[1]].concat()));
-    identifier.is_disconnected(0xA1);
+    let mut unknown_alias = fresh("unknown-alias");
+    unknown_alias.send(&packet(0x30, &[&text("")[..], &[3, 0x23, 0, 1], b"x"].concat()));
+    unknown_alias.is_disconnected(0x82);
     let mut auth = fresh("auth");
     auth.send(&packet(0xF0, &[0x19, 0]));
     auth.is_disconnected(0x82);
@@ -135,16 +130,13 @@ fn what_is_announced_as_unavailable_is_refused_with_its_own_code() {
     let mut server_only = fresh("server-only");
     server_only.send(&packet(0xD0, &[]));
     server_only.is_disconnected(0x82);
-    // QoS 2 is asked for, QoS 1 is granted.
-    let mut granted = fresh("granted");
-    granted.send(&subscribe_packet(3, &["a"], 2));
-    assert_eq!(granted.receive().map(|suback| suback.body), Some(vec![0, 3, 0, 1]));
-    // MQTT 3.1.1 is told so in its own words.
-    let old = packet(0x10, &[&text("MQTT")[..], &[4, 2, 0, 0], &text("old")].concat());
+    // MQTT 3.1 is told so in its own words.
+    let old = packet(0x10, &[&text("MQIsdp")[..], &[3, 2, 0, 0], &text("old")].concat());
     assert_eq!(answer(broker.port, &old), [0x20, 2, 0, 1]);
     // Enhanced authentication: no method is known.
     let method = packet(0x10, &[&text("MQTT")[..], &[5, 2, 0, 0, 8, 0x15], &text("SCRAM"), &text("m")].concat());
-    assert_eq!(answer(broker.port, &method).get(..4), Some(&[0x20, 3, 0, 0x8C][..]));
+    let refusal = answer(broker.port, &method);
+    assert_eq!((refusal[0], &refusal[2..4]), (0x20, &[0, 0x8C][..]));
     broker.still_serves();
 }
 

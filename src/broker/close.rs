@@ -1,23 +1,27 @@
 //! How connections and sessions end.
 
 use super::connections::{Connection, Phase, ReplyKind};
-use super::sessions::Session;
+use super::sessions::{NEVER_EXPIRES, Session};
 use super::{Broker, QUEUE_LOW_MARK};
 use crate::codec::{Disconnect, ReasonCode};
 use crate::collections::Key;
 use crate::telemetry::{Cause, Event, Text};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 impl Broker {
     /// DISCONNECT from the client. With 0x00 its Will is discarded. [MQTT-3.14.4-3]
     pub(super) fn client_disconnected(&mut self, now: Now, key: Key<Connection>, disconnect: &Disconnect<'_>) {
         let Some(connection) = self.connections.get(key) else { return };
         let reason = disconnect.reason_code;
-        if disconnect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0)
-            && !connection.asked_for_expiry
-        {
+        let expiry_seconds = disconnect.properties.session_expiry_interval;
+        if expiry_seconds.is_some_and(|seconds| seconds > 0) && !connection.asked_for_expiry {
             // The interval in CONNECT was 0, which cannot be raised any more. [MQTT-3.14.2-2]
             return self.violate(key, ReasonCode::ProtocolError);
+        }
+        if let Some(seconds) = expiry_seconds
+            && let Some(session) = connection.session.and_then(|session| self.sessions.get_mut(session))
+        {
+            session.expiry_seconds = self.limits.session_expiry_seconds.map_or(seconds, |cap| seconds.min(cap));
         }
         if reason == ReasonCode::NORMAL_DISCONNECTION
             && let Some(session) = connection.session.and_then(|session| self.sessions.get_mut(session))
@@ -25,7 +29,7 @@ impl Broker {
         {
             self.messages.release(will.message);
         }
-        self.end_session(now, key, Cause::ClientDisconnected, Some(reason), Text::default());
+        self.detach(now, key, Cause::ClientDisconnected, Some(reason), Text::default());
         self.start_closing(key, Cause::ClientDisconnected);
     }
 
@@ -48,8 +52,10 @@ impl Broker {
         if connection.phase != Phase::Connected {
             return;
         }
-        // A DISCONNECT that finds no room goes unsaid; the close says enough.
-        let _ = self.reply(key, ReplyKind::Disconnect(reason));
+        if connection.can_be_told() {
+            // A DISCONNECT that finds no room goes unsaid; the close says enough.
+            let _ = self.reply(key, ReplyKind::Disconnect(reason));
+        }
         if let Some(session) = connection_session(&self.connections, key).and_then(|key| self.sessions.get(key)) {
             self.telemetry.record(Event::Disconnected {
                 client: Text::new(&session.client_identifier),
@@ -67,7 +73,7 @@ impl Broker {
         match (connection.phase, reason) {
             (Phase::Connected, Some(reason)) => {
                 self.condemn(key, cause, reason);
-                self.end_session(now, key, cause, None, Text::default());
+                self.detach(now, key, cause, None, Text::default());
             }
             (Phase::Connected, None) => self.abandon(now, key, cause, Text::default()),
             (Phase::AwaitConnect, _) => {
@@ -85,13 +91,14 @@ impl Broker {
 
     /// The network connection is gone, or the shell gave it up. Everything that belonged to it goes.
     pub fn closed(&mut self, now: Now, key: Key<Connection>, cause: Cause, detail: Text) {
-        self.end_session(now, key, cause, None, detail);
+        self.detach(now, key, cause, None, detail);
         self.deadlines.cancel(key.index());
         let Some(mut connection) = self.connections.remove(key) else { return };
-        if let Some(transmitting) = connection.transmitting.take()
-            && let Some(delivery) = self.deliveries.remove(transmitting.delivery)
-        {
-            self.messages.release(delivery.message);
+        if let Some(transmitting) = connection.transmitting.take() {
+            self.messages.release(transmitting.message);
+        }
+        for alias in connection.aliases_in.into_iter().flatten() {
+            self.messages.release(alias);
         }
         for queue in [&mut connection.acknowledgements, &mut connection.replies] {
             while let Some(reply) = queue.pop_front(&mut self.replies) {
@@ -106,13 +113,13 @@ impl Broker {
 
     /// The shell gives the connection up, but may have something to send before it closes the socket.
     pub fn abandon(&mut self, now: Now, key: Key<Connection>, cause: Cause, detail: Text) {
-        self.end_session(now, key, cause, None, detail);
+        self.detach(now, key, cause, None, detail);
         self.start_closing(key, cause);
     }
 
     /// The last bytes of a closing connection are on their way: its session ends now, not when the peer has hung up.
     pub fn finish(&mut self, now: Now, key: Key<Connection>) {
-        self.end_session(now, key, Cause::ClientDisconnected, None, Text::default());
+        self.detach(now, key, Cause::ClientDisconnected, None, Text::default());
     }
 
     /// The broker stops: every client is told. [MQTT-4.13.1-1]
@@ -132,9 +139,9 @@ impl Broker {
         }
     }
 
-    /// Takes the session from its connection and ends it: its Session Expiry Interval is 0. The Will is published unless
-    /// it was discarded. [MQTT-3.1.2-8]
-    fn end_session(&mut self, now: Now, key: Key<Connection>, cause: Cause, reason: Option<ReasonCode>, detail: Text) {
+    /// Takes the session from its connection. It ends, or waits for its client to come back; its Will is published, or will
+    /// be when its delay has passed, unless it was discarded. [MQTT-3.1.2-8] [MQTT-3.1.2-23]
+    fn detach(&mut self, now: Now, key: Key<Connection>, cause: Cause, reason: Option<ReasonCode>, detail: Text) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let said = matches!(connection.phase, Phase::Closing(_));
         let Some(session_key) = connection.session.take() else { return };
@@ -147,24 +154,70 @@ impl Broker {
                 detail,
             });
         }
-        self.subscriptions.remove_all(&mut session.first_subscription);
-        if let Some(will) = session.will.take() {
-            let expires = self.message_expiry(now.instant, will.expiry_seconds);
-            self.messages.set_expires(will.message, expires);
-            self.publish_stored(session_key, will.message, will.qos);
-            self.messages.release(will.message);
+        session.connection = None;
+        self.sessions_connected -= 1;
+        if core::mem::take(&mut session.behind) {
+            self.release_gated();
         }
-        let Some(mut session) = self.sessions.remove(session_key) else { return };
-        self.session_index.remove(session.hash, session_key.index());
-        for queue in [&mut session.waiting, &mut session.in_flight] {
-            while let Some(delivery) = queue.pop_front(&mut self.deliveries) {
-                if let Some(delivery) = self.deliveries.remove(delivery) {
-                    self.messages.release(delivery.message);
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if session.expiry_seconds == 0 {
+            return self.end_session(now, session_key);
+        }
+        let expiry_seconds = session.expiry_seconds;
+        session.ends = (expiry_seconds != NEVER_EXPIRES).then(|| now.instant.plus_seconds(u64::from(expiry_seconds)));
+        match session.will.as_ref().map(|will| will.delay_seconds) {
+            Some(0) => {
+                if let Some(will) = session.will.take() {
+                    self.publish_will(now.instant, session_key, &will);
                 }
             }
+            // [MQTT-3.1.3-9]: whichever comes first, the delay or the end of the session.
+            Some(delay) => session.will_due = Some(now.instant.plus_seconds(u64::from(delay))),
+            None => {}
         }
-        if session.behind {
-            self.release_gated();
+        self.arm_session(session_key);
+    }
+
+    /// Ends a session that has no connection: its Will is published, and everything it holds is freed.
+    pub(super) fn end_session(&mut self, now: Now, key: Key<Session>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        self.subscriptions.remove_all(&mut session.first_subscription);
+        if let Some(will) = session.will.take() {
+            self.publish_will(now.instant, key, &will);
+        }
+        self.session_deadlines.cancel(key.index());
+        let Some(mut session) = self.sessions.remove(key) else { return };
+        self.session_index.remove(session.hash, key.index());
+        for queue in [&mut session.waiting, &mut session.in_flight] {
+            while let Some(delivery) = queue.pop_front(&mut self.deliveries) {
+                self.drop_delivery(delivery);
+            }
+        }
+    }
+
+    /// Publishes what is due of a session without connection, and ends it when it is time.
+    pub(super) fn expire_session(&mut self, now: Now, key: Key<Session>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.instant);
+        if due(session.ends) {
+            self.telemetry.counters.sessions_expired += 1;
+            self.telemetry.record(Event::SessionExpired { client: Text::new(&session.client_identifier) });
+            return self.end_session(now, key);
+        }
+        if due(session.will_due) {
+            session.will_due = None;
+            if let Some(will) = session.will.take() {
+                self.publish_will(now.instant, key, &will);
+            }
+        }
+        self.arm_session(key);
+    }
+
+    fn arm_session(&mut self, key: Key<Session>) {
+        let Some(session) = self.sessions.get(key) else { return };
+        match session.ends.into_iter().chain(session.will_due).min() {
+            Some(at) => self.session_deadlines.set(key.index(), at),
+            None => self.session_deadlines.cancel(key.index()),
         }
     }
 
@@ -180,7 +233,9 @@ impl Broker {
 
     /// Whether acknowledgements for what went to `session` are still held back.
     pub(super) fn is_behind(&self, session: Key<Session>) -> bool {
-        self.sessions.get(session).is_some_and(|session| session.waiting.len() > QUEUE_LOW_MARK)
+        self.sessions
+            .get(session)
+            .is_some_and(|session| session.connection.is_some() && session.waiting.len() > QUEUE_LOW_MARK)
     }
 }
 

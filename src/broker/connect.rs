@@ -1,18 +1,18 @@
 //! CONNECT: admission, session, takeover. MQTT 5 §3.1.
 
 use super::admission::Rejection;
-use super::connections::{Phase, ReplyKind};
-use super::sessions::{ClientIdentifier, Session, Will};
+use super::connections::{Phase, ReplyKind, TOPIC_ALIASES_MAX};
+use super::sessions::{ClientIdentifier, NEVER_EXPIRES, Session, Will};
 use super::{Broker, Connection, IN_FLIGHT_MAX};
 use crate::authentication::Evidence;
 use crate::authorization::ApplicableRules;
-use crate::codec::{Connect, ProtocolVersion, QoS, ReasonCode, TopicName};
-use crate::collections::{Key, Queue, keyed_hash};
+use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
+use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
 use crate::telemetry::{Action, Cause, Event, Text};
 use crate::time::Now;
-use core::cell::Cell;
 use core::fmt::Write as _;
+use core::num::{NonZeroU16, NonZeroU32};
 use rustls_pki_types::CertificateDer;
 
 impl Broker {
@@ -27,9 +27,6 @@ impl Broker {
         if connection.phase != Phase::AwaitConnect {
             // [MQTT-3.1.0-2]
             return self.violate(key, ReasonCode::ProtocolError);
-        }
-        if connect.protocol_version != ProtocolVersion::V5 {
-            return self.refuse_version(key);
         }
         if let Err((reason, detail)) = self.admit(now, key, peer_chain, connect) {
             self.refuse(key, reason, Text::new(connect.client_identifier), detail);
@@ -49,7 +46,7 @@ impl Broker {
         if connect.properties.authentication_method.is_some() {
             return Err((ReasonCode::BadAuthenticationMethod, Text::new("no method of enhanced authentication")));
         }
-        let (client_identifier, assigned) = self.client_identifier(connect.client_identifier)?;
+        let (client_identifier, assigned) = self.client_identifier(connect)?;
         let evidence = Evidence {
             peer_chain,
             username: connect.username,
@@ -73,66 +70,127 @@ impl Broker {
 
         // From here on the client is who it says, so that it may end its own older connection.
         let hash = keyed_hash(self.seed, client_identifier.as_str());
-        if let Some(session) = self.session_named(hash, &client_identifier) {
-            self.take_over(now, session);
-        }
-        if self.sessions.free() == 0 {
+        let event = connected_event(&client_identifier, &identity, port);
+        let expires = identity.expires;
+        let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start);
+        if resumed.is_none() && self.sessions.free() == 0 {
             return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
         }
         let will = self.store_will(connect)?;
-        let event = connected_event(&client_identifier, &identity, port);
-        let expires = identity.expires;
-        let session = self
-            .sessions
-            .insert(Session {
-                client_identifier,
-                hash,
-                port,
-                identity,
-                rules,
-                connection: key,
-                first_subscription: None,
-                subscriptions: 0,
-                waiting: Queue::default(),
-                in_flight: Queue::default(),
-                last_packet_identifier: 0,
-                will,
-                behind: false,
-                matched: Cell::new((0, 0)),
-            })
-            .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("the session table is full")))?;
-        self.session_index.insert(hash, session.index());
+        let session_key = match resumed {
+            Some(key) => key,
+            None => {
+                let session = Session::new(client_identifier, hash, port, identity.clone(), None);
+                let key = self
+                    .sessions
+                    .insert(session)
+                    .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("the session table is full")))?;
+                self.session_index.insert(hash, key.index());
+                key
+            }
+        };
+        let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.port = port;
+            session.identity = identity;
+            session.rules = rules;
+            session.connection = Some(key);
+            session.expiry_seconds = expiry_seconds;
+            session.ends = None;
+            session.will = will;
+            session.resend = session.in_flight.front();
+        }
+        self.session_deadlines.cancel(session_key.index());
+        self.sessions_connected += 1;
 
         let server_keep_alive = self.limits.keep_alive_seconds.filter(|cap| {
-            // A Keep Alive of 0 switches the mechanism off, which is longer than any cap.
-            *cap != 0 && (connect.keep_alive == 0 || connect.keep_alive > *cap)
+            // A Keep Alive of 0 switches the mechanism off, which is longer than any cap. A client of MQTT 3.1.1 cannot be
+            // told of another one.
+            connect.protocol_version == ProtocolVersion::V5
+                && *cap != 0
+                && (connect.keep_alive == 0 || connect.keep_alive > *cap)
         });
-        let expiry_lowered = connect.properties.session_expiry_interval.is_some_and(|seconds| seconds > 0);
         let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
+        let properties = &connect.properties;
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Connected;
-            connection.session = Some(session);
+            connection.session = Some(session_key);
             connection.keep_alive_milliseconds = (keep_alive > 0).then(|| u64::from(keep_alive) * 1_500);
             connection.expires = expires;
-            connection.asked_for_expiry = expiry_lowered;
-            connection.maximum_packet_bytes =
-                connect.properties.maximum_packet_size.map_or(u32::MAX, core::num::NonZeroU32::get);
+            connection.asked_for_expiry = asked_for_expiry > 0;
+            connection.maximum_packet_bytes = properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
             connection.receive_maximum =
-                connect.properties.receive_maximum.map_or(u16::MAX, core::num::NonZeroU16::get).min(IN_FLIGHT_MAX);
+                properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(IN_FLIGHT_MAX);
+            connection.wants_reasons = properties.request_problem_information.unwrap_or(true);
+            connection.aliases_out_max = properties.topic_alias_maximum.unwrap_or(0).min(TOPIC_ALIASES_MAX);
         }
         self.arm(now, key);
         self.telemetry.counters.connects_accepted += 1;
         self.telemetry.record(event);
-        let reply = ReplyKind::ConnAckAccepted { assigned, expiry_lowered, server_keep_alive };
+        let reply = ReplyKind::ConnAckAccepted {
+            assigned,
+            session_present: resumed.is_some(),
+            expiry_seconds: (expiry_seconds != asked_for_expiry).then_some(expiry_seconds),
+            server_keep_alive,
+            response_information: properties.request_response_information.unwrap_or(false),
+        };
         // Room was checked before the packet was taken.
         if self.reply(key, reply).is_err() {
             self.close(now, key, Cause::ConnectRefused, None);
         }
+        self.resume_replays(session_key);
         Ok(())
     }
 
+    /// The Session Expiry Interval that is granted, and the one that was asked for. A client of MQTT 3.1.1 with Clean
+    /// Session 0 asks for the longest there is.
+    fn session_expiry(&self, connect: &Connect<'_>) -> (u32, u32) {
+        let asked = match connect.protocol_version {
+            ProtocolVersion::V5 => connect.properties.session_expiry_interval.unwrap_or(0),
+            ProtocolVersion::V311 if connect.clean_start => 0,
+            ProtocolVersion::V311 => NEVER_EXPIRES,
+        };
+        (self.limits.session_expiry_seconds.map_or(asked, |cap| asked.min(cap)), asked)
+    }
+
+    /// Ends the client's older connection, if there is one, and with Clean Start its older session. What is left is to be
+    /// gone on with. [MQTT-3.1.4-3] [MQTT-3.1.2-4] [MQTT-3.1.2-5]
+    fn session_to_resume(
+        &mut self,
+        now: Now,
+        hash: u64,
+        client_identifier: &str,
+        identity: &Identity,
+        clean_start: bool,
+    ) -> Option<Key<Session>> {
+        let key = self.session_named(hash, client_identifier)?;
+        if let Some(older) = self.sessions.get(key).and_then(|session| session.connection) {
+            self.close(now, older, Cause::TakenOver, Some(ReasonCode::SessionTakenOver));
+        }
+        // It may have ended with its connection.
+        let session = self.sessions.get_mut(key)?;
+        if clean_start || !session.belongs_to(identity) {
+            self.end_session(now, key);
+            return None;
+        }
+        // The client is back before the delay has passed. [MQTT-3.1.3-9]
+        session.will_due = None;
+        if let Some(will) = session.will.take() {
+            self.messages.release(will.message);
+        }
+        Some(key)
+    }
+
     /// The client's own identifier, or one that nobody can guess. [MQTT-3.1.3-6]
-    fn client_identifier(&mut self, given: &str) -> Result<(ClientIdentifier, bool), (ReasonCode, Text)> {
+    fn client_identifier(&mut self, connect: &Connect<'_>) -> Result<(ClientIdentifier, bool), (ReasonCode, Text)> {
+        let given = connect.client_identifier;
+        if given.is_empty() && connect.protocol_version == ProtocolVersion::V311 && !connect.clean_start {
+            // [MQTT-3.1.3-8] of MQTT 3.1.1: nobody could come back to such a session.
+            return Err((
+                ReasonCode::ClientIdentifierNotValid,
+                Text::new("no client identifier for a lasting session"),
+            ));
+        }
         if !given.is_empty() {
             return ClientIdentifier::try_from(given)
                 .map(|identifier| (identifier, false))
@@ -157,13 +215,11 @@ impl Broker {
         connect: &Connect<'_>,
     ) -> Result<(), (ReasonCode, Text)> {
         let Some(will) = &connect.will else { return Ok(()) };
-        if will.qos > QoS::AtLeastOnce {
-            // [MQTT-3.2.2-12]
-            return Err((ReasonCode::QoSNotSupported, Text::new("will with QoS 2")));
-        }
-        if will.retain {
-            // [MQTT-3.2.2-13]
-            return Err((ReasonCode::RetainNotSupported, Text::new("will with RETAIN")));
+        if self.limits.validate_payload_format
+            && will.properties.payload_format_utf8 == Some(true)
+            && core::str::from_utf8(will.payload).is_err()
+        {
+            return Err((ReasonCode::PayloadFormatInvalid, Text::new("the will's payload is not UTF-8")));
         }
         if TopicName::parse(will.topic).is_err() || !super::publish::is_routable(will.topic) {
             return Err((ReasonCode::TopicNameInvalid, Text::new("will topic")));
@@ -193,7 +249,13 @@ impl Broker {
             .messages
             .store(&parts, will.properties.forwardable())
             .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("no room for the will")))?;
-        Ok(Some(Will { message, qos: will.qos, expiry_seconds: will.properties.message_expiry_interval }))
+        Ok(Some(Will {
+            message,
+            qos: will.qos,
+            retain: will.retain,
+            delay_seconds: will.properties.will_delay_interval.unwrap_or(0),
+            expiry_seconds: will.properties.message_expiry_interval,
+        }))
     }
 
     fn session_named(&self, hash: u64, client_identifier: &str) -> Option<Key<Session>> {
@@ -204,13 +266,6 @@ impl Broker {
                 .is_some_and(|session| session.client_identifier == client_identifier)
         };
         self.session_index.find(hash, named).and_then(|slot| self.sessions.key_at(slot))
-    }
-
-    /// Another connection with the same client identifier: the older one ends. [MQTT-3.1.4-3]
-    fn take_over(&mut self, now: Now, session: Key<Session>) {
-        if let Some(older) = self.sessions.get(session).map(|session| session.connection) {
-            self.close(now, older, Cause::TakenOver, Some(ReasonCode::SessionTakenOver));
-        }
     }
 
     /// Answers a CONNECT with a failure and closes.
@@ -229,7 +284,8 @@ impl Broker {
     /// A protocol version that is not spoken here. Its CONNACK is in a form that older clients understand.
     /// [MQTT-3.1.2-2]
     pub(super) fn refuse_version(&mut self, key: Key<Connection>) {
-        self.refuse(key, ReasonCode::UnsupportedProtocolVersion, Text::default(), Text::new("only MQTT 5.0 is served"));
+        let detail = Text::new("only MQTT 5.0 and 3.1.1 are served");
+        self.refuse(key, ReasonCode::UnsupportedProtocolVersion, Text::default(), detail);
     }
 
     /// What came is not MQTT: no answer could be understood.

@@ -1,16 +1,21 @@
 //! What the broker knows of a network connection, from accept to close.
 
 use super::messages::{Mark, Message};
-use super::sessions::{Delivery, Session};
-use crate::codec::{PacketIdentifier, ReasonCode, publish};
+use super::sessions::{IDENTIFIERS_PER_DELIVERY, Session};
+use crate::codec::{PacketIdentifier, ProtocolVersion, ReasonCode, publish};
 use crate::collections::{Key, Linked, Queue};
 use crate::telemetry::Cause;
 use crate::time::{Instant, UnixTime};
 
 /// Bytes at the front of an outgoing PUBLISH: type, remaining length, topic length.
 pub const PUBLISH_FRONT_BYTES_MAX: usize = publish::Head::BEFORE_TOPIC_BYTES_MAX;
-/// Bytes between topic and stored properties: packet identifier, property length, message expiry interval.
-pub const PUBLISH_MIDDLE_BYTES_MAX: usize = publish::Head::AFTER_TOPIC_BYTES_MAX + 5;
+/// Bytes between topic and stored properties: packet identifier, property length, message expiry interval, topic alias,
+/// subscription identifiers.
+pub const PUBLISH_MIDDLE_BYTES_MAX: usize = publish::Head::AFTER_TOPIC_BYTES_MAX + 5 + 3 + IDENTIFIERS_PER_DELIVERY * 5;
+/// Topic Aliases that the broker accepts from a client, and most that it uses itself.
+pub const TOPIC_ALIASES_MAX: u16 = 16;
+/// A topic by two keyed hashes, which stand for its text.
+pub type TopicHash = (u64, u64);
 
 /// A network connection.
 pub struct Connection {
@@ -18,6 +23,8 @@ pub struct Connection {
     pub port: u16,
     /// Where it stands.
     pub phase: Phase,
+    /// What its client speaks; known from CONNECT.
+    pub version: ProtocolVersion,
     /// The session, from a successful CONNECT to the end of the connection.
     pub session: Option<Key<Session>>,
     /// One and a half Keep Alive periods; `None` for no Keep Alive. [MQTT-3.1.2-22]
@@ -32,6 +39,18 @@ pub struct Connection {
     pub maximum_packet_bytes: u32,
     /// The client's Receive Maximum, capped.
     pub receive_maximum: u16,
+    /// PUBLISH packets of QoS 1 and 2 sent on this connection whose end has not been acknowledged. [MQTT-4.9.0-1]
+    pub in_flight: u16,
+    /// Whether the client takes Reason Strings. [MQTT-3.1.2-29]
+    pub wants_reasons: bool,
+    /// PUBLISH packets of QoS 1, and of QoS 2 that were refused, whose acknowledgement has not left.
+    pub unacknowledged: u32,
+    /// Topics that the client has given an alias, each as a message without payload; by alias, from 1.
+    pub aliases_in: [Option<Key<Message>>; TOPIC_ALIASES_MAX as usize],
+    /// Topics that the broker has given an alias on this connection; by alias, from 1.
+    pub aliases_out: heapless::Vec<TopicHash, { TOPIC_ALIASES_MAX as usize }>,
+    /// Most aliases that the broker may use.
+    pub aliases_out_max: u16,
     /// Acknowledgements of PUBLISH packets, in the order of the packets. [MQTT-4.6.0-2]
     pub acknowledgements: Queue<Reply>,
     /// All other replies.
@@ -81,13 +100,19 @@ pub enum ReplyKind {
     ConnAckAccepted {
         /// The server assigned the Client Identifier.
         assigned: bool,
-        /// The Session Expiry Interval is not the one the client asked for.
-        expiry_lowered: bool,
+        /// The client's session was there. [MQTT-3.2.2-2]
+        session_present: bool,
+        /// The Session Expiry Interval where it is not the one the client asked for.
+        expiry_seconds: Option<u32>,
+        /// The client asked for Response Information.
+        response_information: bool,
         /// The Keep Alive that the client must use instead of its own.
         server_keep_alive: Option<u16>,
     },
-    /// PUBACK.
-    PubAck {
+    /// PUBACK, or for QoS 2 PUBREC.
+    PublishAck {
+        /// PUBREC.
+        exactly_once: bool,
         /// Of the PUBLISH.
         packet_identifier: PacketIdentifier,
         /// Its outcome.
@@ -95,6 +120,10 @@ pub enum ReplyKind {
         /// The slowest subscriber it went to: the reply waits until that one has caught up.
         gate: Option<Key<Session>>,
     },
+    /// PUBREL.
+    PubRel(PacketIdentifier, ReasonCode),
+    /// PUBCOMP.
+    PubComp(PacketIdentifier, ReasonCode),
     /// SUBACK or UNSUBACK; its codes are in the `Codes` replies behind it.
     SubscriptionAck {
         /// Of the SUBSCRIBE or UNSUBSCRIBE.
@@ -112,18 +141,26 @@ pub enum ReplyKind {
     Disconnect(ReasonCode),
 }
 
+impl ReplyKind {
+    /// Whether with this reply a PUBLISH no longer counts against the Receive Maximum: PUBACK, or a PUBREC that refuses.
+    #[must_use]
+    pub fn ends_a_publish(&self) -> bool {
+        matches!(self, Self::PublishAck { exactly_once, reason, .. } if !exactly_once || reason.is_error())
+    }
+}
+
 /// A PUBLISH that did not fit into the socket as a whole.
 pub struct Transmitting {
-    /// The delivery, taken off the session's queue.
-    pub delivery: Key<Delivery>,
-    /// The message, for which the delivery holds a reference.
+    /// The message, of which this holds a reference.
     pub message: Key<Message>,
     /// Fixed header and topic length.
     pub front: heapless::Vec<u8, PUBLISH_FRONT_BYTES_MAX>,
     /// Packet identifier, property length, message expiry.
     pub middle: heapless::Vec<u8, PUBLISH_MIDDLE_BYTES_MAX>,
-    /// Bytes of topic.
+    /// Bytes of topic; 0 where an alias stands for it.
     pub topic_bytes: usize,
+    /// Stored bytes between topic and payload that are not sent: properties, to a client of MQTT 3.1.1.
+    pub skipped_bytes: usize,
     /// Bytes of the whole packet.
     pub total: usize,
     /// Bytes given to the socket.
@@ -139,6 +176,7 @@ impl Connection {
         Self {
             port,
             phase: Phase::AwaitConnect,
+            version: ProtocolVersion::V5,
             session: None,
             keep_alive_milliseconds: None,
             last_packet: now,
@@ -146,12 +184,24 @@ impl Connection {
             asked_for_expiry: false,
             maximum_packet_bytes: u32::MAX,
             receive_maximum: u16::MAX,
+            in_flight: 0,
+            wants_reasons: true,
+            unacknowledged: 0,
+            aliases_in: [None; TOPIC_ALIASES_MAX as usize],
+            aliases_out: heapless::Vec::new(),
+            aliases_out_max: 0,
             acknowledgements: Queue::default(),
             replies: Queue::default(),
             transmitting: None,
             ready: false,
             gated: false,
         }
+    }
+
+    /// Whether its client understands Reason Codes beyond CONNACK and SUBACK, which MQTT 3.1.1 has not.
+    #[must_use]
+    pub fn can_be_told(&self) -> bool {
+        self.version == ProtocolVersion::V5
     }
 
     /// Replies that wait.

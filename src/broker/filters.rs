@@ -160,6 +160,31 @@ impl FilterTree {
         self.nodes.get_mut(key)
     }
 
+    /// Appends the filter that ends at a node.
+    pub fn read_filter(&self, key: Key<Node>, filter: &mut Vec<u8>) {
+        let mut path: heapless::Vec<&Node, TOPIC_LEVELS_MAX> = heapless::Vec::new();
+        let mut at = Some(key);
+        while let Some(node) = at.and_then(|key| self.nodes.get(key)) {
+            if node.parent.is_none() || path.push(node).is_err() {
+                break;
+            }
+            at = node.parent;
+        }
+        for (index, node) in path.iter().rev().enumerate() {
+            if index > 0 {
+                filter.push(b'/');
+            }
+            let mut rest = usize::from(node.text_bytes);
+            let mut text = node.text;
+            while let Some(block) = text.and_then(|key| self.texts.get(key)) {
+                let taken = rest.min(TEXT_BLOCK_BYTES);
+                filter.extend_from_slice(block.bytes.get(..taken).unwrap_or_default());
+                rest -= taken;
+                text = block.next;
+            }
+        }
+    }
+
     /// Nodes in use, the root not counted.
     #[must_use]
     #[cfg(test)]

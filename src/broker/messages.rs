@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** the blocks of all messages together and the free blocks are all blocks there are.
 
-use crate::collections::{Full, Key, Slab};
+use crate::collections::{Full, Key, Slab, keyed_hash};
 use crate::limits::MESSAGE_BLOCK_BYTES;
 use crate::time::Instant;
 
@@ -24,6 +24,14 @@ pub struct Message {
     pub payload_bytes: u32,
     /// When the message must no longer be delivered, from its Message Expiry Interval.
     pub expires: Option<Instant>,
+}
+
+impl Message {
+    /// Whether it must no longer be delivered. [MQTT-3.3.2-5]
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
 }
 
 /// The parts of a message as its publisher gave them.
@@ -180,6 +188,47 @@ impl MessagePool {
         Reader { pool: self, block: mark.block, offset: mark.offset }
     }
 
+    /// Copies a message's topic into `topic`, whose former contents go. Whether there is such a message.
+    pub fn read_topic(&self, key: Key<Message>, topic: &mut Vec<u8>) -> bool {
+        let (Some(message), Some(mut reader)) = (self.headers.get(key), self.reader(key)) else { return false };
+        topic.clear();
+        topic.resize(usize::from(message.topic_bytes), 0);
+        reader.read(topic);
+        true
+    }
+
+    /// Whether a message has this topic.
+    #[must_use]
+    pub fn has_topic(&self, key: Key<Message>, topic: &str) -> bool {
+        let (Some(message), Some(mut reader)) = (self.headers.get(key), self.reader(key)) else { return false };
+        if usize::from(message.topic_bytes) != topic.len() {
+            return false;
+        }
+        let mut piece = [0; 64];
+        topic.as_bytes().chunks(piece.len()).all(|expected| {
+            let read = piece.get_mut(..expected.len()).unwrap_or_default();
+            reader.read(read);
+            read == expected
+        })
+    }
+
+    /// Two keyed hashes of a message's topic, which together stand for it.
+    #[must_use]
+    pub fn hash_topic(&self, key: Key<Message>, seed: u64) -> Option<(u64, u64)> {
+        let (message, mut reader) = (self.headers.get(key)?, self.reader(key)?);
+        let (mut low, mut high) = (keyed_hash(seed, 0_u8), keyed_hash(seed, 1_u8));
+        let mut rest = usize::from(message.topic_bytes);
+        let mut piece = [0; 64];
+        while rest > 0 {
+            let taken = rest.min(piece.len());
+            let read = piece.get_mut(..taken).unwrap_or_default();
+            reader.read(read);
+            (low, high) = (keyed_hash(low, &*read), keyed_hash(high, &*read));
+            rest -= taken;
+        }
+        Some((low, high))
+    }
+
     /// Messages held.
     #[must_use]
     pub const fn count(&self) -> usize {
@@ -252,6 +301,15 @@ impl Reader<'_> {
             now.copy_from_slice(&self.pool.blocks[start..start + taken]);
             out = later;
             self.advance(taken);
+        }
+    }
+
+    /// Passes over `count` bytes.
+    pub fn skip(&mut self, mut count: usize) {
+        while count > 0 && self.block != END {
+            let taken = count.min(MESSAGE_BLOCK_BYTES - usize::from(self.offset));
+            self.advance(taken);
+            count -= taken;
         }
     }
 

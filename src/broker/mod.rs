@@ -17,9 +17,12 @@ mod connections;
 mod filters;
 mod messages;
 mod publish;
+mod replay;
+mod retained;
 mod sessions;
 mod subscribe;
 mod subscriptions;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -38,10 +41,12 @@ use crate::time::{Instant, Now};
 use connections::{Phase, Reply, ReplyKind};
 use messages::MessagePool;
 use publish::Match;
+use retained::RetainedTable;
 use rustls_pki_types::CertificateDer;
-use sessions::{Delivery, Session};
+use sessions::{Delivery, IDENTIFIERS_PER_DELIVERY, Identifiers, Session};
 use std::collections::VecDeque;
-use subscriptions::Subscriptions;
+use subscriptions::{Subscription, Subscriptions};
+use sys::Sys;
 
 /// Replies that one connection may have waiting before the broker reads no more from it.
 const REPLIES_PER_CONNECTION_MAX: u32 = 160;
@@ -59,9 +64,19 @@ pub struct Broker {
     messages: MessagePool,
     deliveries: Slab<Delivery>,
     replies: Slab<Reply>,
+    /// Subscription Identifiers of deliveries that have some.
+    identifiers: Slab<Identifiers>,
     subscriptions: Subscriptions,
+    retained: RetainedTable,
+    /// When the retained table was last searched for expired messages because it was full.
+    retained_swept: Instant,
+    /// Subscriptions to which retained messages are on their way.
+    replays: VecDeque<Key<Subscription>>,
     /// By index of the connection.
     deadlines: DeadlineHeap,
+    /// By index of the session, for those without connection.
+    session_deadlines: DeadlineHeap,
+    sessions_connected: usize,
     /// Connections that have something to say.
     ready: VecDeque<Key<Connection>>,
     /// Connections whose acknowledgements wait for a slow subscriber.
@@ -74,6 +89,11 @@ pub struct Broker {
     publish_number: u64,
     /// The topic of a stored message while it is routed.
     topic_scratch: Vec<u8>,
+    /// The topic that an alias stands for.
+    alias_scratch: Vec<u8>,
+    /// The filter that retained messages are compared with.
+    filter_scratch: Vec<u8>,
+    sys: Sys,
     telemetry: Telemetry,
     seed: u64,
     identifiers_assigned: u64,
@@ -86,12 +106,28 @@ struct Limits {
     receive_maximum: u16,
     keep_alive_seconds: Option<u16>,
     message_expiry_seconds: Option<u32>,
+    session_expiry_seconds: Option<u32>,
     connect_deadline_seconds: u16,
+    validate_payload_format: bool,
+    response_information: Option<String>,
     subscriptions_per_session: u32,
     queue_length: u32,
     queue_strategy: QueueStrategy,
     /// Deliveries that one session may hold before it is closed for not keeping up.
     deliveries_per_session: u32,
+}
+
+/// What the gateway's own configuration says of the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// From accept to CONNECT, seconds.
+    pub connect_deadline_seconds: u16,
+    /// Whether a payload that is marked as UTF-8 must be UTF-8. MQTT 5 §3.3.2.3.2.
+    pub validate_payload_format: bool,
+    /// How often `$SYS/broker/` is published, seconds; 0 for never.
+    pub sys_interval_seconds: u16,
+    /// What clients that ask for Response Information are told. MQTT 5 §3.2.2.3.15.
+    pub response_information: Option<String>,
 }
 
 /// Deliveries waiting for one session above which publishers wait for it.
@@ -130,7 +166,7 @@ impl Broker {
     pub fn new(
         capacities: &Capacities,
         limits: &ClientLimits,
-        connect_deadline_seconds: u16,
+        settings: &Settings,
         admission: Admission,
         seed: u64,
     ) -> Self {
@@ -141,7 +177,10 @@ impl Broker {
                 receive_maximum: limits.max_receive_maximum.clamp(1, RECEIVE_MAXIMUM_MAX),
                 keep_alive_seconds: limits.max_keep_alive_seconds,
                 message_expiry_seconds: limits.max_message_expiry_seconds,
-                connect_deadline_seconds,
+                session_expiry_seconds: limits.max_session_expiry_seconds,
+                connect_deadline_seconds: settings.connect_deadline_seconds,
+                validate_payload_format: settings.validate_payload_format,
+                response_information: settings.response_information.clone(),
                 subscriptions_per_session: capacities.subscriptions_per_session,
                 queue_length: u32::try_from(limits.subscriber_queue_length).unwrap_or(u32::MAX),
                 queue_strategy: limits.subscriber_queue_strategy,
@@ -160,22 +199,45 @@ impl Broker {
                 capacities.filter_bytes,
                 seed,
             ),
+            identifiers: Slab::new(Self::identifier_lists(capacities)),
+            retained: RetainedTable::new(capacities.retained_messages, seed),
+            retained_swept: Instant::ZERO,
+            replays: VecDeque::with_capacity(reserved(capacities.subscriptions)),
             deadlines: DeadlineHeap::new(capacities.connections),
+            session_deadlines: DeadlineHeap::new(capacities.sessions),
+            sessions_connected: 0,
             ready: VecDeque::with_capacity(reserved(capacities.connections)),
             gated: Vec::with_capacity(reserved(capacities.connections)),
             starved: Vec::with_capacity(reserved(capacities.connections)),
-            matches: Vec::with_capacity(reserved(capacities.sessions.saturating_add(capacities.subscriptions / 4))),
+            matches: Vec::with_capacity(reserved(Self::matches_max(capacities))),
             publish_number: 0,
             topic_scratch: Vec::with_capacity(usize::from(u16::MAX)),
+            alias_scratch: Vec::new(),
+            filter_scratch: Vec::new(),
+            sys: Sys::new(settings.sys_interval_seconds),
             telemetry: Telemetry::new(),
             seed,
             identifiers_assigned: 0,
         }
     }
 
+    /// Most sessions that one message goes to: every session, every shared group, and a copy for every eight Subscription
+    /// Identifiers.
+    const fn matches_max(capacities: &Capacities) -> u32 {
+        capacities
+            .sessions
+            .saturating_add(capacities.subscriptions.div_ceil(4))
+            .saturating_add(capacities.subscriptions.div_ceil(IDENTIFIERS_PER_DELIVERY as u32))
+    }
+
+    /// Deliveries with Subscription Identifiers at one time.
+    const fn identifier_lists(capacities: &Capacities) -> u32 {
+        capacities.deliveries.div_ceil(4)
+    }
+
     /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 9] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 11] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -190,17 +252,24 @@ impl Broker {
                 capacities.sessions,
                 Slab::<Session>::bytes(capacities.sessions)
                     + HashIndex::bytes(capacities.sessions)
-                    + each(capacities.sessions, size_of::<Match>()),
+                    + DeadlineHeap::bytes(capacities.sessions)
+                    + each(Self::matches_max(capacities), size_of::<Match>()),
             ),
             (
                 "subscriptions",
                 capacities.subscriptions,
                 Subscriptions::bytes(capacities.subscriptions, capacities.filter_nodes, capacities.filter_bytes)
-                    + each(capacities.subscriptions / 4, size_of::<Match>()),
+                    + each(capacities.subscriptions, size_of::<Key<Subscription>>()),
             ),
+            ("retained messages", capacities.retained_messages, RetainedTable::bytes(capacities.retained_messages)),
             ("messages", capacities.messages, MessagePool::bytes(capacities.messages, 0)),
             ("message blocks", capacities.message_blocks, MessagePool::bytes(0, capacities.message_blocks)),
             ("deliveries", capacities.deliveries, Slab::<Delivery>::bytes(capacities.deliveries)),
+            (
+                "subscription identifiers",
+                Self::identifier_lists(capacities),
+                Slab::<Identifiers>::bytes(Self::identifier_lists(capacities)),
+            ),
             ("replies", capacities.replies, Slab::<Reply>::bytes(capacities.replies.max(REPLIES_MIN))),
             ("receive buffers (bytes)", capacities.receive_bytes, u64::from(capacities.receive_bytes)),
             ("transmit buffers (bytes)", capacities.transmit_bytes, u64::from(capacities.transmit_bytes)),
@@ -231,10 +300,10 @@ impl Broker {
         loop {
             let then = |then| Received { consumed, then };
             let Some(connection) = self.connections.get(key) else { return then(Then::Closing) };
-            let version = match connection.phase {
-                Phase::Closing(_) => return then(Then::Closing),
-                Phase::AwaitConnect | Phase::Connected => ProtocolVersion::V5,
-            };
+            if matches!(connection.phase, Phase::Closing(_)) {
+                return then(Then::Closing);
+            }
+            let version = connection.version;
             let awaits_connect = connection.phase == Phase::AwaitConnect;
             let rest = bytes.get(consumed..).unwrap_or_default();
             let header = match decode_fixed_header(rest) {
@@ -272,6 +341,8 @@ impl Broker {
                 return then(Then::Paused);
             }
             consumed += packet_bytes;
+            self.telemetry.counters.packets_received += 1;
+            self.telemetry.counters.bytes_received += packet_bytes as u64;
             let body = packet.get(usize::from(header.header_bytes)..).unwrap_or_default();
             self.handle(now, key, peer_chain, header, body, version);
         }
@@ -289,6 +360,18 @@ impl Broker {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.last_packet = now.instant;
         }
+        let version = if header.packet_type == PacketType::Connect {
+            // Told before the rest is judged, because the answer to what is wrong depends on it.
+            let told = version_in_connect(body).unwrap_or(version);
+            if let Some(connection) = self.connections.get_mut(key)
+                && connection.phase == Phase::AwaitConnect
+            {
+                connection.version = told;
+            }
+            told
+        } else {
+            version
+        };
         let packet = match decode(header, body, version) {
             Ok(packet) => packet,
             Err(DecodeError::UnsupportedProtocolVersion) => return self.refuse_version(key),
@@ -298,7 +381,12 @@ impl Broker {
             Packet::Connect(connect) => self.connect(now, key, peer_chain, &connect),
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::PubAck(acknowledgement) => self.acknowledged(key, acknowledgement.packet_identifier),
-            Packet::Subscribe(subscribe) => self.subscribe(key, &subscribe),
+            Packet::PubRec(acknowledgement) => {
+                self.received(key, acknowledgement.packet_identifier, acknowledgement.reason_code);
+            }
+            Packet::PubRel(acknowledgement) => self.released(key, acknowledgement.packet_identifier),
+            Packet::PubComp(acknowledgement) => self.completed(key, acknowledgement.packet_identifier),
+            Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),
             Packet::PingReq => {
                 if self.reply(key, ReplyKind::PingResp).is_err() {
@@ -306,10 +394,6 @@ impl Broker {
                 }
             }
             Packet::Disconnect(disconnect) => self.client_disconnected(now, key, &disconnect),
-            // QoS 2 is announced as unavailable; these belong to it. [MQTT-3.2.2-11]
-            Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_) => {
-                self.violate(key, ReasonCode::ProtocolError);
-            }
             // No Authentication Method was accepted in CONNECT. [MQTT-4.12.1-1]
             Packet::Auth(_) => self.violate(key, ReasonCode::ProtocolError),
             // Only a server sends these.
@@ -345,11 +429,20 @@ impl Broker {
     /// When [`Broker::expire`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.earliest().map(|(at, _)| at)
+        let heaps = [&self.deadlines, &self.session_deadlines];
+        let earliest = heaps.into_iter().filter_map(|heap| heap.earliest().map(|(at, _)| at));
+        earliest.chain(self.sys.due()).min()
     }
 
-    /// Ends what is due: connections without CONNECT, without life, with an expired credential.
+    /// Ends what is due: connections without CONNECT, without life, with an expired credential; sessions whose client did
+    /// not come back. Publishes Wills and `$SYS` topics whose time has come.
     pub fn expire(&mut self, now: Now) {
+        self.publish_sys(now);
+        while let Some(slot) = self.session_deadlines.pop_due(now.instant) {
+            if let Some(key) = self.sessions.key_at(slot) {
+                self.expire_session(now, key);
+            }
+        }
         while let Some(slot) = self.deadlines.pop_due(now.instant) {
             let Some(key) = self.connections.key_at(slot) else { continue };
             let Some(connection) = self.connections.get(key) else { continue };
@@ -411,13 +504,29 @@ impl Broker {
     fn reply(&mut self, key: Key<Connection>, kind: ReplyKind) -> Result<(), Full> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
         let reply = self.replies.insert(Reply { kind, next: None })?;
+        connection.unacknowledged += u32::from(kind.ends_a_publish());
         let queue = match kind {
-            ReplyKind::PubAck { .. } => &mut connection.acknowledgements,
+            ReplyKind::PublishAck { .. } => &mut connection.acknowledgements,
             _ => &mut connection.replies,
         };
         queue.push_back(&mut self.replies, reply);
         self.make_ready(key);
         Ok(())
+    }
+
+    /// Goes on with retained messages that waited for a session to have less in its queue, or to come back.
+    fn resume_replays(&mut self, key: Key<Session>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !session.replay_held || session.waiting.len() > QUEUE_LOW_MARK {
+            return;
+        }
+        session.replay_held = false;
+        let replays = &mut self.replays;
+        self.subscriptions.each_of(session.first_subscription, |key, subscription| {
+            if subscription.replay.is_some() && replays.len() < replays.capacity() && !replays.contains(&key) {
+                replays.push_back(key);
+            }
+        });
     }
 
     /// The connection in slot `index` of the table.
@@ -451,6 +560,7 @@ impl Broker {
             connections: self.connections.len(),
             sessions: self.sessions.len(),
             subscriptions: self.subscriptions.count(),
+            retained_messages: self.retained.count(),
             messages: self.messages.count(),
             message_blocks: self.messages.blocks_used() as usize,
             deliveries: self.deliveries.len(),
@@ -468,6 +578,8 @@ pub struct InUse {
     pub sessions: usize,
     /// Subscriptions.
     pub subscriptions: usize,
+    /// Topics with a retained message.
+    pub retained_messages: usize,
     /// Messages.
     pub messages: usize,
     /// Blocks of the message pool.
@@ -476,6 +588,17 @@ pub struct InUse {
     pub deliveries: usize,
     /// Replies.
     pub replies: usize,
+}
+
+/// The version that a CONNECT says, by its protocol name and level alone.
+fn version_in_connect(body: &[u8]) -> Option<ProtocolVersion> {
+    match body {
+        [0, 4, b'M', b'Q', b'T', b'T', 4, ..] => Some(ProtocolVersion::V311),
+        [0, 4, b'M', b'Q', b'T', b'T', 5, ..] => Some(ProtocolVersion::V5),
+        // Older names: their clients understand the CONNACK of MQTT 3.1.1. [MQTT-3.1.2-2]
+        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', ..] => Some(ProtocolVersion::V311),
+        _ => None,
+    }
 }
 
 impl Connection {

@@ -3,19 +3,23 @@
 use super::connections::{Connection, ReplyKind};
 use super::filters::Levels;
 use super::messages::{Message, Parts};
-use super::sessions::{Delivery, Session};
+use super::sessions::{Delivery, Identifiers, Session, Will};
 use super::{Broker, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
-use crate::collections::{Full, Key};
+use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
 use crate::telemetry::{Action, Cause, Event, Text};
 use crate::time::{Instant, Now};
 
+/// The vendor's user property that keeps messages of one value with one member of a shared subscription.
+const PARTITION: &str = "$partition";
+
 /// One session that the PUBLISH at hand goes to.
-#[derive(Clone, Copy)]
 pub struct Match {
     session: Key<Session>,
     qos: QoS,
+    retain_as_published: bool,
+    identifiers: Identifiers,
 }
 
 /// Where the bytes of a message to be routed are.
@@ -24,6 +28,19 @@ enum Source<'a, P> {
     Packet { parts: Parts<'a>, properties: P },
     /// In the pool; the caller holds a reference.
     Stored(Key<Message>),
+}
+
+/// What is said of a message beside its bytes.
+#[derive(Clone, Copy)]
+struct Sending {
+    /// Who published it; `None` for the broker itself.
+    publisher: Option<Key<Session>>,
+    qos: QoS,
+    retain: bool,
+    /// Hash of its `$partition`.
+    partition: Option<u64>,
+    /// Whether it is retained with an empty payload, which removes what is retained.
+    empty: bool,
 }
 
 /// What routing did.
@@ -48,45 +65,126 @@ impl Broker {
     pub(super) fn publish(&mut self, now: Now, key: Key<Connection>, publish: &Publish<'_>) {
         self.telemetry.counters.publishes_received += 1;
         self.telemetry.counters.payload_bytes_received += publish.payload.len() as u64;
-        if publish.retain {
-            // [MQTT-3.2.2-14]
-            return self.violate(key, ReasonCode::RetainNotSupported);
+        if publish.properties.subscription_identifiers.iter().next().is_some() {
+            // [MQTT-3.3.4-6]
+            return self.violate(key, ReasonCode::ProtocolError);
         }
-        if publish.qos > QoS::AtLeastOnce {
-            // [MQTT-3.2.2-11]
-            return self.violate(key, ReasonCode::QoSNotSupported);
+        let mut alias_topic = core::mem::take(&mut self.alias_scratch);
+        let topic = self.resolve_alias(key, publish, &mut alias_topic);
+        match topic {
+            Ok(topic) => self.publish_to(now, key, publish, topic),
+            Err(reason) => self.violate(key, reason),
         }
-        if publish.properties.topic_alias.is_some() || publish.topic.is_empty() {
-            // The Topic Alias Maximum announced is 0. [MQTT-3.2.2-17]
-            return self.violate(key, ReasonCode::TopicAliasInvalid);
+        alias_topic.clear();
+        self.alias_scratch = alias_topic;
+    }
+
+    /// The topic of a PUBLISH: its own, which gets the alias it may give, or the one that its alias stands for. MQTT 5
+    /// §3.3.2.3.4.
+    fn resolve_alias<'t>(
+        &mut self,
+        key: Key<Connection>,
+        publish: &Publish<'t>,
+        scratch: &'t mut Vec<u8>,
+    ) -> Result<&'t str, ReasonCode> {
+        let Some(alias) = publish.properties.topic_alias else {
+            // [MQTT-4.7.3-1]
+            return if publish.topic.is_empty() { Err(ReasonCode::ProtocolError) } else { Ok(publish.topic) };
+        };
+        let connection = self.connections.get_mut(key).ok_or(ReasonCode::UnspecifiedError)?;
+        // [MQTT-3.3.2-9]
+        let place = connection.aliases_in.get_mut(usize::from(alias.get()) - 1).ok_or(ReasonCode::TopicAliasInvalid)?;
+        if publish.topic.is_empty() {
+            let named = place.ok_or(ReasonCode::ProtocolError)?;
+            self.messages.read_topic(named, scratch);
+            return core::str::from_utf8(scratch).map_err(|_| ReasonCode::UnspecifiedError);
         }
+        if place.is_none_or(|named| !self.messages.has_topic(named, publish.topic)) {
+            let parts = Parts { topic: publish.topic, property_bytes: 0, payload: &[], expires: None };
+            let stored = self.messages.store(&parts, core::iter::empty()).map_err(|_| ReasonCode::QuotaExceeded)?;
+            if let Some(former) = place.replace(stored) {
+                self.messages.release(former);
+            }
+        }
+        Ok(publish.topic)
+    }
+
+    fn publish_to(&mut self, now: Now, key: Key<Connection>, publish: &Publish<'_>, topic: &str) {
         let Some(connection) = self.connections.get(key) else { return };
-        if publish.qos > QoS::AtMostOnce && connection.acknowledgements.len() >= u32::from(self.limits.receive_maximum)
-        {
+        let Some(session_key) = connection.session else { return };
+        let Some(session) = self.sessions.get(session_key) else { return };
+        let Some(packet_identifier) = publish.packet_identifier else {
+            self.judge_and_route(now, session_key, publish, topic);
+            return;
+        };
+        let exactly_once = publish.qos == QoS::ExactlyOnce;
+        if exactly_once && session.received.contains(&packet_identifier) {
+            // Sent again: it has been routed, and must not be again. [MQTT-4.3.3-10]
+            return self.acknowledge(key, exactly_once, packet_identifier, ReasonCode::Success, None);
+        }
+        let unacknowledged = connection.unacknowledged as usize + session.received.len();
+        if unacknowledged >= usize::from(self.limits.receive_maximum) {
             // [MQTT-3.3.4-9]
             return self.violate(key, ReasonCode::ReceiveMaximumExceeded);
         }
-        let Some(session_key) = connection.session else { return };
-        let (reason, gate) = self.judge_and_route(now, session_key, publish);
-        let Some(packet_identifier) = publish.packet_identifier else { return };
+        let (reason, gate) = self.judge_and_route(now, session_key, publish, topic);
+        // A client of MQTT 3.1.1 cannot be told of a failure and goes on with PUBREL.
+        let told = self.connections.get(key).is_some_and(Connection::can_be_told);
+        if exactly_once
+            && (!reason.is_error() || !told)
+            && let Some(session) = self.sessions.get_mut(session_key)
+        {
+            // Bounded by the Receive Maximum, which was checked.
+            let _ = session.received.push(packet_identifier);
+        }
+        self.acknowledge(key, exactly_once, packet_identifier, reason, gate);
+    }
+
+    /// Queues PUBACK or PUBREC.
+    fn acknowledge(
+        &mut self,
+        key: Key<Connection>,
+        exactly_once: bool,
+        packet_identifier: PacketIdentifier,
+        reason: ReasonCode,
+        gate: Option<Key<Session>>,
+    ) {
         // Room was checked before the packet was taken.
-        if self.reply(key, ReplyKind::PubAck { packet_identifier, reason, gate }).is_err() {
+        if self.reply(key, ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate }).is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
         }
     }
 
-    /// The Reason Code of the PUBACK, and the session that it waits for.
+    /// PUBREL from a publisher: the Packet Identifier is free again. [MQTT-4.3.3-11]
+    pub(super) fn released(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier) {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let Some(session) = self.sessions.get_mut(session) else { return };
+        let place = session.received.iter().position(|received| *received == packet_identifier);
+        let reason = match place {
+            Some(place) => {
+                session.received.remove(place);
+                ReasonCode::Success
+            }
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        if self.reply(key, ReplyKind::PubComp(packet_identifier, reason)).is_err() {
+            self.violate(key, ReasonCode::QuotaExceeded);
+        }
+    }
+
+    /// The Reason Code of PUBACK or PUBREC, and the session that it waits for.
     fn judge_and_route(
         &mut self,
         now: Now,
         publisher: Key<Session>,
         publish: &Publish<'_>,
+        topic: &str,
     ) -> (ReasonCode, Option<Key<Session>>) {
-        if !is_routable(publish.topic) {
+        if !is_routable(topic) {
             return (ReasonCode::TopicNameInvalid, None);
         }
         let Some(session) = self.sessions.get(publisher) else { return (ReasonCode::UnspecifiedError, None) };
-        if !self.admission.may_publish(session.port, session.rules.as_ref(), publish.topic) {
+        if !self.admission.may_publish(session.port, session.rules.as_ref(), topic) {
             self.telemetry.counters.authorization_denied += 1;
             if publish.qos == QoS::AtMostOnce {
                 self.telemetry.counters.qos0_denied += 1;
@@ -95,19 +193,34 @@ impl Broker {
                 client: Text::new(&session.client_identifier),
                 username: session.identity.username.as_deref().map(Text::new),
                 action: Action::Publish,
-                resource: Text::new(publish.topic),
+                resource: Text::new(topic),
             });
             return (ReasonCode::NotAuthorized, None);
         }
         self.telemetry.counters.authorization_allowed += 1;
+        let properties = &publish.properties;
+        if self.limits.validate_payload_format
+            && properties.payload_format_utf8 == Some(true)
+            && core::str::from_utf8(publish.payload).is_err()
+        {
+            return (ReasonCode::PayloadFormatInvalid, None);
+        }
         let parts = Parts {
-            topic: publish.topic,
-            property_bytes: total_bytes(publish.properties.forwardable()),
+            topic,
+            property_bytes: total_bytes(properties.forwardable()),
             payload: publish.payload,
-            expires: self.message_expiry(now.instant, publish.properties.message_expiry_interval),
+            expires: self.message_expiry(now.instant, properties.message_expiry_interval),
         };
-        let source = Source::Packet { parts, properties: publish.properties.forwardable() };
-        match self.route(Some(publisher), publish.topic, publish.qos, source) {
+        let partition = properties.user_properties.iter().find(|(name, _)| *name == PARTITION);
+        let sending = Sending {
+            publisher: Some(publisher),
+            qos: publish.qos,
+            retain: publish.retain,
+            partition: partition.map(|(_, value)| keyed_hash(self.seed, value)),
+            empty: publish.payload.is_empty(),
+        };
+        let source = Source::Packet { parts, properties: properties.forwardable() };
+        match self.route(now.instant, topic, sending, source) {
             // Also without a subscriber: the vendor's broker answers 0x00, not 0x10.
             Ok(routed) => (ReasonCode::Success, routed.slowest),
             Err(Full) => {
@@ -123,22 +236,26 @@ impl Broker {
         Some(now.plus_seconds(u64::from(seconds)))
     }
 
-    /// Publishes a message that the broker holds for a client, a Will. The caller keeps its reference.
-    pub(super) fn publish_stored(&mut self, publisher: Key<Session>, message: Key<Message>, qos: QoS) {
-        let Some(header) = self.messages.get(message) else { return };
+    /// Publishes a Will, if its client may, and gives up its reference. [MQTT-3.1.2-8]
+    pub(super) fn publish_will(&mut self, now: Instant, owner: Key<Session>, will: &Will) {
+        self.messages.set_expires(will.message, self.message_expiry(now, will.expiry_seconds));
         let mut topic = core::mem::take(&mut self.topic_scratch);
-        topic.resize(usize::from(header.topic_bytes), 0);
-        if let Some(mut reader) = self.messages.reader(message) {
-            reader.read(&mut topic);
-        }
-        if let Ok(text) = core::str::from_utf8(&topic) {
-            let allowed = self
-                .sessions
-                .get(publisher)
-                .is_some_and(|session| self.admission.may_publish(session.port, session.rules.as_ref(), text));
+        if self.messages.read_topic(will.message, &mut topic)
+            && let Ok(text) = core::str::from_utf8(&topic)
+        {
+            let session = self.sessions.get(owner);
+            let allowed =
+                session.is_some_and(|session| self.admission.may_publish(session.port, session.rules.as_ref(), text));
             if allowed {
-                let source = Source::<core::iter::Empty<&[u8]>>::Stored(message);
-                if self.route(None, text, qos, source).is_err() {
+                let sending = Sending {
+                    publisher: Some(owner),
+                    qos: will.qos,
+                    retain: will.retain,
+                    partition: None,
+                    empty: self.messages.get(will.message).is_some_and(|message| message.payload_bytes == 0),
+                };
+                let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
+                if self.route(now, text, sending, source).is_err() {
                     self.telemetry.counters.quota_exceeded += 1;
                 }
             } else {
@@ -147,33 +264,50 @@ impl Broker {
         }
         topic.clear();
         self.topic_scratch = topic;
+        self.messages.release(will.message);
+    }
+
+    /// Publishes a retained message of the broker's own, with QoS 0.
+    pub(super) fn publish_own(&mut self, now: Instant, topic: &str, payload: &[u8]) {
+        let parts = Parts { topic, property_bytes: 0, payload, expires: None };
+        let sending = Sending { publisher: None, qos: QoS::AtMostOnce, retain: true, partition: None, empty: false };
+        let source = Source::Packet { parts, properties: core::iter::empty() };
+        if self.route(now, topic, sending, source).is_err() {
+            self.telemetry.counters.quota_exceeded += 1;
+        }
     }
 
     /// Gives a message to every session with a matching subscription: once, with the highest QoS granted, however many of
-    /// its subscriptions match. [MQTT-3.3.4-2]
+    /// its subscriptions match. [MQTT-3.3.4-2] Retains it if it says so. [MQTT-3.3.1-5]
     ///
     /// # Errors
-    /// [`Full`] when a message with QoS 1 cannot be given to all of them; it is given to none then.
+    /// [`Full`] when a message with QoS 1 or 2 cannot be given to all of them, or not be retained; nothing is done then.
     fn route<'a>(
         &mut self,
-        publisher: Option<Key<Session>>,
+        now: Instant,
         topic: &str,
-        qos: QoS,
+        sending: Sending,
         source: Source<'a, impl Iterator<Item = &'a [u8]>>,
     ) -> Result<Routed, Full> {
         let mut routed = Routed { slowest: None };
         let levels = Levels::split(topic)?;
-        self.find_matches(publisher, &levels);
-        if self.matches.is_empty() {
+        self.find_matches(sending, &levels);
+        let retains = sending.retain && !sending.empty;
+        if sending.retain && sending.empty {
+            // [MQTT-3.3.1-6]
+            self.retained.remove(&mut self.messages, topic);
+        }
+        if self.matches.is_empty() && !retains {
             return Ok(routed);
         }
-        let room = self.matches.len() <= self.deliveries.free()
+        let may_retain = !retains || self.room_to_retain(now, topic);
+        let room = self.room_to_deliver(sending.qos)
             && match &source {
                 Source::Packet { parts, .. } => self.messages.has_room_for(parts),
                 Source::Stored(_) => true,
             };
-        if !room {
-            if qos == QoS::AtMostOnce {
+        if !(room && (may_retain || sending.qos == QoS::AtMostOnce)) {
+            if sending.qos == QoS::AtMostOnce {
                 self.telemetry.counters.queue_dropped += self.matches.len() as u64;
                 return Ok(routed);
             }
@@ -186,64 +320,126 @@ impl Broker {
                 message
             }
         };
-        for index in 0..self.matches.len() {
-            let Some(Match { session, qos: granted }) = self.matches.get(index).copied() else { break };
-            self.deliver(session, message, granted.min(qos));
-            if let Some(session_state) = self.sessions.get_mut(session)
-                && session_state.waiting.len() > QUEUE_HIGH_MARK
+        if retains && (!may_retain || self.retained.set(&mut self.messages, topic, message, sending.qos).is_err()) {
+            self.telemetry.counters.quota_exceeded += 1;
+        }
+        let matches = core::mem::take(&mut self.matches);
+        for matched in &matches {
+            let retain = sending.retain && matched.retain_as_published;
+            let qos = matched.qos.min(sending.qos);
+            self.deliver(matched.session, message, qos, retain, &matched.identifiers);
+            if let Some(session) = self.sessions.get_mut(matched.session)
+                && session.waiting.len() > QUEUE_HIGH_MARK
+                && session.connection.is_some()
             {
-                session_state.behind = true;
-                routed.slowest = Some(session);
+                session.behind = true;
+                routed.slowest = Some(matched.session);
             }
         }
+        self.matches = matches;
         self.messages.release(message);
         Ok(routed)
     }
 
+    /// Whether the retained table has room for a topic; makes some by removing what is expired.
+    fn room_to_retain(&mut self, now: Instant, topic: &str) -> bool {
+        if self.retained.has_room_for(&self.messages, topic) {
+            return true;
+        }
+        if now.milliseconds_since(self.retained_swept) < 1_000 {
+            return false;
+        }
+        self.retained_swept = now;
+        for slot in 0..self.retained.slots() {
+            self.retained.at_slot(&mut self.messages, slot, now);
+        }
+        self.retained.has_room_for(&self.messages, topic)
+    }
+
+    /// Whether everybody who is to get the message at hand can. Who is connected and does not keep up is closed when it
+    /// comes to that; a session that outlives its connection must not lose what was acknowledged.
+    fn room_to_deliver(&self, qos: QoS) -> bool {
+        let identifiers = self.matches.iter().filter(|matched| !matched.identifiers.is_empty()).count();
+        self.matches.len() <= self.deliveries.free()
+            && identifiers <= self.identifiers.free()
+            && self.matches.iter().all(|matched| {
+                qos.min(matched.qos) == QoS::AtMostOnce
+                    || self.sessions.get(matched.session).is_none_or(|session| {
+                        session.expiry_seconds == 0
+                            || session.waiting.len() < self.limits.deliveries_per_session
+                            || session.waiting.len() >= self.limits.queue_length
+                                && self.limits.queue_strategy == QueueStrategy::DropOldest
+                    })
+            })
+    }
+
     /// Fills `self.matches` with the sessions that get a message for `levels`.
-    fn find_matches(&mut self, publisher: Option<Key<Session>>, levels: &Levels<'_>) {
+    fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>) {
         let Self { subscriptions, sessions, matches, publish_number, .. } = self;
         matches.clear();
         *publish_number += 1;
         let number = *publish_number;
-        let can_take =
-            |key| sessions.get(key).is_some_and(|session: &Session| session.waiting.len() <= QUEUE_HIGH_MARK);
-        subscriptions.matching(levels, can_take, |subscription, shared| {
+        let can_take = |key| {
+            sessions.get(key).is_some_and(|session: &Session| {
+                session.connection.is_some() && session.waiting.len() <= QUEUE_HIGH_MARK
+            })
+        };
+        subscriptions.matching(levels, sending.partition, can_take, |subscription, shared| {
             let Some(session) = sessions.get(subscription.session) else { return };
-            if subscription.options.no_local && publisher == Some(subscription.session) {
+            let options = &subscription.options;
+            if options.no_local && sending.publisher == Some(subscription.session) {
                 // [MQTT-3.8.3-3]
                 return;
             }
-            let granted = subscription.options.maximum_qos;
             let (matched, at) = session.matched.get();
-            if !shared && matched == number {
-                if let Some(earlier) = matches.get_mut(at as usize) {
-                    earlier.qos = earlier.qos.max(granted);
+            if !shared
+                && matched == number
+                && let Some(earlier) = matches.get_mut(at as usize)
+            {
+                let fits = options.identifier.is_none_or(|identifier| earlier.identifiers.push(identifier).is_ok());
+                if fits {
+                    earlier.qos = earlier.qos.max(options.maximum_qos);
+                    earlier.retain_as_published |= options.retain_as_published;
+                    return;
                 }
-                return;
             }
-            // Reserved for every session and every shared group, so that it cannot be full; the check keeps the vector
-            // from growing all the same.
+            // Reserved for every session, every shared group and every copy for more identifiers, so that it cannot be
+            // full; the check keeps the vector from growing all the same.
             if matches.len() < matches.capacity() {
                 if !shared {
                     session.matched.set((number, u32::try_from(matches.len()).unwrap_or(u32::MAX)));
                 }
-                matches.push(Match { session: subscription.session, qos: granted });
+                matches.push(Match {
+                    session: subscription.session,
+                    qos: options.maximum_qos,
+                    retain_as_published: options.retain_as_published,
+                    identifiers: options.identifier.into_iter().collect(),
+                });
             }
         });
     }
 
     /// Puts one message into one session's queue, by the queue's rules.
-    fn deliver(&mut self, key: Key<Session>, message: Key<Message>, qos: QoS) {
+    pub(super) fn deliver(
+        &mut self,
+        key: Key<Session>,
+        message: Key<Message>,
+        qos: QoS,
+        retain: bool,
+        identifiers: &[u32],
+    ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
+        let connection = session.connection;
+        if connection.is_none() && qos == QoS::AtMostOnce {
+            // Nobody waits for it. §4.4 keeps QoS 1 and 2 only.
+            return;
+        }
         let waiting = session.waiting.len();
         if waiting >= self.limits.queue_length {
             match self.limits.queue_strategy {
                 QueueStrategy::DropOldest => {
-                    if let Some(oldest) = session.waiting.pop_front(&mut self.deliveries)
-                        && let Some(delivery) = self.deliveries.remove(oldest)
-                    {
-                        self.messages.release(delivery.message);
+                    if let Some(oldest) = session.waiting.pop_front(&mut self.deliveries) {
+                        self.drop_delivery(oldest);
                         self.telemetry.counters.queue_dropped += 1;
                     }
                 }
@@ -254,35 +450,133 @@ impl Broker {
                 QueueStrategy::None => {}
             }
         }
-        let connection = session.connection;
-        let overflow = waiting >= self.limits.deliveries_per_session;
-        let delivery = Delivery { message, packet_identifier: None, qos, next: None };
-        match self.deliveries.insert(delivery) {
-            Ok(delivery) if !overflow => {
-                self.messages.retain(message);
-                session.waiting.push_back(&mut self.deliveries, delivery);
-                self.make_ready(connection);
-            }
-            inserted => {
-                if let Ok(delivery) = inserted {
-                    self.deliveries.remove(delivery);
-                }
-                // One subscriber may not take what all need: it is told to go, and its queue goes with it.
-                self.telemetry.counters.queue_dropped += 1;
+        if waiting >= self.limits.deliveries_per_session
+            || self.push_delivery(key, message, qos, retain, identifiers).is_err()
+        {
+            self.telemetry.counters.queue_dropped += 1;
+            // One subscriber may not take what all need: it is told to go, and its queue goes with it.
+            if let Some(connection) = connection {
                 self.condemn(connection, Cause::QueueFull, ReasonCode::QuotaExceeded);
             }
         }
     }
 
-    /// PUBACK. An identifier that is not in use is ignored: it may belong to a message that expired meanwhile.
+    fn push_delivery(
+        &mut self,
+        key: Key<Session>,
+        message: Key<Message>,
+        qos: QoS,
+        retain: bool,
+        identifiers: &[u32],
+    ) -> Result<(), Full> {
+        if self.deliveries.free() == 0 {
+            return Err(Full);
+        }
+        let identifiers = match identifiers {
+            [] => None,
+            some => Some(self.identifiers.insert(some.iter().copied().collect())?),
+        };
+        let message_held = Some(message);
+        let delivery =
+            Delivery { message: message_held, packet_identifier: None, qos, retain, identifiers, next: None };
+        let delivery = self.deliveries.insert(delivery)?;
+        self.messages.retain(message);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.waiting.push_back(&mut self.deliveries, delivery);
+            if let Some(connection) = session.connection {
+                self.make_ready(connection);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees a delivery that stands in no queue any more.
+    pub(super) fn drop_delivery(&mut self, key: Key<Delivery>) {
+        let Some(delivery) = self.deliveries.remove(key) else { return };
+        if let Some(message) = delivery.message {
+            self.messages.release(message);
+        }
+        if let Some(identifiers) = delivery.identifiers {
+            self.identifiers.remove(identifiers);
+        }
+    }
+
+    /// PUBACK from a receiver. An identifier that is not in use is ignored: it may belong to a message that was dropped
+    /// meanwhile.
     pub(super) fn acknowledged(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier) {
+        match self.in_flight(key, packet_identifier).map(|(_, qos, _)| qos) {
+            None => {}
+            Some(QoS::AtLeastOnce) => self.complete(key, packet_identifier),
+            // The answer to QoS 2 is PUBREC.
+            Some(_) => self.violate(key, ReasonCode::ProtocolError),
+        }
+    }
+
+    /// PUBREC from a receiver: it has the message, or refuses it. [MQTT-4.3.3-3] [MQTT-4.3.3-4]
+    pub(super) fn received(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier, reason: ReasonCode) {
+        let answer = match self.in_flight(key, packet_identifier) {
+            Some((_, QoS::AtLeastOnce, _)) => return self.violate(key, ReasonCode::ProtocolError),
+            Some(_) if reason.is_error() => return self.complete(key, packet_identifier),
+            Some((delivery, _, message)) => {
+                if let Some(delivery) = self.deliveries.get_mut(delivery) {
+                    delivery.message = None;
+                }
+                if let Some(message) = message {
+                    self.messages.release(message);
+                }
+                ReasonCode::Success
+            }
+            None if reason.is_error() => return,
+            None => ReasonCode::PacketIdentifierNotFound,
+        };
+        if self.reply(key, ReplyKind::PubRel(packet_identifier, answer)).is_err() {
+            self.violate(key, ReasonCode::QuotaExceeded);
+        }
+    }
+
+    /// PUBCOMP from a receiver. [MQTT-4.3.3-5]
+    pub(super) fn completed(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier) {
+        match self.in_flight(key, packet_identifier) {
+            Some((_, QoS::ExactlyOnce, None)) => self.complete(key, packet_identifier),
+            // Before its PUBREC.
+            Some(_) => self.violate(key, ReasonCode::ProtocolError),
+            None => {}
+        }
+    }
+
+    /// The delivery in flight with this identifier: its key, QoS and message.
+    fn in_flight(
+        &self,
+        key: Key<Connection>,
+        packet_identifier: PacketIdentifier,
+    ) -> Option<(Key<Delivery>, QoS, Option<Key<Message>>)> {
+        let session = self.sessions.get(self.connections.get(key)?.session?)?;
+        let mut at = session.in_flight.front();
+        while let Some((key, delivery)) = at.and_then(|key| Some((key, self.deliveries.get(key)?))) {
+            if delivery.packet_identifier == Some(packet_identifier) {
+                return Some((key, delivery.qos, delivery.message));
+            }
+            at = delivery.next;
+        }
+        None
+    }
+
+    /// Takes a delivery out of the window.
+    fn complete(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier) {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
         let Some(session) = self.sessions.get_mut(session) else { return };
-        let acknowledged = session
+        let next = session.resend.and_then(|key| self.deliveries.get(key)).and_then(|delivery| delivery.next);
+        let done = session
             .in_flight
             .take_first(&mut self.deliveries, |delivery| delivery.packet_identifier == Some(packet_identifier));
-        if let Some(delivery) = acknowledged.and_then(|key| self.deliveries.remove(key)) {
-            self.messages.release(delivery.message);
+        if done.is_some() && session.resend == done {
+            session.resend = next;
+        }
+        if let Some(done) = done {
+            self.drop_delivery(done);
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.in_flight = connection.in_flight.saturating_sub(1);
+            }
             self.make_ready(key);
         }
     }

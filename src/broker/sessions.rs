@@ -1,5 +1,6 @@
-//! Sessions: who a client is, what it may do, and what waits for it.
+//! Sessions: who a client is, what it may do, and what waits for it. They outlive connections. MQTT 5 §4.1.
 
+use super::RECEIVE_MAXIMUM_MAX;
 use super::connections::Connection;
 use super::messages::Message;
 use super::subscriptions::Subscription;
@@ -8,10 +9,14 @@ use crate::codec::{PacketIdentifier, QoS};
 use crate::collections::{Key, Linked, Queue};
 use crate::identity::Identity;
 use crate::limits::CLIENT_IDENTIFIER_BYTES_MAX;
+use crate::time::Instant;
 use core::cell::Cell;
 
 /// A client identifier. [MQTT-3.1.3-5]
 pub type ClientIdentifier = heapless::String<CLIENT_IDENTIFIER_BYTES_MAX>;
+
+/// A Session Expiry Interval that never ends. MQTT 5 §3.1.2.11.2.
+pub const NEVER_EXPIRES: u32 = u32::MAX;
 
 /// One client's session.
 pub struct Session {
@@ -25,24 +30,78 @@ pub struct Session {
     pub identity: Identity,
     /// The rules that apply to it; `None` where the port has no policy.
     pub rules: Option<ApplicableRules>,
-    /// Its network connection.
-    pub connection: Key<Connection>,
+    /// Its network connection, while there is one.
+    pub connection: Option<Key<Connection>>,
+    /// Session Expiry Interval, seconds: 0 ends it with its connection.
+    pub expiry_seconds: u32,
+    /// When it ends, while it has no connection.
+    pub ends: Option<Instant>,
     /// First of its subscriptions.
     pub first_subscription: Option<Key<Subscription>>,
     /// Number of its subscriptions.
     pub subscriptions: u32,
     /// Deliveries that have not been sent.
     pub waiting: Queue<Delivery>,
-    /// Deliveries that were sent and await PUBACK, in the order they were sent. [MQTT-4.6.0-6]
+    /// Deliveries that were sent and await PUBACK, PUBREC or PUBCOMP, in the order they were sent. [MQTT-4.6.0-6]
     pub in_flight: Queue<Delivery>,
+    /// The delivery in flight that is to be sent again next, after the client has come back. [MQTT-4.4.0-1]
+    pub resend: Option<Key<Delivery>>,
     /// The packet identifier used last.
     pub last_packet_identifier: u16,
+    /// Packet Identifiers of QoS 2 PUBLISH packets that await PUBREL. [MQTT-4.3.3-10]
+    pub received: heapless::Vec<PacketIdentifier, { RECEIVE_MAXIMUM_MAX as usize }>,
     /// What is published if the connection ends without a DISCONNECT.
     pub will: Option<Will>,
+    /// When the Will is published, after the connection has ended. [MQTT-3.1.3-9]
+    pub will_due: Option<Instant>,
     /// Whether publishers wait for this session to catch up.
     pub behind: bool,
+    /// Whether retained messages wait until less is in its queue.
+    pub replay_held: bool,
     /// The PUBLISH that was last matched to this session, and where in the list of matches it stands.
     pub matched: Cell<(u64, u32)>,
+}
+
+impl Session {
+    /// A session that has just begun, without a connection.
+    #[must_use]
+    pub fn new(
+        client_identifier: ClientIdentifier,
+        hash: u64,
+        port: u16,
+        identity: Identity,
+        rules: Option<ApplicableRules>,
+    ) -> Self {
+        Self {
+            client_identifier,
+            hash,
+            port,
+            identity,
+            rules,
+            connection: None,
+            expiry_seconds: 0,
+            ends: None,
+            first_subscription: None,
+            subscriptions: 0,
+            waiting: Queue::default(),
+            in_flight: Queue::default(),
+            resend: None,
+            last_packet_identifier: 0,
+            received: heapless::Vec::new(),
+            will: None,
+            will_due: None,
+            behind: false,
+            replay_held: false,
+            matched: Cell::new((0, 0)),
+        }
+    }
+
+    /// Whether a client with this identity may go on with the session. A client identifier proves nothing, so that who
+    /// is vouched for by another name gets a session of its own.
+    #[must_use]
+    pub fn belongs_to(&self, identity: &Identity) -> bool {
+        self.identity.method == identity.method && self.identity.username == identity.username
+    }
 }
 
 /// A Will. MQTT 5 §3.1.2.5.
@@ -51,18 +110,33 @@ pub struct Will {
     pub message: Key<Message>,
     /// Its QoS.
     pub qos: QoS,
+    /// Whether it is retained.
+    pub retain: bool,
+    /// Seconds between the end of the connection and its publication.
+    pub delay_seconds: u32,
     /// Its Message Expiry Interval, counted from when it is published.
     pub expiry_seconds: Option<u32>,
 }
 
+/// Most Subscription Identifiers in one outgoing PUBLISH. Where more subscriptions match, the client gets another copy
+/// with the rest, which §3.3.4 allows.
+pub const IDENTIFIERS_PER_DELIVERY: usize = 8;
+
+/// The Subscription Identifiers of one delivery. [MQTT-3.3.4-4]
+pub type Identifiers = heapless::Vec<u32, IDENTIFIERS_PER_DELIVERY>;
+
 /// One message on its way to one session.
 pub struct Delivery {
-    /// The message; a delivery holds one reference.
-    pub message: Key<Message>,
-    /// Given when it is sent with QoS 1.
+    /// The message, of which a delivery holds one reference; `None` once the receiver has it and only PUBCOMP is awaited.
+    pub message: Option<Key<Message>>,
+    /// Given when it is sent with QoS 1 or 2.
     pub packet_identifier: Option<PacketIdentifier>,
     /// The lower of published and granted. [MQTT-3.8.4-8]
     pub qos: QoS,
+    /// The RETAIN flag it is sent with.
+    pub retain: bool,
+    /// Its Subscription Identifiers.
+    pub identifiers: Option<Key<Identifiers>>,
     /// The delivery behind it.
     pub next: Option<Key<Delivery>>,
 }

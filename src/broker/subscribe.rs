@@ -4,10 +4,13 @@ use super::Broker;
 use super::connections::{CODES_PER_REPLY, Connection, ReplyKind};
 use super::sessions::Session;
 use super::subscriptions::{Options, Target};
-use crate::codec::{PacketIdentifier, QoS, ReasonCode, Subscribe, Subscription, SubscriptionOptions, Unsubscribe};
+use crate::codec::{
+    PacketIdentifier, QoS, ReasonCode, RetainHandling, Subscribe, Subscription, SubscriptionOptions, Unsubscribe,
+};
 use crate::collections::{Full, Key};
 use crate::limits::{FILTERS_PER_PACKET_MAX, TOPIC_LEVELS_MAX};
 use crate::telemetry::{Action, Event, Text};
+use crate::time::Now;
 
 /// Collects reason codes into replies.
 struct Codes {
@@ -16,18 +19,15 @@ struct Codes {
 }
 
 impl Broker {
-    pub(super) fn subscribe(&mut self, key: Key<Connection>, subscribe: &Subscribe<'_>) {
-        if subscribe.properties.subscription_identifier.is_some() {
-            // [MQTT-3.2.2-19] by announcement: Subscription Identifiers are not available.
-            return self.violate(key, ReasonCode::SubscriptionIdentifiersNotSupported);
-        }
+    pub(super) fn subscribe(&mut self, now: Now, key: Key<Connection>, subscribe: &Subscribe<'_>) {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let identifier = subscribe.properties.subscription_identifier;
         let answered = self.answer_each(
             key,
             subscribe.packet_identifier,
             false,
             subscribe.filters.iter(),
-            |broker, (filter, options)| broker.subscribe_one(session, filter, options),
+            |broker, (filter, options)| broker.subscribe_one(now, session, filter, options, identifier),
         );
         if answered.is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
@@ -78,7 +78,14 @@ impl Broker {
         Ok(())
     }
 
-    fn subscribe_one(&mut self, key: Key<Session>, filter: &str, options: SubscriptionOptions) -> ReasonCode {
+    fn subscribe_one(
+        &mut self,
+        now: Now,
+        key: Key<Session>,
+        filter: &str,
+        options: SubscriptionOptions,
+        identifier: Option<u32>,
+    ) -> ReasonCode {
         let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
         if target.group.is_some() && options.no_local {
             // [MQTT-3.8.3-4]
@@ -96,12 +103,12 @@ impl Broker {
             return ReasonCode::NotAuthorized;
         }
         self.telemetry.counters.authorization_allowed += 1;
-        let maximum_qos = options.maximum_qos.min(QoS::AtLeastOnce);
         let granted = Options {
-            maximum_qos,
+            maximum_qos: options.maximum_qos,
             no_local: options.no_local,
             retain_as_published: options.retain_as_published,
             retain_handling: options.retain_handling,
+            identifier,
         };
         let may_add = session.subscriptions < self.limits.subscriptions_per_session;
         let set = if may_add || self.subscriptions.contains(key, target) {
@@ -110,9 +117,18 @@ impl Broker {
             Err(Full)
         };
         match set {
-            Ok(new) => {
+            Ok((subscription, new)) => {
                 session.subscriptions += u32::from(new);
-                match maximum_qos {
+                // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; a shared subscription gets none (§4.8.2).
+                let replays = match options.retain_handling {
+                    RetainHandling::SendAtSubscribe => true,
+                    RetainHandling::SendAtSubscribeIfNew => new,
+                    RetainHandling::DoNotSend => false,
+                };
+                if replays && target.group.is_none() {
+                    self.start_replay(now.instant, subscription, target.filter);
+                }
+                match options.maximum_qos {
                     QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
                     QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
                     QoS::ExactlyOnce => ReasonCode::GrantedQoS2,

@@ -24,6 +24,8 @@ pub struct Options {
     pub retain_as_published: bool,
     /// What a new subscription gets of what is retained.
     pub retain_handling: RetainHandling,
+    /// Its Subscription Identifier. MQTT 5 §3.8.2.1.2
+    pub identifier: Option<u32>,
 }
 
 /// One subscription of one session.
@@ -32,6 +34,8 @@ pub struct Subscription {
     pub session: Key<Session>,
     /// How messages are delivered.
     pub options: Options,
+    /// The slot of the retained table that is to be looked at next, while retained messages are on their way.
+    pub replay: Option<u32>,
     node: Key<Node>,
     group: Option<Key<Group>>,
     hash: u64,
@@ -118,7 +122,7 @@ impl Subscriptions {
         first: &mut Option<Key<Subscription>>,
         target: Target<'_>,
         options: Options,
-    ) -> Result<bool, Full> {
+    ) -> Result<(Key<Subscription>, bool), Full> {
         let node = self.tree.insert(target.filter)?;
         let result = self.set_at(session, first, node, target.group, options);
         self.tree.prune(node);
@@ -132,15 +136,15 @@ impl Subscriptions {
         node: Key<Node>,
         group: Option<&str>,
         options: Options,
-    ) -> Result<bool, Full> {
+    ) -> Result<(Key<Subscription>, bool), Full> {
         let existing_group = group.and_then(|name| self.group(node, name));
         let known = match (group, existing_group) {
             (Some(_), None) => None,
             (_, group) => self.find(session, node, group),
         };
-        if let Some(subscription) = known.and_then(|key| self.table.get_mut(key)) {
+        if let Some((key, subscription)) = known.and_then(|key| Some((key, self.table.get_mut(key)?))) {
             subscription.options = options;
-            return Ok(false);
+            return Ok((key, false));
         }
         if self.table.free() == 0 {
             return Err(Full);
@@ -153,6 +157,7 @@ impl Subscriptions {
         let key = self.table.insert(Subscription {
             session,
             options,
+            replay: None,
             node,
             group,
             hash,
@@ -170,7 +175,7 @@ impl Subscriptions {
         if let Some(after) = first.replace(key).and_then(|key| self.table.get_mut(key)) {
             after.in_session.before = Some(key);
         }
-        Ok(true)
+        Ok((key, true))
     }
 
     /// Whether the session has this subscription.
@@ -205,12 +210,35 @@ impl Subscriptions {
         }
     }
 
+    /// A subscription.
+    pub fn get_mut(&mut self, key: Key<Subscription>) -> Option<&mut Subscription> {
+        self.table.get_mut(key)
+    }
+
+    /// Writes the filter of a subscription, without its group, into `filter`, whose former contents go.
+    pub fn read_filter(&self, key: Key<Subscription>, filter: &mut Vec<u8>) {
+        filter.clear();
+        if let Some(subscription) = self.table.get(key) {
+            self.tree.read_filter(subscription.node, filter);
+        }
+    }
+
+    /// Calls `each` for the subscriptions of a session, whose list begins with `first`.
+    pub fn each_of(&self, first: Option<Key<Subscription>>, mut each: impl FnMut(Key<Subscription>, &Subscription)) {
+        let mut at = first;
+        while let Some((key, subscription)) = at.and_then(|key| Some((key, self.table.get(key)?))) {
+            each(key, subscription);
+            at = subscription.in_session.after;
+        }
+    }
+
     /// Calls `each` for every subscription that matches the topic, with whether it was chosen from a shared group.
     /// `can_take` tells whether a session has room now: of a group the first that has, from the one whose turn it is;
-    /// if none has, the one whose turn it is.
+    /// if none has, the one whose turn it is. With a `partition`, the member that this hash falls on, whatever its room.
     pub fn matching(
         &mut self,
         topic: &Levels<'_>,
+        partition: Option<u64>,
         can_take: impl Fn(Key<Session>) -> bool,
         mut each: impl FnMut(&Subscription, bool),
     ) {
@@ -223,7 +251,7 @@ impl Subscriptions {
             }
             let mut group = node.first_group;
             while let Some(shared) = group.and_then(|key| groups.get_mut(key)) {
-                if let Some(chosen) = shared.choose(table, &can_take) {
+                if let Some(chosen) = shared.choose(table, partition, &can_take) {
                     each(chosen, true);
                 }
                 group = shared.next_at_node;
@@ -341,8 +369,16 @@ impl Group {
     fn choose<'t>(
         &mut self,
         table: &'t Slab<Subscription>,
+        partition: Option<u64>,
         can_take: &impl Fn(Key<Session>) -> bool,
     ) -> Option<&'t Subscription> {
+        if let Some(hash) = partition {
+            let mut member = table.get(self.first?)?;
+            for _ in 0..hash % u64::from(self.members.max(1)) {
+                member = table.get(member.beside.after?)?;
+            }
+            return Some(member);
+        }
         let start = self.turn.or(self.first)?;
         let mut chosen = start;
         for _ in 0..self.members {
@@ -367,6 +403,7 @@ mod tests {
         no_local: false,
         retain_as_published: false,
         retain_handling: RetainHandling::SendAtSubscribe,
+        identifier: None,
     };
 
     fn session(index: u32) -> Key<Session> {
@@ -381,6 +418,7 @@ mod tests {
         let mut found = Vec::new();
         subscriptions.matching(
             &Levels::split(topic).unwrap(),
+            None,
             |_| true,
             |subscription, _| found.push(subscription.session.index()),
         );
@@ -392,9 +430,9 @@ mod tests {
     fn a_second_subscription_to_a_filter_replaces_the_options_of_the_first() {
         let mut subscriptions = Subscriptions::new(4, 16, 1_024, 1);
         let mut first = None;
-        assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), OPTIONS), Ok(true));
+        assert!(subscriptions.set(session(0), &mut first, plain("a"), OPTIONS).unwrap().1);
         let options = Options { no_local: true, ..OPTIONS };
-        assert_eq!(subscriptions.set(session(0), &mut first, plain("a"), options), Ok(false));
+        assert!(!subscriptions.set(session(0), &mut first, plain("a"), options).unwrap().1);
         assert_eq!(subscriptions.count(), 1);
         assert_eq!(matched(&mut subscriptions, "a"), [0]);
     }
@@ -439,6 +477,7 @@ mod tests {
             let mut found = Vec::new();
             subscriptions.matching(
                 &Levels::split("a").unwrap(),
+                None,
                 |candidate| candidate == session(1),
                 |subscription, shared| found.push((subscription.session.index(), shared)),
             );

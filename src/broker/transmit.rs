@@ -1,6 +1,8 @@
 //! What goes out: replies, then deliveries, encoded when the socket has room. MQTT 5 §3.3, §4.9.
 
-use super::connections::{CODES_PER_REPLY, Connection, Phase, ReplyKind, Transmitting};
+use super::connections::{
+    CODES_PER_REPLY, Connection, PUBLISH_MIDDLE_BYTES_MAX, Phase, ReplyKind, TOPIC_ALIASES_MAX, TopicHash, Transmitting,
+};
 use super::messages::Message;
 use super::sessions::{Delivery, Session};
 use super::{Broker, QUEUE_LOW_MARK};
@@ -13,6 +15,7 @@ use crate::codec::{
 use crate::collections::{Full, Key};
 use crate::telemetry::Cause;
 use crate::time::Now;
+use core::num::{NonZeroU16, NonZeroU32};
 
 /// What [`Broker::transmit`] put into the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +27,6 @@ pub struct Transmitted {
     /// After these bytes the connection is to be closed.
     pub close: Option<Cause>,
 }
-
-/// The version that every session speaks.
-const VERSION: ProtocolVersion = ProtocolVersion::V5;
 
 /// The identifier behind the last one.
 const FIRST_IDENTIFIER: PacketIdentifier = match PacketIdentifier::new(1) {
@@ -57,6 +57,7 @@ impl Broker {
             Some(Phase::Closing(cause)) if !more => Some(cause),
             _ => None,
         };
+        self.telemetry.counters.bytes_sent += written as u64;
         Transmitted { bytes: written, more, close }
     }
 
@@ -69,30 +70,10 @@ impl Broker {
         if transmitting.sent < transmitting.total {
             return true;
         }
-        let (delivery, session) = (transmitting.delivery, connection.session);
+        let message = transmitting.message;
         connection.transmitting = None;
-        self.sent(session, delivery);
+        self.messages.release(message);
         false
-    }
-
-    /// A delivery has left: with QoS 0 it is done, with QoS 1 it awaits PUBACK.
-    fn sent(&mut self, session: Option<Key<Session>>, key: Key<Delivery>) {
-        self.telemetry.counters.publishes_sent += 1;
-        let Some(delivery) = self.deliveries.get(key) else { return };
-        if let Some(message) = self.messages.get(delivery.message) {
-            self.telemetry.counters.payload_bytes_sent += u64::from(message.payload_bytes);
-        }
-        let session = session.and_then(|session| self.sessions.get_mut(session));
-        match session {
-            Some(session) if delivery.qos > QoS::AtMostOnce => session.in_flight.push_back(&mut self.deliveries, key),
-            _ => self.drop_delivery(key),
-        }
-    }
-
-    fn drop_delivery(&mut self, key: Key<Delivery>) {
-        if let Some(delivery) = self.deliveries.remove(key) {
-            self.messages.release(delivery.message);
-        }
     }
 
     /// Returns whether a reply is left for which the buffer has no room.
@@ -111,6 +92,7 @@ impl Broker {
             match self.encode_reply(key, kind, rest) {
                 Ok(bytes) => {
                     *written += bytes;
+                    self.telemetry.counters.packets_sent += 1;
                     self.pop_reply(key, acknowledgement);
                 }
                 Err(Held::NoRoom) => return true,
@@ -123,10 +105,13 @@ impl Broker {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let queue = if acknowledgement { &mut connection.acknowledgements } else { &mut connection.replies };
         let codes = match queue.pop_front(&mut self.replies).and_then(|reply| self.replies.remove(reply)) {
-            Some(reply) => match reply.kind {
-                ReplyKind::SubscriptionAck { codes, .. } => usize::from(codes).div_ceil(CODES_PER_REPLY),
-                _ => 0,
-            },
+            Some(reply) => {
+                connection.unacknowledged -= u32::from(reply.kind.ends_a_publish());
+                match reply.kind {
+                    ReplyKind::SubscriptionAck { codes, .. } => usize::from(codes).div_ceil(CODES_PER_REPLY),
+                    _ => 0,
+                }
+            }
             None => 0,
         };
         for _ in 0..codes {
@@ -147,54 +132,65 @@ impl Broker {
     }
 
     fn encode_reply(&self, key: Key<Connection>, kind: ReplyKind, out: &mut [u8]) -> Result<usize, Held> {
+        let Some(connection) = self.connections.get(key) else { return Ok(0) };
+        let version = connection.version;
         let mut writer = Writer::new(out);
         let encoded = match kind {
-            ReplyKind::ConnAckRefused(ReasonCode::UnsupportedProtocolVersion) => {
-                // For clients of MQTT 3.1.1, whose return code 1 says the same; MQTT 5 clients do not get here.
-                refusal(ReasonCode::UnsupportedProtocolVersion).encode(ProtocolVersion::V311, &mut writer)
+            ReplyKind::ConnAckRefused(reason_code) => {
+                let properties =
+                    ConnAckProperties { reason_string: reason_string(connection, reason_code), ..Default::default() };
+                ConnAck { session_present: false, reason_code, properties }.encode(version, &mut writer)
             }
-            ReplyKind::ConnAckRefused(reason) => refusal(reason).encode(VERSION, &mut writer),
-            ReplyKind::ConnAckAccepted { assigned, expiry_lowered, server_keep_alive } => {
-                let session = self.connections.get(key).and_then(|connection| connection.session);
-                let identifier = session.and_then(|key| self.sessions.get(key)).map(|s| s.client_identifier.as_str());
+            ReplyKind::ConnAckAccepted {
+                assigned,
+                session_present,
+                expiry_seconds,
+                server_keep_alive,
+                response_information,
+            } => {
+                let identifier =
+                    connection.session.and_then(|key| self.sessions.get(key)).map(|s| s.client_identifier.as_str());
                 let properties = ConnAckProperties {
-                    session_expiry_interval: expiry_lowered.then_some(0),
-                    receive_maximum: core::num::NonZeroU16::new(self.limits.receive_maximum),
-                    maximum_qos: Some(QoS::AtLeastOnce),
-                    retain_available: Some(false),
-                    maximum_packet_size: core::num::NonZeroU32::new(self.limits.packet_bytes),
+                    session_expiry_interval: expiry_seconds,
+                    receive_maximum: NonZeroU16::new(self.limits.receive_maximum),
+                    maximum_packet_size: NonZeroU32::new(self.limits.packet_bytes),
+                    topic_alias_maximum: Some(TOPIC_ALIASES_MAX),
                     assigned_client_identifier: identifier.filter(|_| assigned),
-                    subscription_identifiers_available: Some(false),
+                    response_information: self.limits.response_information.as_deref().filter(|_| response_information),
                     server_keep_alive,
                     ..ConnAckProperties::default()
                 };
-                ConnAck { session_present: false, reason_code: ReasonCode::Success, properties }
-                    .encode(VERSION, &mut writer)
+                ConnAck { session_present, reason_code: ReasonCode::Success, properties }.encode(version, &mut writer)
             }
-            ReplyKind::PubAck { packet_identifier, reason, gate } => {
+            ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate } => {
                 if gate.is_some_and(|session| self.is_behind(session)) {
                     return Err(Held::Gated);
                 }
-                Acknowledgement::new(packet_identifier, reason).encode(
-                    AcknowledgementType::PubAck,
-                    VERSION,
-                    &mut writer,
-                )
+                let kind = if exactly_once { AcknowledgementType::PubRec } else { AcknowledgementType::PubAck };
+                acknowledgement(connection, packet_identifier, reason).encode(kind, version, &mut writer)
             }
+            ReplyKind::PubRel(packet_identifier, reason) => acknowledgement(connection, packet_identifier, reason)
+                .encode(AcknowledgementType::PubRel, version, &mut writer),
+            ReplyKind::PubComp(packet_identifier, reason) => acknowledgement(connection, packet_identifier, reason)
+                .encode(AcknowledgementType::PubComp, version, &mut writer),
             ReplyKind::SubscriptionAck { packet_identifier, codes, unsubscribe } => {
                 let codes = self.codes_behind(key, codes);
                 let properties = AcknowledgementProperties::default();
                 if unsubscribe {
-                    UnsubAck::encode_parts(packet_identifier, &properties, codes, VERSION, &mut writer)
+                    UnsubAck::encode_parts(packet_identifier, &properties, codes, version, &mut writer)
                 } else {
-                    SubAck::encode_parts(packet_identifier, &properties, codes, VERSION, &mut writer)
+                    SubAck::encode_parts(packet_identifier, &properties, codes, version, &mut writer)
                 }
             }
             // Taken together with the acknowledgement before it.
             ReplyKind::Codes(_) => Ok(()),
             ReplyKind::PingResp => ping::encode_response(&mut writer),
             ReplyKind::Disconnect(reason_code) => {
-                Disconnect { reason_code, properties: DisconnectProperties::default() }.encode(VERSION, &mut writer)
+                let properties = DisconnectProperties {
+                    reason_string: reason_string(connection, reason_code),
+                    ..DisconnectProperties::default()
+                };
+                Disconnect { reason_code, properties }.encode(version, &mut writer)
             }
         };
         match encoded {
@@ -232,64 +228,112 @@ impl Broker {
                 return false;
             }
             let Some(session) = self.sessions.get(session_key) else { return false };
-            let Some(front) = session.waiting.front() else { break self.caught_up(session_key) };
+            // What was in flight when the client went comes first, in the order of the first time. [MQTT-4.6.0-1]
+            let (front, again) = match (session.resend, session.waiting.front()) {
+                (Some(front), _) => (front, true),
+                (None, Some(front)) => (front, false),
+                (None, None) => break self.caught_up(session_key),
+            };
             let Some(delivery) = self.deliveries.get(front) else { return false };
-            let acknowledged = delivery.qos > QoS::AtMostOnce;
-            if acknowledged && !session.may_send(connection.receive_maximum, &self.deliveries) {
-                // [MQTT-4.9.0-2]; its PUBACK makes the connection ready again.
+            let counts = delivery.qos > QoS::AtMostOnce && delivery.message.is_some();
+            let full = connection.in_flight >= connection.receive_maximum
+                || !again && !session.has_free_identifier(&self.deliveries);
+            if counts && full {
+                // [MQTT-4.9.0-2]; its acknowledgement makes the connection ready again.
                 break self.caught_up(session_key);
             }
             if out.len().saturating_sub(*written) < super::connections::PUBLISH_FRONT_BYTES_MAX {
                 return true;
             }
-            let Some(message) = self.messages.get(delivery.message) else { return false };
-            let expired = message.expires.is_some_and(|expires| expires <= now.instant);
-            let (transmitting, total) = match self.begin_publish(now, front, delivery, message, session) {
-                Ok(begun) if !expired && begun.total <= connection.maximum_packet_bytes as usize => {
-                    let total = begun.total;
-                    (Some(begun), total)
+            let Some(message_key) = delivery.message else {
+                // The receiver has the message already: what is missing is its PUBCOMP. [MQTT-4.4.0-1]
+                self.release_again(key, session_key, front);
+                match self.transmit_replies(key, out, written) {
+                    true => return true,
+                    false => continue,
                 }
-                _ => (None, 0),
             };
-            let Some(mut transmitting) = transmitting else {
+            let Some(message) = self.messages.get(message_key) else { return false };
+            // A message that was sent once is owed, however old it is. [MQTT-3.3.2-5]
+            let expired = !again && message.is_expired(now.instant);
+            let begun = self.begin_publish(now, connection, session, delivery, (message_key, message), again);
+            let begun =
+                begun.ok().filter(|(begun, _)| !expired && begun.total <= connection.maximum_packet_bytes as usize);
+            let Some((mut transmitting, alias)) = begun else {
                 // [MQTT-3.3.2-5], [MQTT-3.1.2-25]: such a message is treated as if it had been delivered.
                 let counter =
                     if expired { &mut self.telemetry.counters.expired } else { &mut self.telemetry.counters.too_large };
                 *counter += 1;
-                self.take_waiting(session_key);
-                self.drop_delivery(front);
+                self.give_up(session_key, front, again);
                 continue;
             };
-            self.take_waiting(session_key);
-            if acknowledged {
-                self.give_identifier(session_key, front);
-            }
+            self.telemetry.counters.publishes_sent += 1;
+            self.telemetry.counters.packets_sent += 1;
+            self.telemetry.counters.payload_bytes_sent += u64::from(message.payload_bytes);
             let rest = out.get_mut(*written..).unwrap_or_default();
             *written += transmitting.fill(&self.messages, rest);
-            if transmitting.sent == total {
-                self.sent(Some(session_key), front);
-            } else {
-                if let Some(connection) = self.connections.get_mut(key) {
+            let unfinished = transmitting.sent < transmitting.total;
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.in_flight += u16::from(counts);
+                if let Some(hash) = alias {
+                    // Room was checked when the alias was chosen.
+                    let _ = connection.aliases_out.push(hash);
+                }
+                if unfinished {
+                    self.messages.retain(message_key);
                     connection.transmitting = Some(transmitting);
                 }
+            }
+            self.has_been_sent(session_key, front, again);
+            if unfinished {
                 return true;
             }
         }
     }
 
-    fn take_waiting(&mut self, key: Key<Session>) {
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.waiting.pop_front(&mut self.deliveries);
+    /// A delivery has been given to the connection: with QoS 0 it is done, else it awaits its acknowledgement.
+    fn has_been_sent(&mut self, session_key: Key<Session>, key: Key<Delivery>, again: bool) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if again {
+            session.resend = self.deliveries.get(key).and_then(|delivery| delivery.next);
+            return;
+        }
+        session.waiting.pop_front(&mut self.deliveries);
+        let identifier = session.next_packet_identifier();
+        match self.deliveries.get_mut(key) {
+            Some(delivery) if delivery.qos > QoS::AtMostOnce => {
+                delivery.packet_identifier = Some(identifier);
+                session.last_packet_identifier = identifier.get();
+                session.in_flight.push_back(&mut self.deliveries, key);
+            }
+            _ => self.drop_delivery(key),
         }
     }
 
-    fn give_identifier(&mut self, session: Key<Session>, delivery: Key<Delivery>) {
-        if let Some(session) = self.sessions.get_mut(session) {
-            let identifier = session.next_packet_identifier();
-            session.last_packet_identifier = identifier.get();
-            if let Some(delivery) = self.deliveries.get_mut(delivery) {
-                delivery.packet_identifier = Some(identifier);
-            }
+    /// A delivery that cannot be sent leaves its queue.
+    fn give_up(&mut self, session_key: Key<Session>, key: Key<Delivery>, again: bool) {
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if again {
+            session.resend = self.deliveries.get(key).and_then(|delivery| delivery.next);
+            let identifier = self.deliveries.get(key).and_then(|delivery| delivery.packet_identifier);
+            session.in_flight.take_first(&mut self.deliveries, |delivery| delivery.packet_identifier == identifier);
+        } else {
+            session.waiting.pop_front(&mut self.deliveries);
+        }
+        self.drop_delivery(key);
+    }
+
+    /// Queues PUBREL for a delivery whose PUBREC came before the client went.
+    fn release_again(&mut self, key: Key<Connection>, session_key: Key<Session>, delivery_key: Key<Delivery>) {
+        let Some(delivery) = self.deliveries.get(delivery_key) else { return };
+        let (identifier, next) = (delivery.packet_identifier, delivery.next);
+        if let Some(session) = self.sessions.get_mut(session_key) {
+            session.resend = next;
+        }
+        if let Some(identifier) = identifier
+            && self.reply(key, ReplyKind::PubRel(identifier, ReasonCode::Success)).is_err()
+        {
+            self.condemn(key, Cause::QueueFull, ReasonCode::QuotaExceeded);
         }
     }
 
@@ -302,57 +346,103 @@ impl Broker {
             session.behind = false;
             self.release_gated();
         }
+        self.resume_replays(key);
         false
     }
 
+    /// The parts of an outgoing PUBLISH, and the topic that gets a new alias by it.
     fn begin_publish(
         &self,
         now: Now,
-        key: Key<Delivery>,
-        delivery: &Delivery,
-        message: &Message,
+        connection: &Connection,
         session: &Session,
-    ) -> Result<Transmitting, Full> {
-        let packet_identifier = (delivery.qos > QoS::AtMostOnce).then(|| session.next_packet_identifier());
+        delivery: &Delivery,
+        (message_key, message): (Key<Message>, &Message),
+        again: bool,
+    ) -> Result<(Transmitting, Option<TopicHash>), Full> {
+        let version = connection.version;
+        let identifier = if again { delivery.packet_identifier } else { Some(session.next_packet_identifier()) };
+        let v5 = version == ProtocolVersion::V5;
         // The interval received minus the time it waited here. [MQTT-3.3.2-6]
-        let expiry = message.expires.map(|expires| expires.milliseconds_since(now.instant).div_ceil(1_000));
-        let expiry_bytes = if expiry.is_some() { 5 } else { 0 };
+        let expiry = message.expires.filter(|_| v5).map(|at| at.milliseconds_since(now.instant).div_ceil(1_000));
+        let (alias, new_alias) = self.choose_alias(connection, message_key, message);
+        let known_alias = alias.is_some() && new_alias.is_none();
+        let identifiers = delivery.identifiers.filter(|_| v5).and_then(|key| self.identifiers.get(key));
+        let mut own = [0; PUBLISH_MIDDLE_BYTES_MAX];
+        let mut properties = Writer::new(&mut own);
+        if let Some(seconds) = expiry {
+            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+            Property::MessageExpiryInterval(seconds).encode(&mut properties).map_err(|_| Full)?;
+        }
+        if let Some(alias) = alias {
+            Property::TopicAlias(alias).encode(&mut properties).map_err(|_| Full)?;
+        }
+        for identifier in identifiers.into_iter().flatten().filter_map(|identifier| NonZeroU32::new(*identifier)) {
+            Property::SubscriptionIdentifier(identifier).encode(&mut properties).map_err(|_| Full)?;
+        }
+        let stored_properties = if v5 { message.property_bytes as usize } else { 0 };
+        let topic_bytes = if known_alias { 0 } else { usize::from(message.topic_bytes) };
         let head = publish::Head {
-            dup: false,
+            dup: again,
             qos: delivery.qos,
-            retain: false,
-            topic_bytes: usize::from(message.topic_bytes),
-            packet_identifier,
-            property_bytes: message.property_bytes as usize + expiry_bytes,
+            retain: delivery.retain,
+            topic_bytes,
+            packet_identifier: identifier.filter(|_| delivery.qos > QoS::AtMostOnce),
+            property_bytes: stored_properties + properties.len(),
             payload_bytes: message.payload_bytes as usize,
         };
         let mut front = [0; super::connections::PUBLISH_FRONT_BYTES_MAX];
         let mut writer = Writer::new(&mut front);
-        head.encode_before_topic(VERSION, &mut writer).map_err(|_| Full)?;
+        head.encode_before_topic(version, &mut writer).map_err(|_| Full)?;
         let front = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
-        let mut middle = [0; super::connections::PUBLISH_MIDDLE_BYTES_MAX];
+        let mut middle = [0; PUBLISH_MIDDLE_BYTES_MAX];
         let mut writer = Writer::new(&mut middle);
-        head.encode_after_topic(VERSION, &mut writer).map_err(|_| Full)?;
-        if let Some(seconds) = expiry {
-            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            Property::MessageExpiryInterval(seconds).encode(&mut writer).map_err(|_| Full)?;
-        }
+        head.encode_after_topic(version, &mut writer).map_err(|_| Full)?;
+        writer.put_slice(properties.written()).map_err(|_| Full)?;
         let middle = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
-        let mark = self.messages.reader(delivery.message).ok_or(Full)?.mark();
-        let topic_bytes = usize::from(message.topic_bytes);
-        let stored = topic_bytes + message.property_bytes as usize + message.payload_bytes as usize;
+        let mut reader = self.messages.reader(message_key).ok_or(Full)?;
+        if known_alias {
+            reader.skip(usize::from(message.topic_bytes));
+        }
+        let skipped_bytes = if v5 { 0 } else { message.property_bytes as usize };
+        let stored = topic_bytes + stored_properties + message.payload_bytes as usize;
         let total = front.len() + middle.len() + stored;
-        Ok(Transmitting { delivery: key, message: delivery.message, front, middle, topic_bytes, total, sent: 0, mark })
+        let mark = reader.mark();
+        let transmitting =
+            Transmitting { message: message_key, front, middle, topic_bytes, skipped_bytes, total, sent: 0, mark };
+        Ok((transmitting, new_alias))
+    }
+
+    /// The alias of a message's topic on a connection, and the topic where it is a new one. The first topics get one;
+    /// aliases are never taken back.
+    fn choose_alias(
+        &self,
+        connection: &Connection,
+        key: Key<Message>,
+        message: &Message,
+    ) -> (Option<NonZeroU16>, Option<TopicHash>) {
+        // Below this an alias would save nothing.
+        if connection.aliases_out_max == 0 || message.topic_bytes <= 3 {
+            return (None, None);
+        }
+        let Some(hash) = self.messages.hash_topic(key, self.seed) else { return (None, None) };
+        let numbered = |index: usize| u16::try_from(index + 1).ok().and_then(NonZeroU16::new);
+        match connection.aliases_out.iter().position(|known| *known == hash) {
+            Some(index) => (numbered(index), None),
+            None if connection.aliases_out.len() < usize::from(connection.aliases_out_max) => {
+                (numbered(connection.aliases_out.len()), Some(hash))
+            }
+            None => (None, None),
+        }
     }
 }
 
 impl Session {
-    /// Whether one more delivery may be in flight: the client's Receive Maximum allows it, and the identifier that comes
-    /// next is free. Identifiers are given in turn, so that only the oldest in flight can be in the way.
-    fn may_send(&self, receive_maximum: u16, deliveries: &crate::collections::Slab<Delivery>) -> bool {
+    /// Whether the identifier that comes next is free. Identifiers are given in turn, so that only the oldest in flight
+    /// can be in the way.
+    fn has_free_identifier(&self, deliveries: &crate::collections::Slab<Delivery>) -> bool {
         let oldest = self.in_flight.front().and_then(|key| deliveries.get(key));
-        self.in_flight.len() < u32::from(receive_maximum)
-            && oldest.is_none_or(|oldest| oldest.packet_identifier != Some(self.next_packet_identifier()))
+        oldest.is_none_or(|oldest| oldest.packet_identifier != Some(self.next_packet_identifier()))
     }
 
     /// The identifier behind the one used last. [MQTT-2.2.1-3]
@@ -369,6 +459,11 @@ impl Transmitting {
         let middle_end = topic_end + self.middle.len();
         while filled < out.len() && self.sent < self.total {
             let rest = out.get_mut(filled..).unwrap_or_default();
+            if self.sent == middle_end && self.skipped_bytes > 0 {
+                let mut reader = messages.reader_at(self.mark);
+                reader.skip(core::mem::take(&mut self.skipped_bytes));
+                self.mark = reader.mark();
+            }
             let taken = if self.sent < self.front.len() {
                 copy(self.front.get(self.sent..).unwrap_or_default(), rest)
             } else if self.sent < topic_end {
@@ -404,6 +499,34 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
     taken
 }
 
-fn refusal(reason_code: ReasonCode) -> ConnAck<'static> {
-    ConnAck { session_present: false, reason_code, properties: ConnAckProperties::default() }
+fn acknowledgement(
+    connection: &Connection,
+    packet_identifier: PacketIdentifier,
+    reason: ReasonCode,
+) -> Acknowledgement<'static> {
+    let mut acknowledgement = Acknowledgement::new(packet_identifier, reason);
+    acknowledgement.properties.reason_string = reason_string(connection, reason);
+    acknowledgement
+}
+
+/// Words for a Reason Code, where they say more than its name, for a client that takes them and whose Maximum Packet Size
+/// leaves room. [MQTT-3.1.2-29] [MQTT-3.4.2-2] They never say which rule or which certificate decided: that is for the log.
+fn reason_string(connection: &Connection, reason: ReasonCode) -> Option<&'static str> {
+    const ROOM_BYTES: u32 = 256;
+    if !connection.wants_reasons || connection.maximum_packet_bytes < ROOM_BYTES {
+        return None;
+    }
+    match reason {
+        ReasonCode::NotAuthorized => Some("no rule of this broker allows it"),
+        ReasonCode::QuotaExceeded => Some("a table of this broker is full"),
+        ReasonCode::TopicNameInvalid => Some("the topic is reserved or has too many levels"),
+        ReasonCode::TopicAliasInvalid => Some("the alias is above the announced Topic Alias Maximum"),
+        ReasonCode::PacketTooLarge => Some("the packet is above the announced Maximum Packet Size"),
+        ReasonCode::ReceiveMaximumExceeded => {
+            Some("more unacknowledged PUBLISH packets than the announced Receive Maximum")
+        }
+        ReasonCode::BadAuthenticationMethod => Some("enhanced authentication is not available on this port"),
+        ReasonCode::PayloadFormatInvalid => Some("the payload is not UTF-8, as its format indicator says"),
+        _ => None,
+    }
 }

@@ -3,8 +3,8 @@
 use super::CommandError;
 use crate::authentication::{self, Authenticator, ChainVerifier};
 use crate::authorization::Policy;
-use crate::broker::{Admission, Broker, PortAdmission};
-use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
+use crate::broker::{Admission, Broker, PortAdmission, Settings};
+use crate::config::blob::{Bind, Configuration, Gateway, ListenerPort, Protocol};
 use crate::config::secret;
 use crate::crypto;
 use crate::limits::Capacities;
@@ -42,13 +42,8 @@ pub fn start(
     let (listeners, settings) = open_ports(configuration, &admission, secrets)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let seed = platform::seed().map_err(|error| cannot_start(format!("no entropy from the system: {error}")))?;
-    let broker = Broker::new(
-        capacities,
-        &configuration.clients,
-        configuration.gateway.connect_deadline_seconds,
-        admission,
-        seed,
-    );
+    let broker =
+        Broker::new(capacities, &configuration.clients, &broker_settings(&configuration.gateway), admission, seed);
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn = Turn::new(network, broker, TurnSettings { listeners: settings, capacities: capacities.clone() });
     let executor = smol::LocalExecutor::new();
@@ -60,6 +55,15 @@ pub fn start(
 
 fn cannot_start(message: String) -> CommandError {
     CommandError::CannotStart(message)
+}
+
+fn broker_settings(gateway: &Gateway) -> Settings {
+    Settings {
+        connect_deadline_seconds: gateway.connect_deadline_seconds,
+        validate_payload_format: gateway.validate_payload_format,
+        sys_interval_seconds: gateway.sys_interval_seconds,
+        response_information: gateway.response_information.clone(),
+    }
 }
 
 /// Says what the tables take, and refuses what the machine does not have.

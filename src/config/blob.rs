@@ -55,6 +55,12 @@ pub struct Gateway {
     pub clock_policy: ClockPolicy,
     /// Seconds from accept to a complete CONNECT, TLS handshake included.
     pub connect_deadline_seconds: u16,
+    /// Whether a payload that is marked as UTF-8 must be UTF-8.
+    pub validate_payload_format: bool,
+    /// How often the topics below `$SYS/broker/` are published, seconds; 0 for never.
+    pub sys_interval_seconds: u16,
+    /// What clients that ask for Response Information are told.
+    pub response_information: Option<String>,
 }
 
 /// What to do while the wall clock cannot be right (before the build date).

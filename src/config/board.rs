@@ -70,6 +70,7 @@ fn read_capacities(node: &Node, report: &mut Report) -> Option<Capacities> {
             subscriptions_per_session: number("subscriptionsPerSession")?,
             filter_nodes: number("filterNodes")?,
             filter_bytes: number("filterBytes")?,
+            retained_messages: number("retainedMessages")?,
             messages: number("messages")?,
             message_blocks: number("messageBlocks")?,
             deliveries: number("deliveries")?,

@@ -3,7 +3,7 @@
 use super::blob::{ClockPolicy, Gateway};
 use super::diagnostic::{Place, Report, quoted};
 use super::listener::{Reference, reference};
-use super::source::walk::{Fields, choice, full_text, integer, texts};
+use super::source::walk::{Fields, boolean, choice, full_text, integer, texts};
 use super::source::{Node, Value};
 use std::net::IpAddr;
 
@@ -27,6 +27,9 @@ impl Default for Settings {
                 external_addresses: vec!["0.0.0.0".to_owned(), "::".to_owned()],
                 clock_policy: ClockPolicy::Enforce,
                 connect_deadline_seconds: 10,
+                validate_payload_format: false,
+                sys_interval_seconds: 10,
+                response_information: None,
             },
         }
     }
@@ -71,6 +74,19 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
         && let Some(seconds) = integer(node, "connectDeadlineSeconds", 1..=120, report)
     {
         gateway.connect_deadline_seconds = u16::try_from(seconds).unwrap_or(120);
+    }
+    if let Some(node) = fields.optional("validatePayloadFormat")
+        && let Some(validate) = boolean(node, "validatePayloadFormat", report)
+    {
+        gateway.validate_payload_format = validate;
+    }
+    if let Some(node) = fields.optional("sysIntervalSeconds")
+        && let Some(seconds) = integer(node, "sysIntervalSeconds", 0..=3_600, report)
+    {
+        gateway.sys_interval_seconds = u16::try_from(seconds).unwrap_or(3_600);
+    }
+    if let Some(node) = fields.optional("responseInformation") {
+        gateway.response_information = full_text(node, "responseInformation", report).map(str::to_owned);
     }
     fields.finish(report);
     Some(settings)

@@ -124,7 +124,7 @@ impl<N: Network> Turn<N> {
     /// Whether there is something to do now, without waiting for anything.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.continued.is_empty()
+        !self.continued.is_empty() || self.broker.has_work()
     }
 
     /// When there is something to do even if no socket is ready.
@@ -159,6 +159,7 @@ impl<N: Network> Turn<N> {
                 None => self.accept_from(now, usize::try_from(readiness.token).unwrap_or(usize::MAX)),
             }
         }
+        self.broker.work(now.instant);
         self.flush(now);
         self.feed_starved();
     }

@@ -183,6 +183,11 @@ pub enum Event {
         /// What is known beyond the cause; empty if nothing is.
         detail: Text,
     },
+    /// A session ended because its client did not come back in time.
+    SessionExpired {
+        /// Client Identifier.
+        client: Text,
+    },
     /// No rule allows what a client asked for.
     Denied {
         /// Client Identifier.

@@ -20,6 +20,16 @@ pub struct Counters {
     pub connects_accepted: u64,
     /// CONNECT packets answered with a failure.
     pub connects_refused: u64,
+    /// MQTT packets received.
+    pub packets_received: u64,
+    /// MQTT packets sent.
+    pub packets_sent: u64,
+    /// Bytes of MQTT packets received.
+    pub bytes_received: u64,
+    /// Bytes of MQTT packets sent.
+    pub bytes_sent: u64,
+    /// Sessions whose client did not come back in time.
+    pub sessions_expired: u64,
     /// PUBLISH packets received.
     pub publishes_received: u64,
     /// PUBLISH packets transmitted.
