@@ -8,9 +8,7 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
-use support::client::{
-    Client, certificates, connect_packet, key, packet, publish_packet, subscribe_packet, tcp, text, tls, tls_refusal,
-};
+use support::client::{Client, certificates, connect_packet, key, packet, publish_packet, tcp, text, tls, tls_refusal};
 use support::{Demo, Folder, Site, free_ports, plain_listener, run};
 
 /// A broker without TLS, and a client that must not notice anything.

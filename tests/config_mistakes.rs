@@ -435,14 +435,6 @@ fn automatic_tls_is_checked_and_then_refused() {
     );
 }
 
-#[test]
-fn web_sockets_are_refused() {
-    listener_refused(
-        "ports: [{port: 1, protocol: WebSockets}]",
-        &["the protocol WebSockets is not supported yet by this version"],
-    );
-}
-
 // --- BrokerAuthentication
 
 #[test]

@@ -123,9 +123,6 @@ fn open_ports(
 ) -> Result<OpenPorts, CommandError> {
     let mut opened: OpenPorts = (Vec::new(), Vec::new());
     for (index, port) in (0_u16..).zip(&configuration.ports) {
-        if port.protocol != Protocol::Mqtt {
-            return Err(cannot_start(format!("port {}: WebSockets are not supported yet", port.port)));
-        }
         let tls = port_tls(configuration, admission, secrets, port)?;
         let addresses = addresses(configuration, port)?;
         let listeners = bind(&addresses, port.port).map_err(|error| cannot_start(error.to_string()))?;
@@ -134,7 +131,11 @@ fn open_ports(
                 log::info!("listening on {address}, {}", describe(configuration, port));
             }
             opened.0.push(listener);
-            opened.1.push(ListenerSettings { port: index, tls: tls.clone() });
+            opened.1.push(ListenerSettings {
+                port: index,
+                tls: tls.clone(),
+                websocket: port.protocol == Protocol::WebSockets,
+            });
         }
     }
     if opened.0.is_empty() {
@@ -148,7 +149,8 @@ fn describe(configuration: &Configuration, port: &ListenerPort) -> String {
         index.and_then(|index| names(usize::from(index))).unwrap_or_else(|| "none".to_owned())
     };
     format!(
-        "{}, authentication: {}, authorization: {}",
+        "{}{}, authentication: {}, authorization: {}",
+        if port.protocol == Protocol::WebSockets { "WebSockets, " } else { "" },
         if port.tls.is_some() { "TLS" } else { "no TLS" },
         name(port.authentication, &|index| configuration.authentications.get(index).map(|a| a.name.clone())),
         name(port.authorization, &|index| configuration.authorizations.get(index).map(|a| a.name.clone())),

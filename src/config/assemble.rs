@@ -1,6 +1,6 @@
 //! Resources into a configuration: references become indices, and what holds only for all of them together is checked.
 
-use super::blob::{self, Bind, ClientLimits, Configuration, EmbeddedSecret, ListenerPort, Method, Protocol, Tls};
+use super::blob::{self, Bind, ClientLimits, Configuration, EmbeddedSecret, ListenerPort, Method, Tls};
 use super::board;
 use super::broker::Broker;
 use super::diagnostic::{Place, Report, nearest, quoted};
@@ -301,7 +301,7 @@ impl Assembly<'_> {
                 ServiceType::ClusterIp => Bind::ClusterIp,
                 ServiceType::LoadBalancer | ServiceType::NodePort => Bind::External,
             },
-            protocol: Protocol::Mqtt,
+            protocol: port.protocol,
             tls,
             authentication,
             authorization,

@@ -1,5 +1,6 @@
 //! `kind: BrokerListener`: ports, their TLS, and the policies they refer to.
 
+use super::blob::Protocol;
 use super::broker::{duration, private_key, refuse};
 use super::diagnostic::{Place, Report, quoted};
 use super::name::is_object_name;
@@ -58,6 +59,8 @@ pub struct Port {
     pub place: Place,
     /// The TCP port that is bound.
     pub number: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
     /// Where that number stands.
     pub number_place: Place,
     /// `authenticationRef`.
@@ -131,11 +134,9 @@ fn port(node: &Node, service_type: ServiceType, report: &mut Report) -> Option<P
         }
         (ServiceType::ClusterIp | ServiceType::LoadBalancer, None) => port,
     };
-    if let Some(node) = fields.optional("protocol")
-        && choice(node, "protocol", &[("Mqtt", false), ("WebSockets", true)], report) == Some(true)
-    {
-        refuse(&node.place, "the protocol WebSockets", report);
-    }
+    let protocols = [("Mqtt", Protocol::Mqtt), ("WebSockets", Protocol::WebSockets)];
+    let protocol = fields.optional("protocol").and_then(|node| choice(node, "protocol", &protocols, report));
+    let protocol = protocol.unwrap_or(Protocol::Mqtt);
     let authentication = reference(&mut fields, "authenticationRef", report);
     let authorization = reference(&mut fields, "authorizationRef", report);
     if let (None, Some(authorization)) = (&authentication, &authorization) {
@@ -147,7 +148,16 @@ fn port(node: &Node, service_type: ServiceType, report: &mut Report) -> Option<P
     let place = fields.place().clone();
     fields.finish(report);
     let (number, number_place) = number?;
-    Some(Port { place, number, number_place, authentication, authorization, secret, has_tls: tls_node.is_some() })
+    Some(Port {
+        place,
+        number,
+        number_place,
+        protocol,
+        authentication,
+        authorization,
+        secret,
+        has_tls: tls_node.is_some(),
+    })
 }
 
 /// Reads `tls` and gives the Secret it refers to.

@@ -3,6 +3,7 @@
 use super::network::Interest;
 use crate::time::Instant;
 use crate::tls::TlsConnection;
+use crate::websocket::WebSocket;
 use std::net::SocketAddr;
 
 /// A connection as the turn sees it. Its place in the table is that of the broker's connection.
@@ -13,6 +14,8 @@ pub struct Link<S> {
     pub peer: SocketAddr,
     /// TLS, on ports that have it.
     pub tls: Option<Box<TlsConnection>>,
+    /// Framing, on ports of WebSockets.
+    pub websocket: Option<Box<WebSocket>>,
     /// Whether it holds a slot for a TLS handshake.
     pub handshaking: bool,
     /// TLS only: the beginning of a record of which the rest has yet to come.
@@ -54,6 +57,7 @@ impl<S> Link<S> {
             peer,
             handshaking: tls.is_some(),
             tls,
+            websocket: None,
             sealed: Vec::new(),
             received: Vec::new(),
             outgoing: Vec::new(),

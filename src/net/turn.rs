@@ -12,6 +12,7 @@ use crate::limits::Capacities;
 use crate::telemetry::{Cause, Text};
 use crate::time::{Instant, Now};
 use crate::tls::{ServerTls, TlsConnection};
+use crate::websocket::{WebSocketFault, put_frame_header};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -41,6 +42,8 @@ pub struct ListenerSettings {
     pub port: u16,
     /// TLS of that port.
     pub tls: Option<ServerTls>,
+    /// Whether MQTT comes in WebSocket frames.
+    pub websocket: bool,
 }
 
 /// Sizes and listeners.
@@ -72,6 +75,8 @@ pub struct Turn<N: Network> {
     buffered: usize,
     input: Vec<u8>,
     plaintext: Vec<u8>,
+    unframed: Vec<u8>,
+    framed: Vec<u8>,
     output: Vec<u8>,
     sealed: Vec<u8>,
     rotation: usize,
@@ -97,6 +102,8 @@ impl<N: Network> Turn<N> {
             buffered: 0,
             input: vec![0; READ_BUDGET_BYTES],
             plaintext: Vec::with_capacity(READ_BUDGET_BYTES),
+            unframed: Vec::new(),
+            framed: Vec::new(),
             output: vec![0; READ_BUDGET_BYTES],
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
@@ -241,7 +248,8 @@ impl<N: Network> Turn<N> {
             log::warn!("{peer}: connection refused, the connection table is full");
             return self.network.close(stream);
         };
-        let link = Link::new(stream, peer, tls, now.instant);
+        let mut link = Link::new(stream, peer, tls, now.instant);
+        link.websocket = settings.websocket.then(Box::default);
         if !self.network.watch(&link.stream, key.to_bits(), link.interest) {
             log::error!("{peer}: cannot watch the socket");
             self.broker.closed(now, key, Cause::NetworkClosed, Text::default());
@@ -356,8 +364,12 @@ impl<N: Network> Turn<N> {
                 if link.tls.is_some() {
                     self.receive_sealed(now, key, &mut link, bytes, handshake_steps)
                 } else {
-                    self.receive_plain(now, key, &mut link, bytes);
-                    None
+                    let ended = self.receive_framed(now, key, &mut link, bytes);
+                    if self.write_outgoing(now, key, &mut link) {
+                        ended
+                    } else {
+                        ended.or(Some((Cause::NetworkClosed, Text::default())))
+                    }
                 }
             }
         };
@@ -365,13 +377,17 @@ impl<N: Network> Turn<N> {
         self.put_or_end(now, key, link, ended);
     }
 
-    /// Puts the link back, or ends it: after a fault of TLS its alert goes out first.
+    /// Puts the link back, or ends it: after a fault of TLS or of a frame our last words go out first.
     fn put_or_end(&mut self, now: Now, key: Key<Connection>, link: Link<N::Stream>, ended: Option<(Cause, Text)>) {
         match ended {
             None => self.put_link(key, link),
-            Some((Cause::TlsFailed, detail)) => {
-                log::info!("{}: refused by TLS: {detail}", link.peer);
-                self.broker.abandon(now, key, Cause::TlsFailed, detail);
+            Some((cause @ (Cause::TlsFailed | Cause::WebSocketEnded), detail)) => {
+                if cause == Cause::TlsFailed {
+                    log::info!("{}: refused by TLS: {detail}", link.peer);
+                } else if !detail.is_empty() {
+                    log::info!("{}: {detail}", link.peer);
+                }
+                self.broker.abandon(now, key, cause, detail);
                 self.put_link(key, link);
             }
             Some((cause, detail)) => self.drop_taken(now, key, link, cause, detail),
@@ -398,6 +414,42 @@ impl<N: Network> Turn<N> {
             Io::Bytes(0) | Io::Failed => self.drop_taken(now, key, link, Cause::NetworkClosed, Text::default()),
             Io::Bytes(_) | Io::WouldBlock => self.put_link(key, link),
         }
+    }
+
+    /// Takes plaintext out of its frames, where there are some, and gives it to the broker. Returns why the connection is
+    /// over, if it is.
+    fn receive_framed(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        link: &mut Link<N::Stream>,
+        bytes: &[u8],
+    ) -> Option<(Cause, Text)> {
+        let Some(websocket) = link.websocket.as_mut() else {
+            self.receive_plain(now, key, link, bytes);
+            return None;
+        };
+        let (mut data, mut answer) = (core::mem::take(&mut self.unframed), core::mem::take(&mut self.framed));
+        data.clear();
+        answer.clear();
+        let may_pong = link.outgoing.is_empty();
+        let fault = websocket.receive(bytes, &mut data, &mut answer, may_pong).err();
+        if !answer.is_empty() {
+            match link.tls.as_mut() {
+                None => link.outgoing.extend_from_slice(&answer),
+                // A connection that cannot be written to any more ends with its next read.
+                Some(tls) => drop(tls.send(&answer, &mut link.outgoing)),
+            }
+        }
+        if !data.is_empty() {
+            self.receive_plain(now, key, link, &data);
+        }
+        self.unframed = data;
+        self.framed = answer;
+        fault.map(|fault| match fault {
+            WebSocketFault::Closed => (Cause::WebSocketEnded, Text::default()),
+            fault => (Cause::WebSocketEnded, Text::of(fault)),
+        })
     }
 
     /// Gives plaintext to the broker and keeps what it does not take.
@@ -471,7 +523,7 @@ impl<N: Network> Turn<N> {
         self.settle_handshake(link);
         link.sealed.extend_from_slice(ciphertext.get(offset..).unwrap_or_default());
         if !plaintext.is_empty() {
-            self.receive_plain(now, key, link, &plaintext);
+            ended = self.receive_framed(now, key, link, &plaintext).or(ended);
         }
         self.plaintext = plaintext;
         // The alert of a fault goes out too.
@@ -523,6 +575,16 @@ impl<N: Network> Turn<N> {
                 self.broker.finish(now, key);
                 link.state = LinkState::Flushing;
                 link.received.clear();
+                if let Some(websocket) = link.websocket.as_mut() {
+                    let mut frame = core::mem::take(&mut self.framed);
+                    frame.clear();
+                    websocket.close(&mut frame);
+                    match link.tls.as_mut() {
+                        None => link.outgoing.extend_from_slice(&frame),
+                        Some(tls) => drop(tls.send(&frame, &mut link.outgoing)),
+                    }
+                    self.framed = frame;
+                }
                 if let Some(tls) = link.tls.as_mut() {
                     tls.close_notify(&mut link.outgoing);
                 }
@@ -557,8 +619,21 @@ impl<N: Network> Turn<N> {
         self.put_link(key, link);
     }
 
-    /// Sends plaintext, sealed where the port has TLS. Returns whether the connection holds.
+    /// Sends MQTT bytes, framed where the port has WebSockets and sealed where it has TLS. Returns whether the connection holds.
     fn send(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) -> bool {
+        if link.websocket.is_none() {
+            return self.send_unframed(now, key, link, bytes);
+        }
+        let mut framed = core::mem::take(&mut self.framed);
+        framed.clear();
+        put_frame_header(bytes.len(), &mut framed);
+        framed.extend_from_slice(bytes);
+        let holds = self.send_unframed(now, key, link, &framed);
+        self.framed = framed;
+        holds
+    }
+
+    fn send_unframed(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) -> bool {
         let mut sealed = core::mem::take(&mut self.sealed);
         sealed.clear();
         let holds = match link.tls.as_mut() {

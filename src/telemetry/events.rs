@@ -124,6 +124,8 @@ pub enum Cause {
     ShuttingDown,
     /// The TLS session failed.
     TlsFailed,
+    /// The WebSocket was closed by the client, or broke its rules.
+    WebSocketEnded,
 }
 
 impl fmt::Display for Cause {
@@ -141,6 +143,7 @@ impl fmt::Display for Cause {
             Self::CredentialExpired => "credential expired",
             Self::ShuttingDown => "broker shutting down",
             Self::TlsFailed => "TLS failed",
+            Self::WebSocketEnded => "WebSocket closed",
         })
     }
 }

@@ -8,20 +8,25 @@ use std::process::Command;
 
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
-use crate::{only_help, toolchain};
+use crate::{only_help, toolchain, workspace};
 
 const HELP: &str = "\
 Installs what `cargo xtask test` and `cargo xtask build` need on this machine.
 
 Usage: cargo xtask install
 
-On Debian and its children: the mosquitto clients and OpenSSL for the tests, cross
+On Debian and its children: the mosquitto clients and OpenSSL for the tests (with
+paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm), cross
 linkers and the emulator for the ARM targets, and, where rustup has not the ARM
 targets, Debian's own Rust compiler with the matching ARM standard libraries. Uses
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
 const TEST_PACKAGES: [(&str, &str); 2] = [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl")];
+/// The Python client, as pip names it.
+const PAHO: &str = "paho-mqtt==2.1.0";
+/// The JavaScript client, as npm names it.
+const MQTT_JS: &str = "mqtt@5.16.0";
 /// The emulator for ARM binaries.
 const EMULATOR_PACKAGE: &str = "qemu-user";
 
@@ -41,7 +46,26 @@ pub fn for_tests() -> Outcome {
         .filter(|(_, program)| process::find(program).is_none())
         .map(|(package, _)| *package)
         .collect();
-    packages(&missing)
+    packages(&missing)?;
+    client_libraries()
+}
+
+/// Puts the clients that `tests/interop.rs` drives below the target folder, where they are not there yet.
+fn client_libraries() -> Outcome {
+    let folder = workspace::root().join("target/interop");
+    let python = folder.join("python");
+    if !python.join("paho").is_dir() {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]).arg(&python).arg(PAHO);
+        process::run(&mut pip)?;
+    }
+    let node = folder.join("node");
+    if !node.join("node_modules/mqtt").is_dir() {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&node).arg(MQTT_JS);
+        process::run(&mut npm)?;
+    }
+    Ok(())
 }
 
 /// Installs what building for `targets`, and running what was built, needs.

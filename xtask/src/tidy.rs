@@ -16,7 +16,7 @@ Checks that rooms use only rooms of lower levels, and the rules for files.
 Usage: cargo xtask tidy";
 
 /// Every room and its level.
-const LEVELS: [(&str, u8); 18] = [
+const LEVELS: [(&str, u8); 19] = [
     ("limits", 0),
     ("time", 0),
     ("identity", 1),
@@ -32,6 +32,7 @@ const LEVELS: [(&str, u8); 18] = [
     ("broker", 6),
     ("tls", 7),
     ("platform", 7),
+    ("websocket", 7),
     ("net", 8),
     ("commands", 9),
     ("main", 10),

@@ -1,0 +1,101 @@
+//! Clients that we did not write, over TCP, TLS and WebSockets, with MQTT 5.0 and 3.1.1: paho-mqtt, MQTT.js and the
+//! mosquitto clients. `cargo xtask install` puts the first two below `target/interop`.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Folder, Process, Site, free_ports};
+
+/// A broker with four ports in a row, without authentication: TCP, WebSockets, TLS, WebSockets over TLS.
+struct Open {
+    site: Site,
+    port: u16,
+}
+
+impl Open {
+    fn start(name: &str) -> Self {
+        let folder = Folder::new(name);
+        let port = free_ports(4);
+        portcullis::pki::demo::create(&folder.join("demo")).unwrap();
+        for (file, name) in [("mqtts-endpoint.crt", "tls.crt"), ("mqtts-endpoint.key", "tls.key")] {
+            folder
+                .write(&format!("site/secrets/server/{name}"), std::fs::read(folder.join("demo").join(file)).unwrap());
+        }
+        let mut ports = String::new();
+        for offset in 0..4 {
+            let protocol = if offset % 2 == 0 { "Mqtt" } else { "WebSockets" };
+            let tls = if offset < 2 { "" } else { ", tls: {mode: Manual, manual: {secretRef: server}}" };
+            ports.push_str(&format!("  - {{port: {}, protocol: {protocol}{tls}}}\n", port + offset));
+        }
+        folder.write("site/open.listener.yaml", format!("ports:\n{ports}"));
+        Self { site: Site::start_in(folder), port }
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.site.folder.join("demo/contoso_root_ca.crt")
+    }
+
+    fn run_script(&self, mut command: Command) {
+        for offset in 0..4 {
+            command.arg((self.port + offset).to_string());
+        }
+        command.arg(self.authority());
+        let mut process = Process::start(&mut command);
+        let status = process.wait();
+        let said = process.output().join("\n");
+        assert!(status.success(), "{said}");
+        assert_eq!(said.matches("ok ").count(), 8, "{said}");
+    }
+}
+
+fn installed(what: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop").join(what);
+    assert!(folder.is_dir(), "{} is missing: run `cargo xtask install`", folder.display());
+    folder
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
+}
+
+#[test]
+fn paho_speaks_both_versions_over_all_transports() {
+    let broker = Open::start("paho");
+    let mut command = Command::new("python3");
+    command.arg(script("client.py")).env("PYTHONPATH", installed("python"));
+    broker.run_script(command);
+}
+
+#[test]
+fn mqtt_js_speaks_both_versions_over_all_transports() {
+    let broker = Open::start("mqttjs");
+    let mut command = Command::new("node");
+    command.arg(script("client.cjs")).env("NODE_PATH", installed("node").join("node_modules"));
+    broker.run_script(command);
+}
+
+#[test]
+fn clients_of_both_versions_exchange_messages() {
+    let broker = Open::start("versions");
+    let port = broker.port.to_string();
+    for (publisher, subscriber) in [("mqttv5", "mqttv311"), ("mqttv311", "mqttv5")] {
+        for qos in ["0", "1", "2"] {
+            let topic = format!("from/{publisher}/{qos}");
+            let common = ["-p", port.as_str(), "-t", topic.as_str(), "-q", qos];
+            let mut subscribe = Command::new("stdbuf");
+            subscribe.args(["-oL", "mosquitto_sub", "-V", subscriber, "-d", "-C", "1"]).args(common);
+            let mut subscribe = Process::start(&mut subscribe);
+            subscribe.wait_for("Subscribed");
+            let mut publish = Command::new("mosquitto_pub");
+            publish.args(["-V", publisher, "-m", "hello there"]).args(common);
+            if publisher == "mqttv5" {
+                publish.args(["-D", "publish", "user-property", "name", "value"]);
+            }
+            assert!(publish.status().expect("mosquitto_pub runs").success());
+            subscribe.wait_for("hello there");
+            assert!(subscribe.wait().success());
+        }
+    }
+}
