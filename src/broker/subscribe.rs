@@ -21,6 +21,14 @@ struct Codes {
 impl Broker {
     pub(super) fn subscribe(&mut self, now: Now, key: Key<Connection>, subscribe: &Subscribe<'_>) {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let shares_without_itself = subscribe
+            .filters
+            .iter()
+            .any(|(filter, options)| options.no_local && target(filter).is_some_and(|target| target.group.is_some()));
+        if shares_without_itself {
+            // [MQTT-3.8.3-4]
+            return self.violate(key, ReasonCode::ProtocolError);
+        }
         let identifier = subscribe.properties.subscription_identifier;
         let answered = self.answer_each(
             key,
@@ -87,10 +95,6 @@ impl Broker {
         identifier: Option<u32>,
     ) -> ReasonCode {
         let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
-        if target.group.is_some() && options.no_local {
-            // [MQTT-3.8.3-4]
-            return ReasonCode::ProtocolError;
-        }
         let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
         if !self.admission.may_subscribe(session.port, session.rules.as_ref(), target.filter) {
             self.telemetry.counters.authorization_denied += 1;
