@@ -60,6 +60,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name)
 }
 
+/// [MQTT-4.2.0-1] [MQTT-6.0.0-4]
 #[test]
 fn paho_speaks_both_versions_over_all_transports() {
     let broker = Open::start("paho");

@@ -187,6 +187,7 @@ mod tests {
         assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{answer}");
     }
 
+    /// [MQTT-6.0.0-2]
     #[test]
     fn frames_pass_on_whatever_the_pieces() {
         let large: Vec<u8> = (0..70_000_u32).map(|i| i as u8).collect();
@@ -208,6 +209,7 @@ mod tests {
         }
     }
 
+    /// [MQTT-6.0.0-1]
     #[test]
     fn frames_that_are_not_allowed_are_closed_with_their_code() {
         let unmasked = [0x82, 1, b'x'];
@@ -237,6 +239,7 @@ mod tests {
         assert_eq!(answer, [0x88, 2, 3, 0xE8]);
     }
 
+    /// [MQTT-6.0.0-3]
     #[test]
     fn what_is_no_handshake_gets_a_status() {
         for (from, to, status) in [

@@ -169,7 +169,7 @@ fn properties_of_a_message_pass_unaltered_and_in_order() {
     assert_eq!(published(&mut subscriber).properties, properties);
 }
 
-/// [MQTT-3.3.2-5] [MQTT-3.3.2-6]
+/// [MQTT-3.3.2-5] [MQTT-3.3.2-6] [MQTT-4.3.3-13]
 #[test]
 fn a_message_expires_while_it_waits() {
     let broker = Broker::start("message-expiry");
@@ -182,7 +182,11 @@ fn a_message_expires_while_it_waits() {
         publisher.send(&publish(2, "a", identifier, &[2, 0, 0, 0, seconds], &[seconds]));
         expect(&mut publisher, PUBACK, identifier);
     }
+    publisher.send(&publish(4, "a", 3, &[2, 0, 0, 0, 1], b""));
+    expect(&mut publisher, PUBREC, 3);
     std::thread::sleep(std::time::Duration::from_millis(1_500));
+    acknowledge(&mut publisher, PUBREL, 3);
+    expect(&mut publisher, PUBCOMP, 3);
     let (mut client, _) = broker.session(&lasting);
     let message = published(&mut client);
     assert_eq!(message.payload, [100]);
@@ -276,8 +280,7 @@ fn packets_are_no_larger_than_either_side_allows() {
 /// [MQTT-3.3.2-4] where the gateway is told to look: §3.3.2.3.2.
 #[test]
 fn a_payload_marked_as_text_is_checked_where_it_is_configured() {
-    let gateway =
-        "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec: {validatePayloadFormat: true}\n";
+    let gateway = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec: {validatePayloadFormat: true}\n";
     for (manifest, expected) in [(gateway, 0x99), ("", 0)] {
         let broker = Broker::start_with("payload-format", manifest);
         let mut client = broker.client("p");

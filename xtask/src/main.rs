@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the person who started it")]
 
 mod build;
+mod conformance;
 mod debian;
 mod elf;
 mod install;
@@ -32,6 +33,7 @@ Commands:
   build      static release binaries in target/dist/
   tidy       the arrow check between rooms, and the rules for files
   licences   licences, sources and advisories of the dependencies
+  conformance  normative statements of MQTT 5.0 that no test names
   install    only what `test` and `build` need on this machine
 
 `cargo xtask COMMAND --help` tells the options.";
@@ -58,6 +60,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "build" => build::run(arguments),
         "tidy" => tidy::run(arguments),
         "licences" => licences::run(arguments),
+        "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
         "help" | "-h" | "--help" => {
             println!("{HELP}");

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
 use crate::toolchain::Toolchain;
-use crate::{build, install, licences, tidy, workspace};
+use crate::{build, conformance, install, licences, tidy, workspace};
 
 const HELP: &str = "\
 Installs what is missing, then runs every check and every test.
@@ -19,7 +19,7 @@ Usage: cargo xtask test [--host-only]
   --host-only   without the ARM targets: quick, and no gate";
 
 /// The tests of the whole program that also run against the cross-built binaries.
-const FOREIGN_PROGRAM_TESTS: [&str; 2] = ["tutorial", "scenarios"];
+const FOREIGN_PROGRAM_TESTS: [&str; 3] = ["tutorial", "scenarios", "conformance"];
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
@@ -48,6 +48,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     step("clippy", clippy)?;
     step("documentation", documentation)?;
     step("licences", licences::check)?;
+    step("conformance list", conformance::check)?;
     step("tests", tests)?;
     for target in &foreign {
         step(&format!("unit tests on {}", target.name), || foreign_unit_tests(target))?;
