@@ -2,7 +2,7 @@
 
 use super::connections::{Connection, Phase, ReplyKind};
 use super::sessions::{NEVER_EXPIRES, Session};
-use super::{Broker, QUEUE_LOW_MARK};
+use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::{Disconnect, ReasonCode};
 use crate::collections::Key;
 use crate::telemetry::{Cause, Event, Text};
@@ -156,7 +156,7 @@ impl Broker {
         }
         session.connection = None;
         self.sessions_connected -= 1;
-        if core::mem::take(&mut session.behind) {
+        if session.behind_since.take().is_some() {
             self.release_gated();
         }
         let Some(session) = self.sessions.get_mut(session_key) else { return };
@@ -231,11 +231,13 @@ impl Broker {
         }
     }
 
-    /// Whether acknowledgements for what went to `session` are still held back.
-    pub(super) fn is_behind(&self, session: Key<Session>) -> bool {
-        self.sessions
-            .get(session)
-            .is_some_and(|session| session.connection.is_some() && session.waiting.len() > QUEUE_LOW_MARK)
+    /// Whether acknowledgements for what went to `session` are still held back. It cannot hold them for long: a subscriber
+    /// that stays behind hurts itself only.
+    pub(super) fn is_behind(&self, session: Key<Session>, now: Instant) -> bool {
+        self.sessions.get(session).is_some_and(|session| {
+            session.behind_since.is_some_and(|since| now.milliseconds_since(since) < GATE_MILLISECONDS)
+                && session.waiting.len() > QUEUE_LOW_MARK
+        })
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Broker {
     ready: VecDeque<Key<Connection>>,
     /// Connections whose acknowledgements wait for a slow subscriber.
     gated: Vec<Key<Connection>>,
+    /// When those that wait are asked again, whether the subscriber has caught up or not.
+    gate_ends: Option<Instant>,
     /// Connections that are not read because the reply table is full.
     starved: Vec<Key<Connection>>,
     /// The sessions that the PUBLISH at hand goes to.
@@ -134,6 +136,8 @@ pub struct Settings {
 const QUEUE_HIGH_MARK: u32 = 512;
 /// Deliveries waiting for one session below which publishers no longer wait for it.
 const QUEUE_LOW_MARK: u32 = 64;
+/// How long a subscriber that is behind may slow its publishers down.
+const GATE_MILLISECONDS: u64 = 2_000;
 /// Largest Receive Maximum that the broker announces; the reply queue of a connection must hold as many.
 const RECEIVE_MAXIMUM_MAX: u16 = 128;
 /// Most QoS 1 deliveries in flight to one client, whatever its Receive Maximum.
@@ -208,6 +212,7 @@ impl Broker {
             sessions_connected: 0,
             ready: VecDeque::with_capacity(reserved(capacities.connections)),
             gated: Vec::with_capacity(reserved(capacities.connections)),
+            gate_ends: None,
             starved: Vec::with_capacity(reserved(capacities.connections)),
             matches: Vec::with_capacity(reserved(Self::matches_max(capacities))),
             publish_number: 0,
@@ -431,13 +436,17 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Instant> {
         let heaps = [&self.deadlines, &self.session_deadlines];
         let earliest = heaps.into_iter().filter_map(|heap| heap.earliest().map(|(at, _)| at));
-        earliest.chain(self.sys.due()).min()
+        earliest.chain(self.sys.due()).chain(self.gate_ends).min()
     }
 
     /// Ends what is due: connections without CONNECT, without life, with an expired credential; sessions whose client did
     /// not come back. Publishes Wills and `$SYS` topics whose time has come.
     pub fn expire(&mut self, now: Now) {
         self.publish_sys(now);
+        if self.gate_ends.is_some_and(|ends| ends <= now.instant) {
+            self.gate_ends = None;
+            self.release_gated();
+        }
         while let Some(slot) = self.session_deadlines.pop_due(now.instant) {
             if let Some(key) = self.sessions.key_at(slot) {
                 self.expire_session(now, key);
@@ -551,6 +560,12 @@ impl Broker {
     #[must_use]
     pub fn awaits_connect(&self, key: Key<Connection>) -> bool {
         self.connections.get(key).is_some_and(|connection| connection.phase == Phase::AwaitConnect)
+    }
+
+    /// Whether the broker has nothing more to do with a connection than to send its last words.
+    #[must_use]
+    pub fn is_closing(&self, key: Key<Connection>) -> bool {
+        self.connections.get(key).is_some_and(|connection| matches!(connection.phase, Phase::Closing(_)))
     }
 
     /// What is in use: connections, sessions, subscriptions, messages, message blocks, deliveries, replies.

@@ -4,7 +4,7 @@ use super::connections::{Connection, ReplyKind};
 use super::filters::Levels;
 use super::messages::{Message, Parts};
 use super::sessions::{Delivery, Identifiers, Session, Will};
-use super::{Broker, QUEUE_HIGH_MARK};
+use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
@@ -332,8 +332,10 @@ impl Broker {
                 && session.waiting.len() > QUEUE_HIGH_MARK
                 && session.connection.is_some()
             {
-                session.behind = true;
-                routed.slowest = Some(matched.session);
+                let since = *session.behind_since.get_or_insert(now);
+                if now.milliseconds_since(since) < GATE_MILLISECONDS {
+                    routed.slowest = Some(matched.session);
+                }
             }
         }
         self.matches = matches;

@@ -54,8 +54,8 @@ pub struct Session {
     pub will: Option<Will>,
     /// When the Will is published, after the connection has ended. [MQTT-3.1.3-9]
     pub will_due: Option<Instant>,
-    /// Whether publishers wait for this session to catch up.
-    pub behind: bool,
+    /// Since when more waits for it than publishers should add to.
+    pub behind_since: Option<Instant>,
     /// Whether retained messages wait until less is in its queue.
     pub replay_held: bool,
     /// The PUBLISH that was last matched to this session, and where in the list of matches it stands.
@@ -90,7 +90,7 @@ impl Session {
             received: heapless::Vec::new(),
             will: None,
             will_due: None,
-            behind: false,
+            behind_since: None,
             replay_held: false,
             matched: Cell::new((0, 0)),
         }

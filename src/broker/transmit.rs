@@ -5,7 +5,7 @@ use super::connections::{
 };
 use super::messages::Message;
 use super::sessions::{Delivery, Session};
-use super::{Broker, QUEUE_LOW_MARK};
+use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::packet::ping;
 use crate::codec::{
     Acknowledgement, AcknowledgementProperties, AcknowledgementType, ConnAck, ConnAckProperties, Disconnect,
@@ -14,7 +14,7 @@ use crate::codec::{
 };
 use crate::collections::{Full, Key};
 use crate::telemetry::Cause;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use core::num::{NonZeroU16, NonZeroU32};
 
 /// What [`Broker::transmit`] put into the buffer.
@@ -48,7 +48,7 @@ impl Broker {
         let mut written = 0;
         let mut more = self.continue_publish(key, out, &mut written);
         if !more {
-            more = self.transmit_replies(key, out, &mut written);
+            more = self.transmit_replies(now.instant, key, out, &mut written);
         }
         if !more {
             more = self.transmit_deliveries(now, key, out, &mut written);
@@ -77,7 +77,7 @@ impl Broker {
     }
 
     /// Returns whether a reply is left for which the buffer has no room.
-    fn transmit_replies(&mut self, key: Key<Connection>, out: &mut [u8], written: &mut usize) -> bool {
+    fn transmit_replies(&mut self, now: Instant, key: Key<Connection>, out: &mut [u8], written: &mut usize) -> bool {
         loop {
             let Some(connection) = self.connections.get(key) else { return false };
             let (front, acknowledgement) = match connection.acknowledgements.front() {
@@ -89,14 +89,14 @@ impl Broker {
             };
             let Some(kind) = self.replies.get(front).map(|reply| reply.kind) else { return false };
             let rest = out.get_mut(*written..).unwrap_or_default();
-            match self.encode_reply(key, kind, rest) {
+            match self.encode_reply(now, key, kind, rest) {
                 Ok(bytes) => {
                     *written += bytes;
                     self.telemetry.counters.packets_sent += 1;
                     self.pop_reply(key, acknowledgement);
                 }
                 Err(Held::NoRoom) => return true,
-                Err(Held::Gated) => self.gate(key),
+                Err(Held::Gated) => self.gate(now, key),
             }
         }
     }
@@ -122,7 +122,8 @@ impl Broker {
         self.feed_starved();
     }
 
-    fn gate(&mut self, key: Key<Connection>) {
+    fn gate(&mut self, now: Instant, key: Key<Connection>) {
+        self.gate_ends.get_or_insert(now.plus_milliseconds(GATE_MILLISECONDS));
         if let Some(connection) = self.connections.get_mut(key)
             && !connection.gated
         {
@@ -131,7 +132,7 @@ impl Broker {
         }
     }
 
-    fn encode_reply(&self, key: Key<Connection>, kind: ReplyKind, out: &mut [u8]) -> Result<usize, Held> {
+    fn encode_reply(&self, now: Instant, key: Key<Connection>, kind: ReplyKind, out: &mut [u8]) -> Result<usize, Held> {
         let Some(connection) = self.connections.get(key) else { return Ok(0) };
         let version = connection.version;
         let mut writer = Writer::new(out);
@@ -163,7 +164,7 @@ impl Broker {
                 ConnAck { session_present, reason_code: ReasonCode::Success, properties }.encode(version, &mut writer)
             }
             ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate } => {
-                if gate.is_some_and(|session| self.is_behind(session)) {
+                if gate.is_some_and(|session| self.is_behind(session, now)) {
                     return Err(Held::Gated);
                 }
                 let kind = if exactly_once { AcknowledgementType::PubRec } else { AcknowledgementType::PubAck };
@@ -248,7 +249,7 @@ impl Broker {
             let Some(message_key) = delivery.message else {
                 // The receiver has the message already: what is missing is its PUBCOMP. [MQTT-4.4.0-1]
                 self.release_again(key, session_key, front);
-                match self.transmit_replies(key, out, written) {
+                match self.transmit_replies(now.instant, key, out, written) {
                     true => return true,
                     false => continue,
                 }
@@ -340,10 +341,10 @@ impl Broker {
     /// Lets the publishers go on that waited for this session, when little is left in its queue. Always `false`.
     fn caught_up(&mut self, key: Key<Session>) -> bool {
         if let Some(session) = self.sessions.get_mut(key)
-            && session.behind
+            && session.behind_since.is_some()
             && session.waiting.len() <= QUEUE_LOW_MARK
         {
-            session.behind = false;
+            session.behind_since = None;
             self.release_gated();
         }
         self.resume_replays(key);

@@ -28,6 +28,8 @@ pub struct Link<S> {
     pub outgoing_sent: usize,
     /// What the poller watches for.
     pub interest: Interest,
+    /// Whether the broker has done with it while `outgoing` still waits for the socket: not for long.
+    pub hurried: bool,
     /// When it was accepted.
     pub opened: Instant,
     /// Where it stands.
@@ -63,6 +65,7 @@ impl<S> Link<S> {
             outgoing: Vec::new(),
             outgoing_sent: 0,
             interest: Interest { read: true, write: false },
+            hurried: false,
             opened,
             state: LinkState::Open,
         }

@@ -565,6 +565,11 @@ impl<N: Network> Turn<N> {
         let mut budget = WRITE_BUDGET_BYTES;
         let mut output = core::mem::take(&mut self.output);
         let mut broken = false;
+        if !link.is_drained() && !link.hurried && self.broker.is_closing(key) {
+            // A client that does not read gets no more time than one that does.
+            link.hurried = true;
+            self.deadlines.set(key.index(), now.instant.plus_milliseconds(LINGER_MILLISECONDS));
+        }
         while link.is_drained() && !broken && matches!(link.state, LinkState::Open | LinkState::Paused) {
             let transmitted = self.broker.transmit(now, key, &mut output);
             let bytes = output.get(..transmitted.bytes).unwrap_or_default();
@@ -671,7 +676,9 @@ impl<N: Network> Turn<N> {
                         LinkState::Open | LinkState::Paused => SLOW_READER_MILLISECONDS,
                         LinkState::Flushing | LinkState::Lingering => LINGER_MILLISECONDS,
                     };
-                    self.deadlines.set(key.index(), now.instant.plus_milliseconds(patience));
+                    if !link.hurried {
+                        self.deadlines.set(key.index(), now.instant.plus_milliseconds(patience));
+                    }
                     if link.outgoing_sent == link.outgoing.len() {
                         link.outgoing.clear();
                         link.outgoing_sent = 0;

@@ -1,0 +1,773 @@
+//! The product's own turn, with simulated sockets, clients and time, against a plain model of what MQTT promises.
+//!
+//! Everything follows from one seed. Clients connect, subscribe, publish with every quality of service, go without a word,
+//! come back, read slowly and acknowledge late; bytes arrive in pieces of any size. The model knows, of every message whose
+//! acknowledgement came, who had a subscription the whole time: they must get it, with QoS 2 once; nobody gets what nothing
+//! asked for; and order is kept for a publisher, a topic and a QoS.
+//!
+//! `PORTCULLIS_SIMULATION_SEED=7 cargo test --test simulation` replays one seed; `cargo xtask simulate` runs many.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
+use portcullis::config::blob::{ClientLimits, QueueStrategy};
+use portcullis::limits::Capacities;
+use portcullis::net::{Accepted, Interest, Io, ListenerSettings, Network, Readiness, Turn, TurnSettings};
+use portcullis::time::{Instant, Now, UnixTime};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+/// xorshift64*: enough for a test, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// One connection: two byte streams of bounded room, and who has closed.
+#[derive(Default)]
+struct Pipe {
+    to_broker: VecDeque<u8>,
+    to_client: VecDeque<u8>,
+    client_gone: bool,
+    broker_gone: bool,
+    token: u64,
+    interest: Interest,
+}
+
+/// Bytes that wait in a simulated socket at most.
+const SOCKET_BYTES: usize = 2_000;
+
+struct World {
+    pipes: Vec<Pipe>,
+    pending: VecDeque<usize>,
+    random: Random,
+}
+
+#[derive(Clone)]
+struct Sim(Rc<RefCell<World>>);
+
+impl Network for Sim {
+    type Stream = usize;
+
+    fn accept(&mut self, _: usize) -> Accepted<usize> {
+        match self.0.borrow_mut().pending.pop_front() {
+            Some(pipe) => Accepted::Stream(pipe, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+            None => Accepted::Nothing,
+        }
+    }
+
+    fn read(&mut self, stream: &mut usize, into: &mut [u8]) -> Io {
+        let mut world = self.0.borrow_mut();
+        let most = 1 + world.random.below(3_000);
+        let pipe = &mut world.pipes[*stream];
+        let count = pipe.to_broker.len().min(into.len()).min(most);
+        if count == 0 {
+            return if pipe.client_gone { Io::Bytes(0) } else { Io::WouldBlock };
+        }
+        for (place, byte) in into.iter_mut().zip(pipe.to_broker.drain(..count)) {
+            *place = byte;
+        }
+        Io::Bytes(count)
+    }
+
+    fn write(&mut self, stream: &mut usize, from: &[u8]) -> Io {
+        let mut world = self.0.borrow_mut();
+        let most = 1 + world.random.below(3_000);
+        let pipe = &mut world.pipes[*stream];
+        if pipe.client_gone {
+            return Io::Failed;
+        }
+        let count = from.len().min(SOCKET_BYTES - pipe.to_client.len()).min(most);
+        if count == 0 {
+            return Io::WouldBlock;
+        }
+        pipe.to_client.extend(&from[..count]);
+        Io::Bytes(count)
+    }
+
+    fn watch(&mut self, stream: &usize, token: u64, interest: Interest) -> bool {
+        let pipe = &mut self.0.borrow_mut().pipes[*stream];
+        (pipe.token, pipe.interest) = (token, interest);
+        true
+    }
+
+    fn change(&mut self, stream: &usize, token: u64, interest: Interest) {
+        self.watch(stream, token, interest);
+    }
+
+    fn finish(&mut self, stream: &mut usize) {
+        self.0.borrow_mut().pipes[*stream].broker_gone = true;
+    }
+
+    fn close(&mut self, stream: usize) {
+        let pipe = &mut self.0.borrow_mut().pipes[stream];
+        (pipe.broker_gone, pipe.token) = (true, 0);
+    }
+
+    fn listen(&mut self, _: usize, _: bool) {}
+}
+
+impl Sim {
+    fn ready(&self) -> Vec<Readiness> {
+        let world = self.0.borrow();
+        let mut ready = Vec::new();
+        if !world.pending.is_empty() {
+            ready.push(Readiness { token: 0, readable: true, writable: false });
+        }
+        for pipe in world.pipes.iter().filter(|pipe| pipe.token != 0) {
+            let readable = pipe.interest.read && (!pipe.to_broker.is_empty() || pipe.client_gone);
+            let writable = pipe.interest.write && (pipe.to_client.len() < SOCKET_BYTES || pipe.client_gone);
+            if readable || writable {
+                ready.push(Readiness { token: pipe.token, readable, writable });
+            }
+        }
+        ready
+    }
+}
+
+type MessageId = (u16, u32);
+
+/// A PUBLISH of a client whose acknowledgement has not come.
+struct Outgoing {
+    message: MessageId,
+    topic: String,
+    qos: u8,
+    /// PUBREC has come, PUBREL was sent.
+    released: bool,
+    /// Who was subscribed when it was first sent: client, epoch of its session, epoch of its subscription.
+    candidates: Vec<(usize, u32, u32, u8)>,
+}
+
+#[derive(Clone, Copy)]
+struct Subscription {
+    qos: u8,
+    epoch: u32,
+    /// SUBACK has come and no UNSUBSCRIBE was sent since.
+    sure: bool,
+}
+
+#[derive(Default)]
+struct Client {
+    pipe: Option<usize>,
+    connected: bool,
+    input: Vec<u8>,
+    /// Counts clean starts: what was promised to an earlier session is void.
+    session: u32,
+    asked_clean: bool,
+    /// A clean start was asked for and not answered: it may have been done or not, so that it must be asked for again.
+    owes_clean: bool,
+    subscriptions: BTreeMap<String, Subscription>,
+    ever_subscribed: BTreeSet<String>,
+    outgoing: BTreeMap<u16, Outgoing>,
+    next_identifier: u16,
+    counter: u32,
+    /// SUBSCRIBE and UNSUBSCRIBE that await their answer: filter, and the epoch it gets.
+    pending: BTreeMap<u16, (String, Option<u32>)>,
+    received_exactly_once: BTreeSet<u16>,
+    acknowledgements: VecDeque<Vec<u8>>,
+    seen: BTreeSet<MessageId>,
+    once: BTreeSet<MessageId>,
+    last: BTreeMap<(u16, String, u8, u8), u32>,
+}
+
+struct Simulation {
+    seed: u64,
+    sim: Sim,
+    turn: Turn<Sim>,
+    now: Now,
+    clients: Vec<Client>,
+    epoch: u32,
+    /// Of each message: topic and QoS.
+    messages: BTreeMap<MessageId, (String, u8)>,
+    /// Client, its session, its subscription's filter and epoch, message, lesser QoS.
+    owed: Vec<(usize, u32, u32, MessageId)>,
+    /// Sent again by their publisher: with QoS 1 they may be routed twice, the second time to somebody new.
+    resent: BTreeSet<MessageId>,
+    /// Whether a full table was met.
+    refused: bool,
+    random: Random,
+}
+
+const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "d", "d/e", "x//y"];
+const FILTERS: [&str; 10] = ["a", "a/b", "a/#", "+", "+/b", "#", "a/+/c", "d/e", "x/+/y", "+/+"];
+
+fn matches(filter: &str, topic: &str) -> bool {
+    fn levels(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter.first(), topic.first()) {
+            (Some(&"#"), _) | (None, None) => true,
+            (Some(&"+"), Some(_)) => levels(&filter[1..], &topic[1..]),
+            (Some(literal), Some(level)) => literal == level && levels(&filter[1..], &topic[1..]),
+            _ => false,
+        }
+    }
+    levels(&filter.split('/').collect::<Vec<_>>(), &topic.split('/').collect::<Vec<_>>())
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    let mut length = body.len();
+    loop {
+        bytes.push((length % 128) as u8 | if length >= 128 { 0x80 } else { 0 });
+        length /= 128;
+        if length == 0 {
+            break;
+        }
+    }
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+impl Simulation {
+    fn new(seed: u64, clients: usize) -> Self {
+        let capacities = Capacities {
+            connections: 2 * clients as u32 + 8,
+            handshakes: 4,
+            sessions: clients as u32 + 4,
+            subscriptions: 16 * clients as u32,
+            subscriptions_per_session: 32,
+            filter_nodes: 256,
+            filter_bytes: 8_192,
+            // Those below $SYS are some fifty.
+            retained_messages: 128,
+            messages: 60_000,
+            message_blocks: 60_000,
+            deliveries: 400_000,
+            replies: 8_192,
+            receive_bytes: 1 << 22,
+            transmit_bytes: 1 << 22,
+            packet_bytes: 1 << 16,
+            authorization_rules: 0,
+            authorization_principals: 0,
+            authorization_patterns: 0,
+            authorization_bytes: 0,
+        };
+        let limits = ClientLimits {
+            max_session_expiry_seconds: None,
+            max_message_expiry_seconds: None,
+            max_packet_size_bytes: 1 << 16,
+            max_receive_maximum: 32,
+            max_keep_alive_seconds: None,
+            subscriber_queue_length: 1_000_000,
+            subscriber_queue_strategy: QueueStrategy::None,
+        };
+        let settings = Settings {
+            connect_deadline_seconds: 10,
+            validate_payload_format: false,
+            sys_interval_seconds: 5,
+            response_information: None,
+        };
+        let admission =
+            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let broker = Broker::new(&capacities, &limits, &settings, admission, seed);
+        let mix = |salt: u64| Random((seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let world = World { pipes: Vec::new(), pending: VecDeque::new(), random: mix(0xA5A5) };
+        let sim = Sim(Rc::new(RefCell::new(world)));
+        let listeners = vec![ListenerSettings { port: 0, tls: None, websocket: false }];
+        let turn = Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities });
+        let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
+        let clients = std::iter::repeat_with(Client::default).take(clients).collect();
+        let (messages, owed, resent) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Self { seed, sim, turn, now, clients, epoch: 0, messages, owed, resent, refused: false, random: mix(0x5A5A) }
+    }
+
+    fn send(&self, client: usize, bytes: &[u8]) {
+        if let Some(pipe) = self.clients[client].pipe {
+            self.sim.0.borrow_mut().pipes[pipe].to_broker.extend(bytes);
+        }
+    }
+
+    fn connect(&mut self, index: usize, clean: bool) {
+        let pipe = {
+            let mut world = self.sim.0.borrow_mut();
+            world.pipes.push(Pipe::default());
+            let pipe = world.pipes.len() - 1;
+            world.pending.push_back(pipe);
+            pipe
+        };
+        let client = &mut self.clients[index];
+        client.pipe = Some(pipe);
+        client.connected = false;
+        client.input.clear();
+        client.acknowledgements.clear();
+        client.pending.clear();
+        let clean = clean || client.owes_clean;
+        client.asked_clean = clean;
+        client.owes_clean = clean;
+        if clean {
+            client.session += 1;
+            client.subscriptions.clear();
+            client.ever_subscribed.clear();
+            client.outgoing.clear();
+            client.received_exactly_once.clear();
+            client.seen.clear();
+            client.once.clear();
+            client.last.clear();
+        }
+        let window = 1 + self.random.below(20) as u16;
+        let [high, low] = window.to_be_bytes();
+        let properties = [0x11, 0xFF, 0xFF, 0xFF, 0xFF, 0x21, high, low, 0x22, 0, self.random.below(4) as u8];
+        let body = [
+            &text("MQTT")[..],
+            &[5, if clean { 2 } else { 0 }, 0, 0, properties.len() as u8],
+            &properties,
+            &text(&format!("client-{index}")),
+        ]
+        .concat();
+        self.send(index, &packet(0x10, &body));
+    }
+
+    /// The client's process is gone, or says goodbye.
+    fn leave(&mut self, index: usize, politely: bool) {
+        if politely {
+            self.send(index, &[0xE0, 0]);
+        }
+        self.lost(index);
+    }
+
+    fn lost(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if let Some(pipe) = client.pipe.take() {
+            self.sim.0.borrow_mut().pipes[pipe].client_gone = true;
+        }
+        client.connected = false;
+        // What was asked and not answered may have been done or not.
+        for (filter, _) in std::mem::take(&mut client.pending).into_values() {
+            if let Some(subscription) = client.subscriptions.get_mut(&filter) {
+                subscription.sure = false;
+            }
+        }
+    }
+
+    fn identifier(&mut self, index: usize) -> u16 {
+        let client = &mut self.clients[index];
+        loop {
+            client.next_identifier = client.next_identifier.wrapping_add(1).max(1);
+            let identifier = client.next_identifier;
+            if !client.outgoing.contains_key(&identifier) && !client.pending.contains_key(&identifier) {
+                return identifier;
+            }
+        }
+    }
+
+    fn subscribe(&mut self, index: usize) {
+        let filter = FILTERS[self.random.below(FILTERS.len())];
+        let qos = self.random.below(3) as u8;
+        let identifier = self.identifier(index);
+        self.epoch += 1;
+        let client = &mut self.clients[index];
+        client.pending.insert(identifier, (filter.to_owned(), Some(self.epoch)));
+        client.ever_subscribed.insert(filter.to_owned());
+        client.subscriptions.insert(filter.to_owned(), Subscription { qos, epoch: self.epoch, sure: false });
+        let handling = [0x00, 0x10, 0x20][self.random.below(3)];
+        let body = [&identifier.to_be_bytes()[..], &[0], &text(filter), &[qos | handling]].concat();
+        self.send(index, &packet(0x82, &body));
+    }
+
+    fn unsubscribe(&mut self, index: usize) {
+        let filter = FILTERS[self.random.below(FILTERS.len())];
+        let identifier = self.identifier(index);
+        let client = &mut self.clients[index];
+        client.subscriptions.remove(filter);
+        client.pending.insert(identifier, (filter.to_owned(), None));
+        self.send(index, &packet(0xA2, &[&identifier.to_be_bytes()[..], &[0], &text(filter)].concat()));
+    }
+
+    fn publish(&mut self, index: usize) {
+        // What the broker's Receive Maximum allows.
+        if self.clients[index].outgoing.len() >= 16 {
+            return;
+        }
+        let topic = TOPICS[self.random.below(TOPICS.len())].to_owned();
+        let qos = self.random.below(3) as u8;
+        let retain = self.random.chance(10);
+        let client = &mut self.clients[index];
+        client.counter += 1;
+        let message = (index as u16, client.counter);
+        self.messages.insert(message, (topic.clone(), qos));
+        if qos == 0 {
+            return self.send(index, &encode_publish(&topic, 0, false, retain, 0, message));
+        }
+        let identifier = self.identifier(index);
+        let candidates = self.candidates(&topic);
+        self.send(index, &encode_publish(&topic, qos, false, retain, identifier, message));
+        let outgoing = Outgoing { message, topic, qos, released: false, candidates };
+        self.clients[index].outgoing.insert(identifier, outgoing);
+    }
+
+    /// Who surely has a subscription to a topic now, with the highest QoS it has.
+    fn candidates(&self, topic: &str) -> Vec<(usize, u32, u32, u8)> {
+        let mut found = Vec::new();
+        for (index, client) in self.clients.iter().enumerate() {
+            for (filter, subscription) in &client.subscriptions {
+                if subscription.sure && subscription.qos > 0 && matches(filter, topic) {
+                    found.push((index, client.session, subscription.epoch, subscription.qos));
+                }
+            }
+        }
+        found
+    }
+
+    /// A message is acknowledged: who is subscribed still must get it.
+    fn settle(&mut self, outgoing: &Outgoing) {
+        for (index, session, epoch, _) in &outgoing.candidates {
+            let client = &self.clients[*index];
+            let still =
+                client.subscriptions.values().any(|subscription| subscription.sure && subscription.epoch == *epoch);
+            if still && client.session == *session {
+                self.owed.push((*index, *session, *epoch, outgoing.message));
+            }
+        }
+    }
+
+    /// The client takes some bytes and answers.
+    fn read(&mut self, index: usize, most: usize) {
+        let Some(pipe) = self.clients[index].pipe else { return };
+        let (bytes, ended) = {
+            let mut world = self.sim.0.borrow_mut();
+            let pipe = &mut world.pipes[pipe];
+            let count = pipe.to_client.len().min(most);
+            (pipe.to_client.drain(..count).collect::<Vec<u8>>(), pipe.broker_gone && pipe.to_client.is_empty())
+        };
+        self.clients[index].input.extend(bytes);
+        while let Some((first, body)) = self.next_packet(index) {
+            self.handle(index, first, &body);
+        }
+        if ended && self.clients[index].pipe == Some(pipe) {
+            self.lost(index);
+        }
+    }
+
+    fn next_packet(&mut self, index: usize) -> Option<(u8, Vec<u8>)> {
+        let input = &mut self.clients[index].input;
+        let (mut length, mut at) = (0_usize, 1);
+        loop {
+            let byte = *input.get(at)?;
+            length |= usize::from(byte & 0x7F) << (7 * (at - 1));
+            at += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if input.len() < at + length {
+            return None;
+        }
+        let first = input[0];
+        let body = input[at..at + length].to_vec();
+        input.drain(..at + length);
+        Some((first, body))
+    }
+
+    fn handle(&mut self, index: usize, first: u8, body: &[u8]) {
+        let identifier = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
+        match first >> 4 {
+            2 => self.connected(index, body),
+            3 => self.deliver(index, first, body),
+            // Refused, because a table is full: nobody is owed anything.
+            4 | 5 if body.get(2) == Some(&0x97) => {
+                self.refused = true;
+                self.clients[index].outgoing.remove(&identifier(0));
+            }
+            4 | 7 => {
+                assert!(body.len() == 2 || body[2] == 0x92 && first >> 4 == 7, "seed {}: {body:02x?}", self.seed);
+                if let Some(outgoing) = self.clients[index].outgoing.remove(&identifier(0)) {
+                    self.settle(&outgoing);
+                }
+            }
+            5 => {
+                assert!(body.len() == 2, "seed {}: PUBREC {body:02x?}", self.seed);
+                if let Some(outgoing) = self.clients[index].outgoing.get_mut(&identifier(0)) {
+                    outgoing.released = true;
+                }
+                self.acknowledge(index, &[0x62, 2, body[0], body[1]]);
+            }
+            6 => {
+                self.clients[index].received_exactly_once.remove(&identifier(0));
+                self.acknowledge(index, &[0x70, 2, body[0], body[1]]);
+            }
+            9 | 11 => {
+                let client = &mut self.clients[index];
+                if let Some((filter, epoch)) = client.pending.remove(&identifier(0)) {
+                    assert!(body[3] < 0x80, "seed {}: {body:02x?}", self.seed);
+                    let overtaken = client.pending.values().any(|(pending, _)| *pending == filter);
+                    if let Some(subscription) = client.subscriptions.get_mut(&filter) {
+                        subscription.sure = Some(subscription.epoch) == epoch && !overtaken;
+                    }
+                }
+            }
+            13 => {}
+            14 => assert_eq!(body.first(), Some(&0x8E), "seed {}: DISCONNECT", self.seed),
+            other => panic!("seed {}: packet type {other}", self.seed),
+        }
+    }
+
+    fn connected(&mut self, index: usize, body: &[u8]) {
+        assert_eq!(body[1], 0, "seed {}: refused", self.seed);
+        let client = &mut self.clients[index];
+        client.connected = true;
+        client.owes_clean = false;
+        let present = body[0] == 1;
+        if client.asked_clean {
+            assert!(!present, "seed {}: a clean start found a session", self.seed);
+        }
+        if !present && !client.asked_clean {
+            assert!(client.session == 0 && client.subscriptions.values().all(|s| !s.sure), "seed {}: lost", self.seed);
+        }
+        // Everything that is open is sent again, in order.
+        let mut again: Vec<(&u16, &Outgoing)> = client.outgoing.iter().collect();
+        again.sort_by_key(|(_, outgoing)| outgoing.message.1);
+        let mut bytes = Vec::new();
+        for (identifier, outgoing) in again {
+            if outgoing.released {
+                bytes.extend(packet(0x62, &identifier.to_be_bytes()));
+            } else {
+                self.resent.insert(outgoing.message);
+                bytes.extend(encode_publish(&outgoing.topic, outgoing.qos, true, false, *identifier, outgoing.message));
+            }
+        }
+        self.send(index, &bytes);
+    }
+
+    fn deliver(&mut self, index: usize, first: u8, body: &[u8]) {
+        let seed = self.seed;
+        let (qos, retained, dup) = (first >> 1 & 3, first & 1 != 0, first & 8 != 0);
+        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let mut at = topic_end;
+        let mut identifier = 0;
+        if qos > 0 {
+            identifier = u16::from_be_bytes([body[at], body[at + 1]]);
+            at += 2;
+        }
+        at += 1 + usize::from(body[at]);
+        let payload = &body[at..];
+        // An alias may stand for the topic; the message knows it too.
+        let said = String::from_utf8(body[2..topic_end].to_vec()).unwrap();
+        if said.starts_with("$SYS") {
+            panic!("seed {seed}: nobody asked for $SYS");
+        }
+        let message = (
+            u16::from_be_bytes(payload[..2].try_into().unwrap()),
+            u32::from_be_bytes(payload[2..6].try_into().unwrap()),
+        );
+        let (topic, published) = self.messages.get(&message).expect("a message that was published").clone();
+        assert!(said.is_empty() || said == topic, "seed {seed}");
+        assert!(qos <= published, "seed {seed}");
+        let client = &mut self.clients[index];
+        assert!(
+            client.ever_subscribed.iter().any(|filter| matches(filter, &topic)),
+            "seed {seed}: client {index} got {topic} without a subscription"
+        );
+        let new = match qos {
+            2 => client.received_exactly_once.insert(identifier),
+            _ => true,
+        };
+        if new && !retained {
+            if qos == 2 {
+                assert!(client.once.insert(message), "seed {seed}: {message:?} twice with QoS 2 at client {index}");
+            }
+            let first_time = client.seen.insert(message);
+            // A publisher of QoS 1 may send it again, and what was routed twice comes twice.
+            assert!(first_time || dup || published == 1, "seed {seed}: {message:?} twice with QoS {qos}");
+            // A refusal that was lost on the way is tried again too, and may succeed then.
+            let may_be_late = published == 1 || self.refused;
+            if first_time && !(may_be_late && self.resent.contains(&message)) {
+                let last = client.last.insert((message.0, topic.clone(), published, qos), message.1);
+                assert!(
+                    last.is_none_or(|last| last < message.1),
+                    "seed {seed}: {message:?} after {last:?} on {topic} at client {index}"
+                );
+            }
+        } else if retained {
+            client.seen.insert(message);
+        }
+        let [high, low] = identifier.to_be_bytes();
+        match qos {
+            1 => self.acknowledge(index, &[0x40, 2, high, low]),
+            2 => self.acknowledge(index, &[0x50, 2, high, low]),
+            _ => {}
+        }
+    }
+
+    /// Acknowledgements may be late, but keep their order.
+    fn acknowledge(&mut self, index: usize, bytes: &[u8]) {
+        self.clients[index].acknowledgements.push_back(bytes.to_vec());
+    }
+
+    fn flush(&mut self, index: usize) {
+        for bytes in std::mem::take(&mut self.clients[index].acknowledgements) {
+            self.send(index, &bytes);
+        }
+    }
+
+    fn turn(&mut self) {
+        self.now.instant = self.now.instant.plus_milliseconds(1 + self.random.below(5) as u64);
+        let ready = self.sim.ready();
+        self.turn.run(self.now, &ready);
+    }
+
+    fn step(&mut self) {
+        let index = self.random.below(self.clients.len());
+        if self.clients[index].pipe.is_none() {
+            if self.random.chance(30) {
+                let clean = self.clients[index].session == 0 || self.random.chance(8);
+                self.connect(index, clean);
+            }
+        } else if self.clients[index].connected {
+            match self.random.below(100) {
+                0..15 => self.subscribe(index),
+                15..20 => self.unsubscribe(index),
+                20..80 => self.publish(index),
+                80..84 => self.send(index, &[0xC0, 0]),
+                84..88 => self.leave(index, false),
+                88..90 => self.leave(index, true),
+                // The same client once more: the older connection is taken over.
+                90..91 => {
+                    self.lost_but_open(index);
+                    self.connect(index, false);
+                }
+                _ => {}
+            }
+        }
+        for _ in 0..1 + self.random.below(4) {
+            let reader = self.random.below(self.clients.len());
+            let most = 1 + self.random.below(600);
+            self.read(reader, most);
+            if self.random.chance(60) {
+                self.flush(reader);
+            }
+        }
+        if self.random.chance(70) {
+            self.turn();
+        }
+    }
+
+    /// The client starts anew while its older connection is still open.
+    fn lost_but_open(&mut self, index: usize) {
+        let pipe = self.clients[index].pipe;
+        self.lost(index);
+        if let Some(pipe) = pipe {
+            self.sim.0.borrow_mut().pipes[pipe].client_gone = false;
+        }
+    }
+
+    /// What keeps the simulation from its end.
+    fn state(&self) -> String {
+        let world = self.sim.0.borrow();
+        let clients = self.clients.iter().enumerate().map(|(index, client)| {
+            let pipe = client.pipe.map(|pipe| {
+                (&world.pipes[pipe].interest, world.pipes[pipe].to_broker.len(), world.pipes[pipe].to_client.len())
+            });
+            let outgoing: Vec<_> =
+                client.outgoing.iter().map(|(id, out)| (id, out.qos, out.released, out.message)).collect();
+            format!("{index}: {pipe:?} connected {} outgoing {outgoing:?}", client.connected)
+        });
+        format!(
+            "{}, ready {:?}, work {}",
+            clients.collect::<Vec<_>>().join("\n"),
+            self.sim.ready(),
+            self.turn.has_work()
+        )
+    }
+
+    /// Everybody comes back and takes everything; then nothing may be owed.
+    fn finish(&mut self) {
+        for round in 0..20_000 {
+            let mut quiet = round > 20;
+            for index in 0..self.clients.len() {
+                if self.clients[index].pipe.is_none() {
+                    if self.clients[index].session > 0 {
+                        self.connect(index, false);
+                    }
+                    quiet = false;
+                }
+                self.read(index, usize::MAX);
+                let client = &self.clients[index];
+                quiet &= client.session == 0 || client.connected;
+                quiet &= client.acknowledgements.is_empty() && client.outgoing.is_empty();
+                self.flush(index);
+            }
+            quiet &= self.sim.ready().is_empty() && !self.turn.has_work();
+            self.turn();
+            let world = self.sim.0.borrow();
+            quiet &=
+                self.clients.iter().all(|client| client.pipe.is_none_or(|pipe| world.pipes[pipe].to_client.is_empty()));
+            quiet |= self.clients.iter().all(|client| client.session == 0);
+            if quiet {
+                break;
+            }
+            drop(world);
+            assert!(round < 19_999, "seed {}: no end: {}", self.seed, self.state());
+        }
+        for (index, session, epoch, message) in &self.owed {
+            let client = &self.clients[*index];
+            let subscribed = client.subscriptions.values().any(|s| s.sure && s.epoch == *epoch);
+            assert!(
+                client.session != *session || !subscribed || client.seen.contains(message),
+                "seed {}: client {index} never got {message:?} {:?}",
+                self.seed,
+                self.messages.get(message)
+            );
+        }
+    }
+}
+
+fn encode_publish(topic: &str, qos: u8, dup: bool, retain: bool, identifier: u16, message: MessageId) -> Vec<u8> {
+    let mut body = text(topic);
+    if qos > 0 {
+        body.extend(identifier.to_be_bytes());
+    }
+    body.push(0);
+    body.extend(message.0.to_be_bytes());
+    body.extend(message.1.to_be_bytes());
+    // Some do not fit into one block of the pool, nor into one socket buffer.
+    body.resize(body.len() + [0, 30, 600, 3_000][message.1 as usize % 4], 7);
+    packet(0x30 | u8::from(dup) << 3 | qos << 1 | u8::from(retain), &body)
+}
+
+fn simulate(seed: u64, clients: usize, steps: usize) -> usize {
+    let mut simulation = Simulation::new(seed, clients);
+    for _ in 0..steps {
+        simulation.step();
+    }
+    simulation.finish();
+    simulation.owed.len()
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn what_is_acknowledged_arrives_and_in_order() {
+    if let Some(seed) = number("PORTCULLIS_SIMULATION_SEED") {
+        simulate(seed, clients_of(seed), 3_000);
+        return;
+    }
+    let seeds = number("PORTCULLIS_SIMULATION_SEEDS").unwrap_or(60);
+    let owed: usize = (1..=seeds).map(|seed| simulate(seed, clients_of(seed), 3_000)).sum();
+    assert!(owed > 100 * usize::try_from(seeds).unwrap(), "the simulation promised something: {owed}");
+}
+
+/// Few clients meet often, many are many.
+fn clients_of(seed: u64) -> usize {
+    [3, 5, 8, 20][seed as usize % 4]
+}
+
+#[test]
+fn hundreds_of_clients_get_what_is_theirs() {
+    assert!(simulate(4_711, 300, 30_000) > 0);
+}
