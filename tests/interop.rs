@@ -6,6 +6,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use support::{Folder, Process, Site, free_ports};
 
 /// A broker with four ports in a row, without authentication: TCP, WebSockets, TLS, WebSockets over TLS.
@@ -99,4 +100,46 @@ fn clients_of_both_versions_exchange_messages() {
             assert!(subscribe.wait().success());
         }
     }
+}
+
+/// Publishes 100 messages of each QoS to itself; `$module` is rumqttc's client of one version, `$incoming` takes topic and
+/// payload out of its event.
+macro_rules! rumqttc_round {
+    ($name:expr, $port:expr, $client:path, $options:path, $qos:path, $event:pat => $payload:expr) => {{
+        use $client as Client;
+        use $options as Options;
+        use $qos as QoS;
+        let mut options = Options::new($name, "localhost", $port);
+        options.set_keep_alive(Duration::from_secs(5));
+        let (client, mut connection) = Client::new(options, 400);
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let topic = format!("{}/{qos:?}", $name);
+            client.subscribe(topic.as_str(), qos).unwrap();
+            for number in 0..100_u8 {
+                client.publish(topic.as_str(), qos, false, vec![number]).unwrap();
+            }
+        }
+        let mut received = 0;
+        let end = Instant::now() + support::PATIENCE;
+        for event in connection.iter() {
+            if let $event = event.expect("the connection holds") {
+                assert_eq!($payload, [(received % 100) as u8]);
+                received += 1;
+            }
+            assert!(Instant::now() < end, "{received} of 300");
+            if received == 300 {
+                break;
+            }
+        }
+    }};
+}
+
+#[test]
+fn rumqttc_speaks_both_versions() {
+    use rumqttc::v5::mqttbytes::QoS as QoS5;
+    let broker = Open::start("rumqttc");
+    rumqttc_round!("rumqttc-5", broker.port, rumqttc::v5::Client, rumqttc::v5::MqttOptions, QoS5,
+        rumqttc::v5::Event::Incoming(rumqttc::v5::mqttbytes::v5::Packet::Publish(publish)) => publish.payload.as_ref());
+    rumqttc_round!("rumqttc-4", broker.port, rumqttc::Client, rumqttc::MqttOptions, rumqttc::QoS,
+        rumqttc::Event::Incoming(rumqttc::Packet::Publish(publish)) => publish.payload.as_ref());
 }

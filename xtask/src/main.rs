@@ -9,6 +9,7 @@ mod build;
 mod conformance;
 mod debian;
 mod elf;
+mod endurance;
 mod install;
 mod licences;
 mod process;
@@ -29,12 +30,14 @@ The build entry of Portcullis.
 Usage: cargo xtask COMMAND [options]
 
 Commands:
-  test       install what is missing, then every check and every test, on three targets
-  build      static release binaries in target/dist/
-  tidy       the arrow check between rooms, and the rules for files
-  licences   licences, sources and advisories of the dependencies
+  test         install what is missing, then every check and every test, on three targets
+  build        static release binaries in target/dist/
+  fuzz         bytes that nobody would send, for as long as you like
+  simulate     the turn with simulated clients against a model, seed by seed
   conformance  normative statements of MQTT 5.0 that no test names
-  install    only what `test` and `build` need on this machine
+  tidy         the arrow check between rooms, and the rules for files
+  licences     licences, sources and advisories of the dependencies
+  install      only what `test` and `build` need on this machine
 
 `cargo xtask COMMAND --help` tells the options.";
 
@@ -60,6 +63,8 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "build" => build::run(arguments),
         "tidy" => tidy::run(arguments),
         "licences" => licences::run(arguments),
+        "fuzz" => endurance::fuzz(arguments),
+        "simulate" => endurance::simulate(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
         "help" | "-h" | "--help" => {

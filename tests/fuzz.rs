@@ -1,0 +1,280 @@
+//! Bytes that nobody would send on purpose: `cargo xtask fuzz` for long, a short form with the other tests.
+//!
+//! Everything follows from a seed, which is printed with a failure: `PORTCULLIS_FUZZ_SEED` replays it.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod codec_material;
+
+use codec_material::{Material, encoded, material};
+use portcullis::authorization::covers;
+use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
+use portcullis::codec::{Packet, ProtocolVersion, decode, decode_fixed_header, topic};
+use portcullis::config::blob::{ClientLimits, QueueStrategy};
+use portcullis::limits::Capacities;
+use portcullis::time::{Instant, Now, UnixTime};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::time::Duration;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs `case` with one seed after the other: so many times, or for the time that the environment gives, or with the one seed
+/// that it names.
+fn fuzz(cases: u64, mut case: impl FnMut(&mut Random, u64)) {
+    let mut run = |seed: u64| {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&mut random, seed)));
+        if let Err(panic) = outcome {
+            println!("failed with PORTCULLIS_FUZZ_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    };
+    if let Some(seed) = number("PORTCULLIS_FUZZ_SEED") {
+        return run(seed);
+    }
+    let Some(seconds) = number("PORTCULLIS_FUZZ_SECONDS") else { return (1..=cases).for_each(run) };
+    let begin = std::time::Instant::now();
+    let mut seed = 1_u64 << 32;
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        seed += 1;
+        run(seed);
+    }
+    println!("{} cases", seed - (1 << 32));
+}
+
+/// A generator of material that is the same for a seed.
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+fn draw(seed: u64) -> Material {
+    material().new_tree(&mut runner(seed)).expect("material").current()
+}
+
+/// Changes some bytes, cuts, repeats or splices.
+fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..random.below(4) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = random.below(bytes.len());
+        match random.below(6) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = [0, 1, 0x7F, 0x80, 0xFF][random.below(5)],
+            2 => bytes.truncate(at),
+            3 => bytes.insert(at, random.below(256) as u8),
+            4 => drop(bytes.remove(at)),
+            _ => {
+                let end = (at + random.below(8)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                bytes.extend(piece);
+            }
+        }
+    }
+}
+
+fn decoded(bytes: &[u8], version: ProtocolVersion) -> Option<(Packet<'_>, usize)> {
+    let header = decode_fixed_header(bytes).ok()??;
+    let body = bytes.get(usize::from(header.header_bytes)..header.packet_bytes())?;
+    Some((decode(header, body, version).ok()?, header.packet_bytes()))
+}
+
+const VERSIONS: [ProtocolVersion; 2] = [ProtocolVersion::V5, ProtocolVersion::V311];
+
+/// Target `frame`: any bytes are a packet, the beginning of one, or refused.
+#[test]
+fn frame() {
+    fuzz(20_000, |random, _| {
+        let bytes: Vec<u8> = (0..random.below(60)).map(|_| random.below(256) as u8).collect();
+        for version in VERSIONS {
+            if let Some((_, length)) = decoded(&bytes, version) {
+                assert!(length <= bytes.len());
+            }
+        }
+    });
+}
+
+/// Targets `round_trip` and `properties`: what is accepted is written as bytes that mean the same.
+#[test]
+fn round_trip() {
+    fuzz(4_000, |random, seed| {
+        let material = draw(seed);
+        let material = codec_material::Parts::new(&material);
+        for version in VERSIONS {
+            let packet = material.packet();
+            // AUTH cannot be said in 3.1.1.
+            if packet.encoded_bytes(version) == 0 {
+                continue;
+            }
+            let mut bytes = encoded(&packet, version);
+            mutate(random, &mut bytes);
+            let Some((packet, _)) = decoded(&bytes, version) else { continue };
+            let version = codec_material::version_of(&packet, version);
+            let again = encoded(&packet, version);
+            let (reread, length) = decoded(&again, version).expect("what we write we read");
+            assert_eq!(length, again.len());
+            assert_eq!(reread, packet);
+        }
+    });
+}
+
+/// Target `topic`: the matcher against a naive one, and coverage against matching.
+#[test]
+fn topic_match() {
+    fn naive(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter.first(), topic.first()) {
+            (Some(&"#"), _) | (None, None) => true,
+            (Some(&"+"), Some(_)) => naive(&filter[1..], &topic[1..]),
+            (Some(literal), Some(level)) => literal == level && naive(&filter[1..], &topic[1..]),
+            _ => false,
+        }
+    }
+    const LEVELS: [&str; 6] = ["a", "b", "", "$x", "+", "#"];
+    fuzz(20_000, |random, _| {
+        let mut levels = |kinds: usize| {
+            let depth = 1 + random.below(5);
+            let levels: Vec<&str> = (0..depth).map(|_| LEVELS[random.below(kinds)]).collect();
+            levels.join("/")
+        };
+        let (name, filter, wider) = (levels(4), levels(6), levels(6));
+        if name.is_empty() {
+            return;
+        }
+        let is_filter = |text: &str| topic::TopicFilter::parse(text).is_ok();
+        let expected = |filter: &str| {
+            !(name.starts_with('$') && filter.starts_with(['+', '#']))
+                && naive(&filter.split('/').collect::<Vec<_>>(), &name.split('/').collect::<Vec<_>>())
+        };
+        if is_filter(&filter) {
+            assert_eq!(topic::matches(&filter, &name), expected(&filter), "{filter} {name}");
+            if is_filter(&wider) && covers(&wider, &filter) && expected(&filter) {
+                assert!(expected(&wider), "{wider} covers {filter}, and not {name}");
+            }
+        }
+    });
+}
+
+fn broker(seed: u64) -> Broker {
+    let capacities = Capacities {
+        connections: 4,
+        handshakes: 1,
+        sessions: 16,
+        subscriptions: 32,
+        subscriptions_per_session: 16,
+        filter_nodes: 64,
+        filter_bytes: 4_096,
+        retained_messages: 8,
+        messages: 64,
+        message_blocks: 256,
+        deliveries: 64,
+        replies: 512,
+        receive_bytes: 1 << 20,
+        transmit_bytes: 1 << 20,
+        packet_bytes: 1 << 16,
+        authorization_rules: 0,
+        authorization_principals: 0,
+        authorization_patterns: 0,
+        authorization_bytes: 0,
+    };
+    let limits = ClientLimits {
+        max_session_expiry_seconds: Some(60),
+        max_message_expiry_seconds: None,
+        max_packet_size_bytes: 1 << 16,
+        max_receive_maximum: 16,
+        max_keep_alive_seconds: None,
+        subscriber_queue_length: 20,
+        subscriber_queue_strategy: QueueStrategy::DropOldest,
+    };
+    let settings = Settings {
+        connect_deadline_seconds: 10,
+        validate_payload_format: true,
+        sys_interval_seconds: 0,
+        response_information: None,
+    };
+    let admission =
+        Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+    Broker::new(&capacities, &limits, &settings, admission, seed)
+}
+
+/// Target `broker`: whole sessions of mutated packets, in pieces of any size. Nothing panics, nothing is left behind, and
+/// another client is served.
+#[test]
+fn broker_sessions() {
+    let mut buffer = vec![0; 8_192];
+    fuzz(3_000, |random, seed| {
+        let mut broker = broker(seed);
+        let mut now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
+        for round in 0..4 {
+            let key = broker.open(now.instant, 0).expect("room");
+            let version = [5, 4][random.below(2)];
+            let mut bytes: Vec<u8> =
+                vec![0x10, 0, 0, 4, b'M', b'Q', b'T', b'T', version, random.below(2) as u8 * 2, 0, 0];
+            if version == 5 {
+                bytes.extend([5, 0x11, 0, 0, 0, random.below(3) as u8]);
+            }
+            bytes.extend([0, 1, b'a' + random.below(3) as u8]);
+            bytes[1] = (bytes.len() - 2) as u8;
+            for number in 0..8 {
+                let material = draw(seed * 100 + round * 10 + number);
+                let parts = codec_material::Parts::new(&material);
+                let wanted = if version == 5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+                let packet = parts.packet();
+                if packet.encoded_bytes(wanted) == 0 {
+                    continue;
+                }
+                let mut packet = encoded(&packet, wanted);
+                if random.below(3) == 0 {
+                    mutate(random, &mut packet);
+                }
+                bytes.extend(packet);
+            }
+            let mut waiting = Vec::new();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let (piece, later) = rest.split_at(rest.len().min(1 + random.below(200)));
+                rest = later;
+                waiting.extend_from_slice(piece);
+                let received = broker.receive(now, key, &[], &waiting);
+                waiting.drain(..received.consumed);
+                while let Some(ready) = broker.next_ready() {
+                    while broker.transmit(now, ready, &mut buffer).more {}
+                }
+                broker.work(now.instant);
+                now.instant = now.instant.plus_milliseconds(random.below(300) as u64);
+                broker.expire(now);
+            }
+            broker.closed(
+                now,
+                key,
+                portcullis::telemetry::Cause::NetworkClosed,
+                portcullis::telemetry::Text::default(),
+            );
+        }
+        now.instant = now.instant.plus_seconds(1_000);
+        broker.expire(now);
+        let used = broker.in_use();
+        assert_eq!((used.connections, used.sessions, used.subscriptions), (0, 0, 0), "{used:?}");
+        assert_eq!((used.deliveries, used.replies), (0, 0), "{used:?}");
+        assert_eq!(used.messages, used.retained_messages, "{used:?}");
+        let key = broker.open(now.instant, 0).expect("room");
+        let connect = b"\x10\x0D\0\x04MQTT\x05\x02\0\0\0\0\0";
+        assert_eq!(broker.receive(now, key, &[], connect).consumed, connect.len());
+        let answer = broker.transmit(now, key, &mut buffer);
+        assert_eq!((buffer[0], buffer[3], answer.close), (0x20, 0, None));
+    });
+}
