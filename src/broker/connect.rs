@@ -9,7 +9,7 @@ use crate::authorization::ApplicableRules;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
-use crate::telemetry::{Action, Cause, Event, Text};
+use crate::telemetry::{Action, Cause, Event, Table, Text};
 use crate::time::Now;
 use core::fmt::Write as _;
 use core::num::{NonZeroU16, NonZeroU32};
@@ -74,6 +74,7 @@ impl Broker {
         let expires = identity.expires;
         let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start);
         if resumed.is_none() && self.sessions.free() == 0 {
+            self.telemetry.full(Table::Sessions);
             return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
         }
         let will = self.store_will(connect)?;
@@ -245,10 +246,11 @@ impl Broker {
             payload: will.payload,
             expires: None,
         };
-        let message = self
-            .messages
-            .store(&parts, will.properties.forwardable())
-            .map_err(|_| (ReasonCode::QuotaExceeded, Text::new("no room for the will")))?;
+        let stored = self.messages.store(&parts, will.properties.forwardable());
+        let message = stored.map_err(|_| {
+            self.telemetry.full(Table::Messages);
+            (ReasonCode::QuotaExceeded, Text::new("no room for the will"))
+        })?;
         Ok(Some(Will {
             message,
             qos: will.qos,

@@ -36,7 +36,7 @@ use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
-use crate::telemetry::{Cause, Telemetry};
+use crate::telemetry::{Cause, Table, Telemetry};
 use crate::time::{Instant, Now};
 use connections::{Phase, Reply, ReplyKind};
 use messages::MessagePool;
@@ -286,7 +286,9 @@ impl Broker {
     /// # Errors
     /// [`Full`] when the connection table is: the shell closes the socket.
     pub fn open(&mut self, now: Instant, port: u16) -> Result<Key<Connection>, Full> {
-        let key = self.connections.insert(Connection::new(port, now))?;
+        let key = self.connections.insert(Connection::new(port, now)).inspect_err(|_| {
+            self.telemetry.full(Table::Connections);
+        })?;
         self.telemetry.counters.connections_opened += 1;
         self.deadlines.set(key.index(), now.plus_seconds(u64::from(self.limits.connect_deadline_seconds)));
         Ok(key)

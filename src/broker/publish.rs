@@ -8,7 +8,7 @@ use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
-use crate::telemetry::{Action, Cause, Event, Text};
+use crate::telemetry::{Action, Cause, Event, Table, Text};
 use crate::time::{Instant, Now};
 
 /// The vendor's user property that keeps messages of one value with one member of a shared subscription.
@@ -223,8 +223,8 @@ impl Broker {
         match self.route(now.instant, topic, sending, source) {
             // Also without a subscriber: the vendor's broker answers 0x00, not 0x10.
             Ok(routed) => (ReasonCode::Success, routed.slowest),
-            Err(Full) => {
-                self.telemetry.counters.quota_exceeded += 1;
+            Err(table) => {
+                self.telemetry.full(table);
                 (ReasonCode::QuotaExceeded, None)
             }
         }
@@ -255,8 +255,8 @@ impl Broker {
                     empty: self.messages.get(will.message).is_some_and(|message| message.payload_bytes == 0),
                 };
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
-                if self.route(now, text, sending, source).is_err() {
-                    self.telemetry.counters.quota_exceeded += 1;
+                if let Err(table) = self.route(now, text, sending, source) {
+                    self.telemetry.full(table);
                 }
             } else {
                 self.telemetry.counters.authorization_denied += 1;
@@ -272,8 +272,8 @@ impl Broker {
         let parts = Parts { topic, property_bytes: 0, payload, expires: None };
         let sending = Sending { publisher: None, qos: QoS::AtMostOnce, retain: true, partition: None, empty: false };
         let source = Source::Packet { parts, properties: core::iter::empty() };
-        if self.route(now, topic, sending, source).is_err() {
-            self.telemetry.counters.quota_exceeded += 1;
+        if let Err(table) = self.route(now, topic, sending, source) {
+            self.telemetry.full(table);
         }
     }
 
@@ -281,16 +281,18 @@ impl Broker {
     /// its subscriptions match. [MQTT-3.3.4-2] Retains it if it says so. [MQTT-3.3.1-5]
     ///
     /// # Errors
-    /// [`Full`] when a message with QoS 1 or 2 cannot be given to all of them, or not be retained; nothing is done then.
+    /// The table that is full, when a message with QoS 1 or 2 cannot be given to all of them, or not be retained; nothing is
+    /// done then.
     fn route<'a>(
         &mut self,
         now: Instant,
         topic: &str,
         sending: Sending,
         source: Source<'a, impl Iterator<Item = &'a [u8]>>,
-    ) -> Result<Routed, Full> {
+    ) -> Result<Routed, Table> {
         let mut routed = Routed { slowest: None };
-        let levels = Levels::split(topic)?;
+        // Topics with too many levels were refused before.
+        let Ok(levels) = Levels::split(topic) else { return Ok(routed) };
         self.find_matches(sending, &levels);
         let retains = sending.retain && !sending.empty;
         if sending.retain && sending.empty {
@@ -301,27 +303,33 @@ impl Broker {
             return Ok(routed);
         }
         let may_retain = !retains || self.room_to_retain(now, topic);
-        let room = self.room_to_deliver(sending.qos)
-            && match &source {
-                Source::Packet { parts, .. } => self.messages.has_room_for(parts),
-                Source::Stored(_) => true,
-            };
-        if !(room && (may_retain || sending.qos == QoS::AtMostOnce)) {
-            if sending.qos == QoS::AtMostOnce {
+        let room = self.room_to_deliver(sending.qos).and_then(|()| match &source {
+            Source::Packet { parts, .. } if !self.messages.has_room_for(parts) => Err(Table::Messages),
+            _ => Ok(()),
+        });
+        if sending.qos == QoS::AtMostOnce {
+            if let Err(table) = room {
+                self.telemetry.full(table);
                 self.telemetry.counters.queue_dropped += self.matches.len() as u64;
                 return Ok(routed);
             }
-            return Err(Full);
+        } else {
+            room?;
+            if !may_retain {
+                return Err(Table::RetainedMessages);
+            }
         }
         let message = match source {
-            Source::Packet { parts, properties } => self.messages.store(&parts, properties)?,
+            Source::Packet { parts, properties } => {
+                self.messages.store(&parts, properties).map_err(|_| Table::Messages)?
+            }
             Source::Stored(message) => {
                 self.messages.retain(message);
                 message
             }
         };
         if retains && (!may_retain || self.retained.set(&mut self.messages, topic, message, sending.qos).is_err()) {
-            self.telemetry.counters.quota_exceeded += 1;
+            self.telemetry.full(Table::RetainedMessages);
         }
         let matches = core::mem::take(&mut self.matches);
         for matched in &matches {
@@ -360,19 +368,21 @@ impl Broker {
 
     /// Whether everybody who is to get the message at hand can. Who is connected and does not keep up is closed when it
     /// comes to that; a session that outlives its connection must not lose what was acknowledged.
-    fn room_to_deliver(&self, qos: QoS) -> bool {
+    fn room_to_deliver(&self, qos: QoS) -> Result<(), Table> {
         let identifiers = self.matches.iter().filter(|matched| !matched.identifiers.is_empty()).count();
-        self.matches.len() <= self.deliveries.free()
-            && identifiers <= self.identifiers.free()
-            && self.matches.iter().all(|matched| {
-                qos.min(matched.qos) == QoS::AtMostOnce
-                    || self.sessions.get(matched.session).is_none_or(|session| {
-                        session.expiry_seconds == 0
-                            || session.waiting.len() < self.limits.deliveries_per_session
-                            || session.waiting.len() >= self.limits.queue_length
-                                && self.limits.queue_strategy == QueueStrategy::DropOldest
-                    })
-            })
+        if self.matches.len() > self.deliveries.free() || identifiers > self.identifiers.free() {
+            return Err(Table::Deliveries);
+        }
+        let fits = |matched: &Match| {
+            qos.min(matched.qos) == QoS::AtMostOnce
+                || self.sessions.get(matched.session).is_none_or(|session| {
+                    session.expiry_seconds == 0
+                        || session.waiting.len() < self.limits.deliveries_per_session
+                        || session.waiting.len() >= self.limits.queue_length
+                            && self.limits.queue_strategy == QueueStrategy::DropOldest
+                })
+        };
+        if self.matches.iter().all(fits) { Ok(()) } else { Err(Table::SessionQueue) }
     }
 
     /// Fills `self.matches` with the sessions that get a message for `levels`.

@@ -9,7 +9,7 @@ use crate::codec::{
 };
 use crate::collections::{Full, Key};
 use crate::limits::{FILTERS_PER_PACKET_MAX, TOPIC_LEVELS_MAX};
-use crate::telemetry::{Action, Event, Text};
+use crate::telemetry::{Action, Event, Table, Text};
 use crate::time::Now;
 
 /// Collects reason codes into replies.
@@ -139,7 +139,7 @@ impl Broker {
                 }
             }
             Err(Full) => {
-                self.telemetry.counters.quota_exceeded += 1;
+                self.telemetry.full(Table::Subscriptions);
                 ReasonCode::QuotaExceeded
             }
         }

@@ -514,3 +514,92 @@ fn the_same_seed_and_events_give_the_same_bytes() {
     };
     assert_eq!(run(), run());
 }
+
+/// Session Expiry Interval that never ends, as a property of CONNECT.
+const LASTING: [u8; 5] = [0x11, 0xFF, 0xFF, 0xFF, 0xFF];
+
+#[test]
+fn a_lasting_session_that_can_take_no_more_refuses_its_publishers() {
+    let mut bench = Bench::new(&Capacities { deliveries: 20, ..capacities() }, &limits());
+    let subscriber = bench.client_with("s", &LASTING);
+    bench.give(subscriber, &wire::subscribe("a", 1));
+    bench.take(subscriber);
+    bench.broker.closed(bench.now, subscriber, Cause::NetworkClosed, crate::telemetry::Text::default());
+    let publisher = bench.client("p");
+    let mut outcomes = Vec::new();
+    for number in 1..=12_u16 {
+        bench.give(publisher, &wire::publish("a", number, &[], b"x"));
+        outcomes.extend(bench.take(publisher).iter().map(|(_, body)| body.get(2).copied().unwrap_or(0)));
+    }
+    // Half of all deliveries may be one session's.
+    assert_eq!(outcomes, [[0; 10].as_slice(), &[0x97; 2]].concat());
+    // QoS 0 is nothing that an absent client waits for.
+    bench.give(publisher, &wire::publish("a", 0, &[], b"x"));
+    assert_eq!(bench.broker.in_use().deliveries, 10);
+    assert_eq!(bench.broker.telemetry().counters.full[Table::SessionQueue as usize], 2);
+}
+
+#[test]
+fn a_full_retained_table_refuses_new_topics_and_keeps_the_old_ones() {
+    let mut bench = Bench::new(&Capacities { retained_messages: 2, ..capacities() }, &limits());
+    let publisher = bench.client("p");
+    let watcher = bench.client("w");
+    bench.give(watcher, &wire::subscribe("#", 0));
+    bench.take(watcher);
+    let retained = |topic: &str, identifier: u16, payload: &[u8]| {
+        let mut packet = wire::publish(topic, identifier, &[], payload);
+        packet[0] |= 1;
+        packet
+    };
+    for (topic, expected) in [("a", 0), ("b", 0), ("c", 0x97), ("a", 0)] {
+        bench.give(publisher, &retained(topic, 1, b"x"));
+        assert_eq!(bench.take(publisher)[0].1.get(2).copied().unwrap_or(0), expected, "{topic}");
+    }
+    bench.take(watcher);
+    // QoS 0 is delivered all the same, and not retained.
+    bench.give(publisher, &retained("d", 0, b"live"));
+    assert_eq!(bench.take(watcher).len(), 1);
+    // Removing is always possible, and makes room.
+    bench.give(publisher, &retained("a", 1, b""));
+    bench.give(publisher, &retained("c", 2, b"x"));
+    assert!(bench.take(publisher).iter().all(|(_, body)| body.len() == 2));
+    assert_eq!(bench.broker.in_use().retained_messages, 2);
+}
+
+#[test]
+fn a_subscriber_that_stays_behind_slows_its_publishers_for_a_moment_only() {
+    let mut bench = Bench::new(&capacities(), &ClientLimits { max_receive_maximum: 100, ..limits() });
+    let (subscriber, publisher) = (bench.client_with("s", &[0x21, 0, 1]), bench.client("p"));
+    bench.give(subscriber, &wire::subscribe("a", 1));
+    bench.take(subscriber);
+    // One message is in flight and is never acknowledged.
+    let mut acknowledged = 0;
+    for number in 1..=600_u16 {
+        bench.give(publisher, &wire::publish("a", number, &[], b"x"));
+        acknowledged += bench.take(publisher).len();
+        bench.take(subscriber);
+    }
+    assert!((512..520).contains(&acknowledged), "{acknowledged}");
+    assert!(bench.broker.next_deadline().is_some());
+    bench.now.instant = bench.now.instant.plus_milliseconds(GATE_MILLISECONDS);
+    bench.broker.expire(bench.now);
+    acknowledged += bench.take(publisher).len();
+    assert_eq!(acknowledged, 600);
+    // It has had its moment.
+    bench.give(publisher, &wire::publish("a", 601, &[], b"x"));
+    assert_eq!(bench.take(publisher).len(), 1);
+}
+
+#[test]
+fn a_session_is_not_given_to_who_is_vouched_for_by_another_name() {
+    use crate::identity::{AuthenticationMethod, Identity};
+    let named = |name: &str| Identity {
+        method: AuthenticationMethod::X509,
+        username: name.try_into().ok(),
+        ..Identity::default()
+    };
+    let session = Session::new(sessions::ClientIdentifier::new(), 0, 0, named("thermostat"), None);
+    assert!(session.belongs_to(&named("thermostat")));
+    assert!(!session.belongs_to(&named("lightbulb")));
+    assert!(!session.belongs_to(&Identity::default()));
+}

@@ -48,6 +48,7 @@ fn log(event: &Event) {
                 cause => log::info!("client '{client}' closed: {cause}{separator}{detail}{code}"),
             }
         }
+        Event::TableFull { table, times } => log::warn!("{table}: {times} refused so far"),
         Event::SessionExpired { client } => log::info!("session of client '{client}' expired"),
         Event::Denied { client, username, action, resource } => {
             let action = match action {

@@ -97,6 +97,44 @@ pub enum Action {
     Will,
 }
 
+/// What can be full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Network connections.
+    Connections,
+    /// Sessions.
+    Sessions,
+    /// Subscriptions, of one session or of all, with their filters.
+    Subscriptions,
+    /// Retained messages.
+    RetainedMessages,
+    /// The pool of messages.
+    Messages,
+    /// Deliveries.
+    Deliveries,
+    /// What one session may have waiting.
+    SessionQueue,
+}
+
+impl Table {
+    /// How many there are.
+    pub const COUNT: usize = 7;
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "the connection table is full",
+            Self::Sessions => "the session table is full",
+            Self::Subscriptions => "there is no room for more subscriptions",
+            Self::RetainedMessages => "the table of retained messages is full",
+            Self::Messages => "the message pool is full",
+            Self::Deliveries => "the delivery table is full",
+            Self::SessionQueue => "the queue of a session is full",
+        })
+    }
+}
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -185,6 +223,13 @@ pub enum Event {
         reason_code: Option<u8>,
         /// What is known beyond the cause; empty if nothing is.
         detail: Text,
+    },
+    /// Something was refused because a table is full.
+    TableFull {
+        /// Which.
+        table: Table,
+        /// How often so far.
+        times: u64,
     },
     /// A session ended because its client did not come back in time.
     SessionExpired {

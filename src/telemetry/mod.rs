@@ -6,7 +6,7 @@
 
 mod events;
 
-pub use events::{Action, Cause, Event, Text};
+pub use events::{Action, Cause, Event, Table, Text};
 
 /// Most events between two drains.
 const EVENTS_MAX: usize = 256;
@@ -50,8 +50,8 @@ pub struct Counters {
     pub expired: u64,
     /// Messages not delivered to one subscriber because they exceed its Maximum Packet Size.
     pub too_large: u64,
-    /// PUBLISH packets refused because a table was full.
-    pub quota_exceeded: u64,
+    /// What found no room, by [`Table`].
+    pub full: [u64; Table::COUNT],
     /// Connections closed because the peer broke the protocol.
     pub protocol_violations: u64,
     /// Events that found the ring full.
@@ -77,6 +77,17 @@ impl Telemetry {
     pub fn record(&mut self, event: Event) {
         if self.events.push_back(event).is_err() {
             self.counters.events_lost += 1;
+        }
+    }
+
+    /// A table was full. Counted each time; said at the first time, the second, the fourth, and so on, because a table that is
+    /// full is full for everybody.
+    pub fn full(&mut self, table: Table) {
+        let Some(count) = self.counters.full.get_mut(table as usize) else { return };
+        *count += 1;
+        let times = *count;
+        if times.is_power_of_two() {
+            self.record(Event::TableFull { table, times });
         }
     }
 

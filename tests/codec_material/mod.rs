@@ -1,6 +1,8 @@
 //! Packets drawn from a seed, for the tests of the codec. Texts, blobs and lists are owned here, so that packets can
 //! borrow them and proptest can shrink them.
 
+#![allow(dead_code, reason = "each test crate uses its own part")]
+
 use portcullis::codec::{
     Acknowledgement, AcknowledgementProperties, Auth, AuthProperties, ConnAck, ConnAckProperties, Connect,
     ConnectProperties, Disconnect, DisconnectProperties, Full, Packet, PacketIdentifier, PacketType, ProtocolVersion,
