@@ -8,7 +8,7 @@ use portcullis::distinguished_name::DistinguishedName;
 use portcullis::pki::{self, Issued, Template};
 use portcullis::time::UnixTime;
 use std::time::SystemTime;
-use support::client::{Client, certificates, key, publish_packet, tcp, tls, tls_refusal};
+use support::client::{Client, certificates, key, packet, publish_packet, tcp, text, tls, tls_refusal};
 use support::{Demo, Folder, Site, free_ports, plain_listener, run};
 
 /// Connects one of the tutorial's clients to a port of the demo.
@@ -67,6 +67,28 @@ fn scenarios_02_to_14_of_the_tutorial() {
     assert_eq!(sharing.message(), ("telemetry/humidity".to_owned(), b"50".to_vec()), "11");
     assert_eq!(heater.message(), ("telemetry/humidity".to_owned(), b"50".to_vec()));
     heater.ping();
+}
+
+#[test]
+fn scenario_13_a_client_of_mqtt_3_1_1_cannot_be_told_and_is_denied_all_the_same() {
+    let demo = Demo::start("s13");
+    let mut hears_all = client(&demo, "heater", demo.port);
+    assert_eq!(hears_all.subscribe(&["telemetry/humidity"]), [1]);
+    let file = |ending: &str| demo.folder.join("demo").join(format!("thermostat.{ending}"));
+    let identity = (certificates(&file("crt")), key(&file("key")));
+    let stream = tls(demo.port, &demo.folder.join("demo/contoso_root_ca.crt"), Some(identity));
+    let mut thermostat = Client::new(stream.expect("a TLS connection"));
+    thermostat.send(b"\x10\x16\x00\x04MQTT\x04\x02\x00\x00\x00\x0athermostat");
+    assert_eq!(thermostat.receive().map(|packet| (packet.first, packet.body)), Some((0x20, vec![0, 0])));
+    // Without properties, and answered as if it had gone well.
+    let mut body = text("telemetry/humidity");
+    body.extend_from_slice(b"\x00\x05refused");
+    thermostat.send(&packet(0x32, &body));
+    assert_eq!(thermostat.receive().map(|packet| (packet.first, packet.body)), Some((0x40, vec![0, 5])));
+    let mut hygrometer = client(&demo, "hygrometer", demo.port);
+    assert_eq!(hygrometer.publish("telemetry/humidity", b"50"), 0);
+    assert_eq!(hears_all.message(), ("telemetry/humidity".to_owned(), b"50".to_vec()));
+    thermostat.ping();
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, clock: &impl Clock) -> Result<
                 Woken::Sockets => turn.network.poll(&mut ready)?,
                 Woken::Deadline => {}
                 Woken::Stop(signal) => {
-                    log::info!("stopping on {signal:?}");
+                    log::info!("stopping on SIG{}", format!("{signal:?}").to_uppercase());
                     turn.network.stop_listening();
                     let now = clock.now();
                     turn.shut_down(now);
