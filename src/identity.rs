@@ -5,6 +5,8 @@
 
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, USERNAME_BYTES_MAX};
 use crate::time::UnixTime;
+use core::fmt;
+use sha2::{Digest as _, Sha256};
 
 /// The name that rules call `username`: the common name of the client's certificate, or what another method vouches for.
 pub type Username = heapless::String<USERNAME_BYTES_MAX>;
@@ -95,6 +97,47 @@ pub enum AuthenticationMethod {
     None,
     /// A certificate chain that leads to a configured authority.
     X509,
+    /// A token of a Kubernetes service account.
+    ServiceAccountToken,
+    /// A custom authentication server vouches for it.
+    Custom,
+    /// User name and password.
+    UsernamePassword,
+}
+
+impl fmt::Display for AuthenticationMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "not authenticated",
+            Self::X509 => "authenticated by X.509",
+            Self::ServiceAccountToken => "authenticated by a service-account token",
+            Self::Custom => "authenticated by the custom server",
+            Self::UsernamePassword => "authenticated by password",
+        })
+    }
+}
+
+/// Whom a session belongs to: a digest of the method and of the name that it proved. It survives a renewed credential, a
+/// changed attribute and a restart. All clients of ports without authentication are one principal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Principal([u8; 16]);
+
+impl Principal {
+    /// The principal that `method` knows by `name`.
+    #[must_use]
+    pub fn new(method: AuthenticationMethod, name: &str) -> Self {
+        let label: &[u8] = match method {
+            AuthenticationMethod::None => return Self::default(),
+            AuthenticationMethod::X509 => b"X509\0",
+            AuthenticationMethod::ServiceAccountToken => b"ServiceAccountToken\0",
+            AuthenticationMethod::Custom => b"Custom\0",
+            AuthenticationMethod::UsernamePassword => b"UsernamePassword\0",
+        };
+        let digest = Sha256::new().chain_update(label).chain_update(name).finalize();
+        let mut half = [0; 16];
+        half.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Self(half)
+    }
 }
 
 /// What authentication found out about one connection.
@@ -102,9 +145,11 @@ pub enum AuthenticationMethod {
 pub struct Identity {
     /// How it was proved.
     pub method: AuthenticationMethod,
+    /// Whom its session belongs to.
+    pub principal: Principal,
     /// The user name that rules may rely on; `None` where the method vouches for none.
     pub username: Option<Username>,
-    /// Attributes granted by the matching `authorizationAttributes` entry.
+    /// Attributes granted by the matching `authorizationAttributes` entry, the service account or the server.
     pub attributes: Attributes,
     /// When the credential ends, and with it the connection; `None` for never.
     pub expires: Option<UnixTime>,

@@ -11,7 +11,7 @@
 use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
 use portcullis::config::blob::{ClientLimits, QueueStrategy};
 use portcullis::limits::Capacities;
-use portcullis::net::{Accepted, Interest, Io, ListenerSettings, Network, Readiness, Turn, TurnSettings};
+use portcullis::net::{Accepted, Interest, Io, ListenerSettings, Network, Readiness, Transport, Turn, TurnSettings};
 use portcullis::time::{Instant, Now, UnixTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -123,13 +123,13 @@ impl Sim {
         let world = self.0.borrow();
         let mut ready = Vec::new();
         if !world.pending.is_empty() {
-            ready.push(Readiness { token: 0, readable: true, writable: false });
+            ready.push(Readiness { token: 0, readable: true, writable: false, hung_up: false });
         }
         for pipe in world.pipes.iter().filter(|pipe| pipe.token != 0) {
             let readable = pipe.interest.read && (!pipe.to_broker.is_empty() || pipe.client_gone);
             let writable = pipe.interest.write && (pipe.to_client.len() < SOCKET_BYTES || pipe.client_gone);
             if readable || writable {
-                ready.push(Readiness { token: pipe.token, readable, writable });
+                ready.push(Readiness { token: pipe.token, readable, writable, hung_up: false });
             }
         }
         ready
@@ -267,6 +267,7 @@ impl Simulation {
         };
         let settings = Settings {
             connect_deadline_seconds: 10,
+            shares_client_identifiers: false,
             validate_payload_format: false,
             sys_interval_seconds: 5,
             response_information: None,
@@ -277,7 +278,7 @@ impl Simulation {
         let mix = |salt: u64| Random((seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let world = World { pipes: Vec::new(), pending: VecDeque::new(), random: mix(0xA5A5) };
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let listeners = vec![ListenerSettings { port: 0, tls: None, websocket: false }];
+        let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
         let turn = Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities });
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let clients = std::iter::repeat_with(Client::default).take(clients).collect();

@@ -1,6 +1,7 @@
 //! One BrokerAuthentication: its methods in order, and the verdict.
 
 use super::chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms};
+use super::question::{Answer, Proof, Question};
 use super::x509::X509;
 use crate::config::blob::{Configuration, Method};
 use crate::identity::{Identity, IdentityFull};
@@ -25,12 +26,19 @@ pub struct Evidence<'a> {
 }
 
 /// What comes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Verdict {
     /// It is who this says.
-    Accepted(Identity),
+    Accepted {
+        /// Who.
+        identity: Identity,
+        /// Index of the method that decided, for when the client renews its credential.
+        method: u16,
+    },
     /// It may not come in.
     Refused(Refusal),
+    /// Somebody else must be asked first; [`Authenticator::conclude`] goes on with the answer.
+    Undecided(Question),
 }
 
 /// Why a client is refused.
@@ -44,6 +52,33 @@ pub enum Refusal {
     SeveralCommonNames,
     /// Its common name is longer than a user name may be.
     CommonNameTooLong,
+    /// The credential cannot be renewed: an X.509 client must connect again.
+    CannotRenew,
+    /// No rule allows to connect who the renewed credential says it is.
+    NotAuthorized,
+    /// The renewed credential is of somebody else.
+    OtherPrincipal,
+    /// The custom server refuses it.
+    Custom {
+        /// The Reason Code that it gives, 0x80 or above.
+        reason: u8,
+        /// What it says, for the log.
+        message: String,
+    },
+    /// User name and password do not belong together.
+    Password,
+    /// Its user name is longer than a user name may be.
+    UsernameTooLong,
+    /// Who should decide does not answer.
+    Unavailable(String),
+}
+
+impl Refusal {
+    /// Whether it may be accepted later with the same credential.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Chain(ChainFault::ClockNotSet))
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -53,6 +88,14 @@ impl fmt::Display for Refusal {
             Self::Chain(fault) => write!(f, "{fault}"),
             Self::SeveralCommonNames => f.write_str("the certificate's subject has several common names"),
             Self::CommonNameTooLong => f.write_str("the certificate's common name is too long for a user name"),
+            Self::CannotRenew => f.write_str("this credential cannot be renewed on a live connection"),
+            Self::NotAuthorized => f.write_str("no rule allows it to be connected any more"),
+            Self::OtherPrincipal => f.write_str("the renewed credential belongs to somebody else"),
+            Self::Custom { message, .. } if message.is_empty() => f.write_str("refused by the custom server"),
+            Self::Custom { message, .. } => write!(f, "refused by the custom server: {message}"),
+            Self::Password => f.write_str("wrong user name or password"),
+            Self::UsernameTooLong => f.write_str("the user name is too long"),
+            Self::Unavailable(why) => f.write_str(why),
         }
     }
 }
@@ -141,15 +184,70 @@ impl Authenticator {
     /// Judges a client.
     #[must_use]
     pub fn authenticate(&self, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        for method in &self.methods {
+        self.ask_from(0, evidence, now, String::new())
+    }
+
+    /// Goes on where `method` asked, now that there is an answer. `evidence` is the same as then.
+    #[must_use]
+    pub fn conclude(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
+        match answer {
+            Answer::Proven(proof) => self.identified(method, proof, evidence),
+            Answer::Refused(refusal) => Verdict::Refused(refusal),
+            // Only who does not answer is passed over.
+            Answer::Unavailable(why) => self.ask_from(usize::from(method) + 1, evidence, now, why),
+        }
+    }
+
+    /// Judges the new credential of a client that `method` accepted. azure-model §2.6.
+    #[must_use]
+    pub fn renew(&self, method: u16, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
+        let _ = (method, evidence, now);
+        Verdict::Refused(Refusal::CannotRenew)
+    }
+
+    /// Goes on with a renewal now that there is an answer.
+    #[must_use]
+    pub fn conclude_renewal(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
+        let _ = (method, answer, evidence, now);
+        Verdict::Refused(Refusal::CannotRenew)
+    }
+
+    /// Judges once more a client that `method` accepted: `None` where there is nothing to judge but the end of its
+    /// credential, which is known.
+    #[must_use]
+    pub fn judge_again(
+        &self,
+        method: u16,
+        peer_chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Option<Result<Identity, Refusal>> {
+        self.methods.get(usize::from(method)).map(|method| method.authenticate(peer_chain, now))
+    }
+
+    /// Whether a method looks at this Authentication Method of CONNECT.
+    #[must_use]
+    pub fn takes(&self, authentication_method: &str) -> bool {
+        let _ = authentication_method;
+        false
+    }
+
+    /// The methods in order, from the one with index `first`: the first whose credentials are there decides.
+    fn ask_from(&self, first: usize, evidence: &Evidence<'_>, now: UnixTime, silent: String) -> Verdict {
+        for (index, method) in self.methods.iter().enumerate().skip(first) {
             if evidence.peer_chain.is_empty() {
                 continue;
             }
             return match method.authenticate(evidence.peer_chain, now) {
-                Ok(identity) => Verdict::Accepted(identity),
+                Ok(identity) => Verdict::Accepted { identity, method: u16::try_from(index).unwrap_or(u16::MAX) },
                 Err(refusal) => Verdict::Refused(refusal),
             };
         }
+        let _ = silent;
+        Verdict::Refused(Refusal::NoCredentials)
+    }
+
+    fn identified(&self, method: u16, proof: Proof, evidence: &Evidence<'_>) -> Verdict {
+        let _ = (method, proof, evidence);
         Verdict::Refused(Refusal::NoCredentials)
     }
 

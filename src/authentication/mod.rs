@@ -7,9 +7,11 @@
 
 mod authenticator;
 mod chain;
+mod question;
 #[cfg(test)]
 mod tests;
 mod x509;
 
 pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates, Evidence, Refusal, Verdict};
 pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+pub use question::{Answer, Inquiry, Proof, Question};

@@ -103,7 +103,7 @@ fn judge(authenticator: &Authenticator, chain: &[CertificateDer<'_>]) -> Verdict
 
 /// User name and attributes of an accepted client.
 fn identity(verdict: Verdict) -> (Option<String>, Vec<(String, String)>) {
-    let Verdict::Accepted(identity) = verdict else { panic!("{verdict:?}") };
+    let Verdict::Accepted { identity, .. } = verdict else { panic!("{verdict:?}") };
     let attributes = identity.attributes.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     (identity.username.map(|name| name.as_str().to_owned()), attributes)
 }

@@ -1,10 +1,10 @@
 //! The X509 method: from a chain to a user name and attributes.
 
 use super::authenticator::Refusal;
-use super::chain::{ChainVerifier, VerifiedPath};
+use super::chain::{ChainFault, ChainVerifier, VerifiedPath};
 use crate::config::blob::SubjectAttributes;
 use crate::distinguished_name::DistinguishedName;
-use crate::identity::{Attributes, AuthenticationMethod, Identity, IdentityFull, Username};
+use crate::identity::{Attributes, AuthenticationMethod, Identity, IdentityFull, Principal, Username};
 use crate::time::UnixTime;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -45,9 +45,17 @@ impl X509 {
     /// The chain is refused, or its leaf has no unambiguous name.
     pub fn authenticate(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Identity, Refusal> {
         let path = self.verifier.verify(chain, now).map_err(Refusal::Chain)?;
+        let username = username(&path)?;
+        // A renewed certificate may have another subject around the same common name.
+        let principal = match (&username, path.subjects.first()) {
+            (Some(username), _) => Principal::new(AuthenticationMethod::X509, &format!("CN={username}")),
+            (None, Some(subject)) => Principal::new(AuthenticationMethod::X509, &format!("subject={subject}")),
+            (None, None) => return Err(Refusal::Chain(ChainFault::Empty)),
+        };
         Ok(Identity {
             method: AuthenticationMethod::X509,
-            username: username(&path)?,
+            principal,
+            username,
             attributes: self.attributes(&path),
             expires: Some(path.expires),
         })

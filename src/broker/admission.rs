@@ -1,6 +1,6 @@
 //! Who may come in and what they may do: authentication and authorization, by port.
 
-use crate::authentication::{Authenticator, Evidence, Refusal, Verdict};
+use crate::authentication::{Answer, Authenticator, Evidence, Question, Refusal, Verdict};
 use crate::authorization::{ApplicableRules, Decision, Policy};
 use crate::identity::Identity;
 use crate::time::UnixTime;
@@ -24,42 +24,70 @@ pub struct Admission {
     pub policies: Vec<Policy>,
 }
 
-/// Why a client may not come in.
-pub enum Rejection {
-    /// Authentication refused it.
-    NotAuthenticated(Refusal),
-    /// No rule allows it to connect.
-    NotAuthorized(Identity),
-    /// The port is not configured. Cannot happen with a configuration that was checked.
-    UnknownPort,
+/// What is known of a client after a step of its authentication.
+pub enum Ruling {
+    /// Who it is, and the method that decided.
+    Identified(Identity, u16),
+    /// Somebody must be asked first.
+    Undecided(Question),
 }
 
+/// No rule allows a client to connect.
+#[derive(Debug)]
+pub struct NotAuthorized;
+
 impl Admission {
-    /// Judges a CONNECT: who is it, and may it connect under this client identifier?
-    pub fn admit(
+    /// The authenticator of a port, if it has one.
+    #[must_use]
+    pub fn authenticator(&self, port: u16) -> Option<&Authenticator> {
+        self.authenticators.get(usize::from(self.ports.get(usize::from(port))?.authenticator?))
+    }
+
+    /// Who is it? `answered` is the answer to what the method with that index asked when it saw the same evidence.
+    ///
+    /// # Errors
+    /// Why it may not come in.
+    pub fn identify(
         &self,
         port: u16,
         evidence: &Evidence<'_>,
-        client_identifier: &str,
+        answered: Option<(u16, Answer)>,
         now: UnixTime,
-    ) -> Result<(Identity, Option<ApplicableRules>), Rejection> {
-        let admission = self.ports.get(usize::from(port)).ok_or(Rejection::UnknownPort)?;
-        let identity = match admission.authenticator {
-            None => Identity::default(),
-            Some(index) => {
-                let authenticator = self.authenticators.get(usize::from(index)).ok_or(Rejection::UnknownPort)?;
-                match authenticator.authenticate(evidence, now) {
-                    Verdict::Accepted(identity) => identity,
-                    Verdict::Refused(refusal) => return Err(Rejection::NotAuthenticated(refusal)),
-                }
-            }
+    ) -> Result<Ruling, Refusal> {
+        // A port that is not configured cannot be: it is refused like one that knows nobody.
+        let admission = self.ports.get(usize::from(port)).ok_or(Refusal::NoCredentials)?;
+        if admission.authenticator.is_none() {
+            return Ok(Ruling::Identified(Identity::default(), 0));
+        }
+        let authenticator = self.authenticator(port).ok_or(Refusal::NoCredentials)?;
+        let verdict = match answered {
+            None => authenticator.authenticate(evidence, now),
+            Some((method, answer)) => authenticator.conclude(method, answer, evidence, now),
         };
-        let Some(index) = admission.policy else { return Ok((identity, None)) };
-        let policy = self.policies.get(usize::from(index)).ok_or(Rejection::UnknownPort)?;
-        let rules = policy.applicable(&identity, client_identifier);
+        match verdict {
+            Verdict::Accepted { identity, method } => Ok(Ruling::Identified(identity, method)),
+            Verdict::Undecided(question) => Ok(Ruling::Undecided(question)),
+            Verdict::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    /// May it connect under this client identifier? The rules that apply to it; `None` where the port has no policy.
+    ///
+    /// # Errors
+    /// No rule allows it to connect.
+    pub fn authorize(
+        &self,
+        port: u16,
+        identity: &Identity,
+        client_identifier: &str,
+    ) -> Result<Option<ApplicableRules>, NotAuthorized> {
+        let admission = self.ports.get(usize::from(port)).ok_or(NotAuthorized)?;
+        let Some(index) = admission.policy else { return Ok(None) };
+        let policy = self.policies.get(usize::from(index)).ok_or(NotAuthorized)?;
+        let rules = policy.applicable(identity, client_identifier);
         match policy.decide_connect(&rules, client_identifier) {
-            Decision::Allowed { .. } => Ok((identity, Some(rules))),
-            Decision::Denied => Err(Rejection::NotAuthorized(identity)),
+            Decision::Allowed { .. } => Ok(Some(rules)),
+            Decision::Denied => Err(NotAuthorized),
         }
     }
 

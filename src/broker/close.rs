@@ -38,7 +38,7 @@ impl Broker {
         self.telemetry.counters.protocol_violations += 1;
         let Some(connection) = self.connections.get(key) else { return };
         match connection.phase {
-            Phase::AwaitConnect => {
+            Phase::AwaitConnect | Phase::Authenticating => {
                 self.refuse(key, reason, Text::default(), Text::new("the CONNECT packet cannot be accepted"));
             }
             Phase::Connected => self.condemn(key, Cause::ProtocolViolation, reason),
@@ -48,6 +48,11 @@ impl Broker {
 
     /// Sends DISCONNECT behind what is already being sent and closes. The session ends when the connection is gone.
     pub(super) fn condemn(&mut self, key: Key<Connection>, cause: Cause, reason: ReasonCode) {
+        self.condemn_for(key, cause, reason, Text::of(reason));
+    }
+
+    /// [`Broker::condemn`], with more to say in the log.
+    pub(super) fn condemn_for(&mut self, key: Key<Connection>, cause: Cause, reason: ReasonCode, detail: Text) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.phase != Phase::Connected {
             return;
@@ -61,7 +66,7 @@ impl Broker {
                 client: Text::new(&session.client_identifier),
                 cause,
                 reason_code: Some(reason.as_u8()),
-                detail: Text::of(reason),
+                detail,
             });
         }
         self.start_closing(key, cause);
@@ -76,7 +81,7 @@ impl Broker {
                 self.detach(now, key, cause, None, Text::default());
             }
             (Phase::Connected, None) => self.abandon(now, key, cause, Text::default()),
-            (Phase::AwaitConnect, _) => {
+            (Phase::AwaitConnect | Phase::Authenticating, _) => {
                 self.telemetry.record(Event::Refused {
                     client: Text::default(),
                     reason_code: 0,
@@ -104,6 +109,9 @@ impl Broker {
             while let Some(reply) = queue.pop_front(&mut self.replies) {
                 self.replies.remove(reply);
             }
+        }
+        if let Some(ticket) = connection.parked {
+            self.take_parked(ticket);
         }
         self.feed_starved();
         if connection.gated {

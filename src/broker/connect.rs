@@ -1,10 +1,11 @@
 //! CONNECT: admission, session, takeover. MQTT 5 §3.1.
 
-use super::admission::Rejection;
+use super::admission::{NotAuthorized, Ruling};
+use super::authenticate::Raw;
 use super::connections::{Phase, ReplyKind, TOPIC_ALIASES_MAX};
 use super::sessions::{ClientIdentifier, NEVER_EXPIRES, Session, Will};
 use super::{Broker, Connection, IN_FLIGHT_MAX};
-use crate::authentication::Evidence;
+use crate::authentication::{Answer, Evidence};
 use crate::authorization::ApplicableRules;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
@@ -22,57 +23,64 @@ impl Broker {
         key: Key<Connection>,
         peer_chain: &[CertificateDer<'_>],
         connect: &Connect<'_>,
+        raw: Raw<'_>,
+        answered: Option<(u16, Answer)>,
     ) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.phase != Phase::AwaitConnect {
             // [MQTT-3.1.0-2]
             return self.violate(key, ReasonCode::ProtocolError);
         }
-        if let Err((reason, detail)) = self.admit(now, key, peer_chain, connect) {
+        if let Err((reason, detail)) = self.admit(now, key, peer_chain, connect, raw, answered) {
             self.refuse(key, reason, Text::new(connect.client_identifier), detail);
         }
     }
 
     /// Everything between a decoded CONNECT and the CONNACK that accepts it, or the Reason Code that refuses it and what
-    /// the log says beyond that.
+    /// the log says beyond that. Where somebody must be asked first, it is done again with the answer.
     fn admit(
         &mut self,
         now: Now,
         key: Key<Connection>,
         peer_chain: &[CertificateDer<'_>],
         connect: &Connect<'_>,
+        raw: Raw<'_>,
+        answered: Option<(u16, Answer)>,
     ) -> Result<(), (ReasonCode, Text)> {
         let port = self.connections.get(key).map_or(u16::MAX, |connection| connection.port);
-        if connect.properties.authentication_method.is_some() {
-            return Err((ReasonCode::BadAuthenticationMethod, Text::new("no method of enhanced authentication")));
+        let properties = &connect.properties;
+        if let Some(method) = properties.authentication_method
+            && !self.admission.authenticator(port).is_some_and(|authenticator| authenticator.takes(method))
+        {
+            return Err((ReasonCode::BadAuthenticationMethod, Text::new("no such method of enhanced authentication")));
         }
         let (client_identifier, assigned) = self.client_identifier(connect)?;
         let evidence = Evidence {
             peer_chain,
             username: connect.username,
             password: connect.password,
-            authentication_method: None,
-            authentication_data: None,
+            authentication_method: properties.authentication_method,
+            authentication_data: properties.authentication_data,
         };
-        let (identity, rules) =
-            self.admission.admit(port, &evidence, &client_identifier, now.unix).map_err(|rejection| {
-                let detail = match &rejection {
-                    Rejection::NotAuthenticated(refusal) => Text::of(refusal),
-                    Rejection::NotAuthorized(identity) => {
-                        self.telemetry.counters.authorization_denied += 1;
-                        Text::of(format_args!("no rule allows {} to connect", Described(identity)))
-                    }
-                    Rejection::UnknownPort => Text::new("the port is not configured"),
-                };
-                (ReasonCode::NotAuthorized, detail)
-            })?;
+        let (identity, credential_method) = match self.judge_connect(now, key, &evidence, answered)? {
+            Ruling::Identified(identity, method) => (identity, method),
+            Ruling::Undecided(question) => {
+                let parked = self.park(now, key, raw, connect.protocol_version, question);
+                return parked.map_err(|refusal| (ReasonCode::ServerUnavailable, Text::of(refusal)));
+            }
+        };
+        let rules = self.admission.authorize(port, &identity, &client_identifier).map_err(|NotAuthorized| {
+            self.telemetry.counters.authorization_denied += 1;
+            let detail = Text::of(format_args!("no rule allows {} to connect", Described(&identity)));
+            (ReasonCode::NotAuthorized, detail)
+        })?;
         self.check_will(port, rules.as_ref(), &identity, &client_identifier, connect)?;
 
         // From here on the client is who it says, so that it may end its own older connection.
         let hash = keyed_hash(self.seed, client_identifier.as_str());
         let event = connected_event(&client_identifier, &identity, port);
         let expires = identity.expires;
-        let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start);
+        let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start)?;
         if resumed.is_none() && self.sessions.free() == 0 {
             self.telemetry.full(Table::Sessions);
             return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
@@ -112,9 +120,10 @@ impl Broker {
                 && (connect.keep_alive == 0 || connect.keep_alive > *cap)
         });
         let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
-        let properties = &connect.properties;
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Connected;
+            connection.credential_method = credential_method;
+            connection.enhanced = Self::enhanced(connect);
             connection.session = Some(session_key);
             connection.keep_alive_milliseconds = (keep_alive > 0).then(|| u64::from(keep_alive) * 1_500);
             connection.expires = expires;
@@ -163,23 +172,30 @@ impl Broker {
         client_identifier: &str,
         identity: &Identity,
         clean_start: bool,
-    ) -> Option<Key<Session>> {
-        let key = self.session_named(hash, client_identifier)?;
-        if let Some(older) = self.sessions.get(key).and_then(|session| session.connection) {
+    ) -> Result<Option<Key<Session>>, (ReasonCode, Text)> {
+        let Some(key) = self.session_named(hash, client_identifier) else { return Ok(None) };
+        let Some(session) = self.sessions.get(key) else { return Ok(None) };
+        // A client identifier proves nothing. Who knows that of somebody else must not end his connection.
+        let same_principal = session.identity.principal == identity.principal;
+        if !same_principal && !self.limits.shares_client_identifiers {
+            let detail = Text::new("the client identifier belongs to a session of somebody else");
+            return Err((ReasonCode::NotAuthorized, detail));
+        }
+        if let Some(older) = session.connection {
             self.close(now, older, Cause::TakenOver, Some(ReasonCode::SessionTakenOver));
         }
         // It may have ended with its connection.
-        let session = self.sessions.get_mut(key)?;
-        if clean_start || !session.belongs_to(identity) {
+        let Some(session) = self.sessions.get_mut(key) else { return Ok(None) };
+        if clean_start || !same_principal {
             self.end_session(now, key);
-            return None;
+            return Ok(None);
         }
         // The client is back before the delay has passed. [MQTT-3.1.3-9]
         session.will_due = None;
         if let Some(will) = session.will.take() {
             self.messages.release(will.message);
         }
-        Some(key)
+        Ok(Some(key))
     }
 
     /// The client's own identifier, or one that nobody can guess. [MQTT-3.1.3-6]

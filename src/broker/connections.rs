@@ -1,5 +1,6 @@
 //! What the broker knows of a network connection, from accept to close.
 
+use super::authenticate::Ticket;
 use super::messages::{Mark, Message};
 use super::sessions::{IDENTIFIERS_PER_DELIVERY, Session};
 use crate::codec::{PacketIdentifier, ProtocolVersion, ReasonCode, publish};
@@ -33,6 +34,12 @@ pub struct Connection {
     pub last_packet: Instant,
     /// When the credential ends.
     pub expires: Option<UnixTime>,
+    /// Index of the authentication method that accepted it.
+    pub credential_method: u16,
+    /// What AUTH packets need, where CONNECT had an Authentication Method.
+    pub enhanced: Option<Box<Enhanced>>,
+    /// The packet whose credential is being judged elsewhere.
+    pub parked: Option<Ticket>,
     /// Whether CONNECT asked for a Session Expiry Interval above 0.
     pub asked_for_expiry: bool,
     /// The client's Maximum Packet Size.
@@ -68,10 +75,22 @@ pub struct Connection {
 pub enum Phase {
     /// Nothing but CONNECT is accepted.
     AwaitConnect,
+    /// CONNECT has come, and somebody else is asked about its credential. Nothing is read meanwhile.
+    Authenticating,
     /// CONNACK with success is on its way or sent.
     Connected,
     /// What is in the reply queue goes out, then the connection is closed. Nothing is read any more.
     Closing(Cause),
+}
+
+/// Enhanced authentication of one connection. MQTT 5 §4.12.
+pub struct Enhanced {
+    /// The Authentication Method of CONNECT, which every AUTH must have as well. [MQTT-4.12.0-5]
+    pub method: Box<str>,
+    /// Renewals that failed for now since the last one that did not.
+    pub failures: u8,
+    /// When the client is told to go on trying.
+    pub reply_due: Option<Instant>,
 }
 
 /// A reply that waits for room in the socket.
@@ -137,6 +156,8 @@ pub enum ReplyKind {
     Codes([ReasonCode; CODES_PER_REPLY]),
     /// PINGRESP.
     PingResp,
+    /// AUTH, with the Authentication Method of the connection.
+    Auth(ReasonCode),
     /// DISCONNECT.
     Disconnect(ReasonCode),
 }
@@ -181,6 +202,9 @@ impl Connection {
             keep_alive_milliseconds: None,
             last_packet: now,
             expires: None,
+            credential_method: 0,
+            enhanced: None,
+            parked: None,
             asked_for_expiry: false,
             maximum_packet_bytes: u32::MAX,
             receive_maximum: u16::MAX,

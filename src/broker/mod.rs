@@ -11,6 +11,7 @@
 //! reply, a close, or a change in those tables, and to nothing else.
 
 mod admission;
+mod authenticate;
 mod close;
 mod connect;
 mod connections;
@@ -28,16 +29,19 @@ mod tests;
 mod transmit;
 
 pub use admission::{Admission, PortAdmission};
+pub use authenticate::Ticket;
 pub use connections::Connection;
 pub use transmit::Transmitted;
 
+use crate::authentication::Question;
 use crate::codec::decode_fixed_header;
 use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
-use crate::telemetry::{Cause, Table, Telemetry};
+use crate::telemetry::{Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
+use authenticate::{Parked, QUESTIONS_MAX, Raw};
 use connections::{Phase, Reply, ReplyKind};
 use messages::MessagePool;
 use publish::Match;
@@ -95,6 +99,11 @@ pub struct Broker {
     alias_scratch: Vec<u8>,
     /// The filter that retained messages are compared with.
     filter_scratch: Vec<u8>,
+    /// Packets whose credential is being judged elsewhere.
+    parked: Slab<Parked>,
+    parked_bytes: usize,
+    /// Questions that the shell has not taken yet.
+    questions: VecDeque<(Ticket, Question)>,
     sys: Sys,
     telemetry: Telemetry,
     seed: u64,
@@ -109,6 +118,7 @@ struct Limits {
     keep_alive_seconds: Option<u16>,
     message_expiry_seconds: Option<u32>,
     session_expiry_seconds: Option<u32>,
+    shares_client_identifiers: bool,
     connect_deadline_seconds: u16,
     validate_payload_format: bool,
     response_information: Option<String>,
@@ -124,6 +134,8 @@ struct Limits {
 pub struct Settings {
     /// From accept to CONNECT, seconds.
     pub connect_deadline_seconds: u16,
+    /// Whether a client may take over the client identifier of another principal, whose session ends then.
+    pub shares_client_identifiers: bool,
     /// Whether a payload that is marked as UTF-8 must be UTF-8. MQTT 5 §3.3.2.3.2.
     pub validate_payload_format: bool,
     /// How often `$SYS/broker/` is published, seconds; 0 for never.
@@ -182,6 +194,7 @@ impl Broker {
                 keep_alive_seconds: limits.max_keep_alive_seconds,
                 message_expiry_seconds: limits.max_message_expiry_seconds,
                 session_expiry_seconds: limits.max_session_expiry_seconds,
+                shares_client_identifiers: settings.shares_client_identifiers,
                 connect_deadline_seconds: settings.connect_deadline_seconds,
                 validate_payload_format: settings.validate_payload_format,
                 response_information: settings.response_information.clone(),
@@ -219,6 +232,9 @@ impl Broker {
             topic_scratch: Vec::with_capacity(usize::from(u16::MAX)),
             alias_scratch: Vec::new(),
             filter_scratch: Vec::new(),
+            parked: Slab::new(QUESTIONS_MAX),
+            parked_bytes: 0,
+            questions: VecDeque::with_capacity(reserved(QUESTIONS_MAX)),
             sys: Sys::new(settings.sys_interval_seconds),
             telemetry: Telemetry::new(),
             seed,
@@ -307,8 +323,10 @@ impl Broker {
         loop {
             let then = |then| Received { consumed, then };
             let Some(connection) = self.connections.get(key) else { return then(Then::Closing) };
-            if matches!(connection.phase, Phase::Closing(_)) {
-                return then(Then::Closing);
+            match connection.phase {
+                Phase::Closing(_) => return then(Then::Closing),
+                Phase::Authenticating => return then(Then::Paused),
+                Phase::AwaitConnect | Phase::Connected => {}
             }
             let version = connection.version;
             let awaits_connect = connection.phase == Phase::AwaitConnect;
@@ -385,7 +403,9 @@ impl Broker {
             Err(error) => return self.violate(key, error.reason_code()),
         };
         match packet {
-            Packet::Connect(connect) => self.connect(now, key, peer_chain, &connect),
+            Packet::Connect(connect) => {
+                self.connect(now, key, peer_chain, &connect, Raw { header, body }, None);
+            }
             Packet::Publish(publish) => self.publish(now, key, &publish),
             Packet::PubAck(acknowledgement) => self.acknowledged(key, acknowledgement.packet_identifier),
             Packet::PubRec(acknowledgement) => {
@@ -401,8 +421,7 @@ impl Broker {
                 }
             }
             Packet::Disconnect(disconnect) => self.client_disconnected(now, key, &disconnect),
-            // No Authentication Method was accepted in CONNECT. [MQTT-4.12.1-1]
-            Packet::Auth(_) => self.violate(key, ReasonCode::ProtocolError),
+            Packet::Auth(auth) => self.auth(now, key, &auth, Raw { header, body }),
             // Only a server sends these.
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.violate(key, ReasonCode::ProtocolError);
@@ -459,6 +478,9 @@ impl Broker {
             let Some(connection) = self.connections.get(key) else { continue };
             match connection.phase {
                 Phase::AwaitConnect => self.close(now, key, Cause::ConnectDeadline, None),
+                Phase::Authenticating => {
+                    self.refuse(key, ReasonCode::ServerUnavailable, Text::default(), Text::new("no verdict in time"));
+                }
                 Phase::Closing(_) => {}
                 Phase::Connected => {
                     if connection.expires.is_some_and(|expires| expires <= now.unix) {
@@ -467,6 +489,7 @@ impl Broker {
                     } else if connection.is_silent(now.instant) {
                         self.close(now, key, Cause::KeepAliveTimeout, Some(ReasonCode::KeepAliveTimeout));
                     } else {
+                        self.answer_late_auth(now, key);
                         self.arm(now, key);
                     }
                 }
@@ -474,12 +497,13 @@ impl Broker {
         }
     }
 
-    /// Sets the connection's deadline to the earliest of its keep-alive and its credential's end.
+    /// Sets the connection's deadline to the earliest of its keep-alive, its credential's end and an AUTH that waits.
     fn arm(&mut self, now: Now, key: Key<Connection>) {
         let Some(connection) = self.connections.get(key) else { return };
         let silence = connection.keep_alive_milliseconds.map(|period| connection.last_packet.plus_milliseconds(period));
         let expiry = connection.expires.map(|expires| now.instant.plus_seconds(expires.0.saturating_sub(now.unix.0)));
-        match silence.into_iter().chain(expiry).min() {
+        let auth = connection.enhanced.as_ref().and_then(|enhanced| enhanced.reply_due);
+        match silence.into_iter().chain(expiry).chain(auth).min() {
             Some(at) => self.deadlines.set(key.index(), at),
             None => self.deadlines.cancel(key.index()),
         }

@@ -95,13 +95,6 @@ impl Session {
             matched: Cell::new((0, 0)),
         }
     }
-
-    /// Whether a client with this identity may go on with the session. A client identifier proves nothing, so that who
-    /// is vouched for by another name gets a session of its own.
-    #[must_use]
-    pub fn belongs_to(&self, identity: &Identity) -> bool {
-        self.identity.method == identity.method && self.identity.username == identity.username
-    }
 }
 
 /// A Will. MQTT 5 §3.1.2.5.

@@ -101,6 +101,7 @@ fn limits() -> ClientLimits {
 fn settings() -> Settings {
     Settings {
         connect_deadline_seconds: 10,
+        shares_client_identifiers: false,
         validate_payload_format: true,
         sys_interval_seconds: 0,
         response_information: Some("answers/".to_owned()),
@@ -166,7 +167,7 @@ impl Bench {
     }
 
     fn hang_up(&mut self, key: Key<Connection>) {
-        self.broker.closed(self.now, key, Cause::NetworkClosed, crate::telemetry::Text::default());
+        self.broker.closed(self.now, key, Cause::NetworkClosed, Text::default());
     }
 }
 
@@ -524,7 +525,7 @@ fn a_lasting_session_that_can_take_no_more_refuses_its_publishers() {
     let subscriber = bench.client_with("s", &LASTING);
     bench.give(subscriber, &wire::subscribe("a", 1));
     bench.take(subscriber);
-    bench.broker.closed(bench.now, subscriber, Cause::NetworkClosed, crate::telemetry::Text::default());
+    bench.broker.closed(bench.now, subscriber, Cause::NetworkClosed, Text::default());
     let publisher = bench.client("p");
     let mut outcomes = Vec::new();
     for number in 1..=12_u16 {
@@ -588,18 +589,4 @@ fn a_subscriber_that_stays_behind_slows_its_publishers_for_a_moment_only() {
     // It has had its moment.
     bench.give(publisher, &wire::publish("a", 601, &[], b"x"));
     assert_eq!(bench.take(publisher).len(), 1);
-}
-
-#[test]
-fn a_session_is_not_given_to_who_is_vouched_for_by_another_name() {
-    use crate::identity::{AuthenticationMethod, Identity};
-    let named = |name: &str| Identity {
-        method: AuthenticationMethod::X509,
-        username: name.try_into().ok(),
-        ..Identity::default()
-    };
-    let session = Session::new(sessions::ClientIdentifier::new(), 0, 0, named("thermostat"), None);
-    assert!(session.belongs_to(&named("thermostat")));
-    assert!(!session.belongs_to(&named("lightbulb")));
-    assert!(!session.belongs_to(&Identity::default()));
 }

@@ -8,9 +8,9 @@ use super::sessions::{Delivery, Session};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::packet::ping;
 use crate::codec::{
-    Acknowledgement, AcknowledgementProperties, AcknowledgementType, ConnAck, ConnAckProperties, Disconnect,
-    DisconnectProperties, PacketIdentifier, Property, ProtocolVersion, QoS, ReasonCode, SubAck, UnsubAck, Writer,
-    publish,
+    Acknowledgement, AcknowledgementProperties, AcknowledgementType, Auth, AuthProperties, ConnAck, ConnAckProperties,
+    Disconnect, DisconnectProperties, PacketIdentifier, Property, ProtocolVersion, QoS, ReasonCode, SubAck, UnsubAck,
+    Writer, publish,
 };
 use crate::collections::{Full, Key};
 use crate::telemetry::Cause;
@@ -159,6 +159,7 @@ impl Broker {
                     assigned_client_identifier: identifier.filter(|_| assigned),
                     response_information: self.limits.response_information.as_deref().filter(|_| response_information),
                     server_keep_alive,
+                    authentication_method: authentication_method(connection),
                     ..ConnAckProperties::default()
                 };
                 ConnAck { session_present, reason_code: ReasonCode::Success, properties }.encode(version, &mut writer)
@@ -186,6 +187,13 @@ impl Broker {
             // Taken together with the acknowledgement before it.
             ReplyKind::Codes(_) => Ok(()),
             ReplyKind::PingResp => ping::encode_response(&mut writer),
+            ReplyKind::Auth(reason_code) => {
+                let properties = AuthProperties {
+                    authentication_method: authentication_method(connection),
+                    ..AuthProperties::default()
+                };
+                Auth { reason_code, properties }.encode(version, &mut writer)
+            }
             ReplyKind::Disconnect(reason_code) => {
                 let properties = DisconnectProperties {
                     reason_string: reason_string(connection, reason_code),
@@ -508,6 +516,11 @@ fn acknowledgement(
     let mut acknowledgement = Acknowledgement::new(packet_identifier, reason);
     acknowledgement.properties.reason_string = reason_string(connection, reason);
     acknowledgement
+}
+
+/// The Authentication Method of CONNECT, which CONNACK and AUTH repeat. [MQTT-4.12.0-5]
+fn authentication_method(connection: &Connection) -> Option<&str> {
+    connection.enhanced.as_ref().map(|enhanced| &*enhanced.method)
 }
 
 /// Words for a Reason Code, where they say more than its name, for a client that takes them and whose Maximum Packet Size

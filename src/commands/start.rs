@@ -8,7 +8,7 @@ use crate::config::blob::{Bind, Configuration, Gateway, ListenerPort, Protocol};
 use crate::config::secret;
 use crate::crypto;
 use crate::limits::Capacities;
-use crate::net::{ListenerSettings, SystemNetwork, Turn, TurnSettings, bind, serve};
+use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, SystemClock};
 use crate::time::UnixTime;
 use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
@@ -50,7 +50,11 @@ pub fn start(
     let clock = SystemClock::start();
     ready(&addresses)?;
     log::info!("ready");
-    async_io::block_on(executor.run(serve(turn, &clock))).map_err(|error| cannot_start(error.to_string()))
+    let (questions, _asked) = smol::channel::bounded(1);
+    let (_answer, answers) = smol::channel::bounded(1);
+    let (_change, changes) = smol::channel::bounded(1);
+    let services = Services { questions, answers, changes };
+    async_io::block_on(executor.run(serve(turn, &services, &clock))).map_err(|error| cannot_start(error.to_string()))
 }
 
 fn cannot_start(message: String) -> CommandError {
@@ -60,6 +64,7 @@ fn cannot_start(message: String) -> CommandError {
 fn broker_settings(gateway: &Gateway) -> Settings {
     Settings {
         connect_deadline_seconds: gateway.connect_deadline_seconds,
+        shares_client_identifiers: false,
         validate_payload_format: gateway.validate_payload_format,
         sys_interval_seconds: gateway.sys_interval_seconds,
         response_information: gateway.response_information.clone(),
@@ -125,7 +130,7 @@ fn open_ports(
     for (index, port) in (0_u16..).zip(&configuration.ports) {
         let tls = port_tls(configuration, admission, secrets, port)?;
         let addresses = addresses(configuration, port)?;
-        let listeners = bind(&addresses, port.port).map_err(|error| cannot_start(error.to_string()))?;
+        let listeners = bind(&addresses, port.port, true).map_err(|error| cannot_start(error.to_string()))?;
         for listener in listeners {
             if let Ok(address) = listener.local_addr() {
                 log::info!("listening on {address}, {}", describe(configuration, port));
@@ -133,7 +138,7 @@ fn open_ports(
             opened.0.push(listener);
             opened.1.push(ListenerSettings {
                 port: index,
-                tls: tls.clone(),
+                transport: tls.clone().map_or(Transport::Plain, Transport::Tls),
                 websocket: port.protocol == Protocol::WebSockets,
             });
         }

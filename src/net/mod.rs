@@ -8,6 +8,6 @@ mod system;
 mod turn;
 
 pub use network::{Accepted, Interest, Io, Network, Readiness};
-pub use serve::{ServeError, serve};
+pub use serve::{Change, ServeError, Services, serve};
 pub use system::{BindError, SystemNetwork, bind};
-pub use turn::{ListenerSettings, Turn, TurnSettings};
+pub use turn::{ListenerSettings, Transport, Turn, TurnSettings};

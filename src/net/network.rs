@@ -68,4 +68,6 @@ pub struct Readiness {
     pub readable: bool,
     /// There is room to write.
     pub writable: bool,
+    /// Neither direction works any more; said whatever is watched for.
+    pub hung_up: bool,
 }

@@ -3,7 +3,6 @@
 use super::network::Network;
 use super::turn::Turn;
 use crate::codec::ReasonCode;
-use crate::identity::AuthenticationMethod;
 use crate::telemetry::{Action, Cause, Event};
 
 /// Logs what happened since the last call.
@@ -15,21 +14,15 @@ pub fn report<N: Network>(turn: &mut Turn<N>) {
 
 fn log(event: &Event) {
     match event {
-        Event::Connected { client, username, method, attributes, .. } => {
-            let how = match method {
-                AuthenticationMethod::None => "not authenticated",
-                AuthenticationMethod::X509 => "authenticated by X.509",
-            };
-            match (username, attributes.is_empty()) {
-                (None, _) => log::info!("client '{client}' connected, {how}"),
-                (Some(username), true) => {
-                    log::info!("client '{client}' connected as '{username}', {how}, no attributes")
-                }
-                (Some(username), false) => {
-                    log::info!("client '{client}' connected as '{username}', {how}, attributes: {attributes}");
-                }
+        Event::Connected { client, username, method, attributes, .. } => match (username, attributes.is_empty()) {
+            (None, _) => log::info!("client '{client}' connected, {method}"),
+            (Some(username), true) => {
+                log::info!("client '{client}' connected as '{username}', {method}, no attributes")
             }
-        }
+            (Some(username), false) => {
+                log::info!("client '{client}' connected as '{username}', {method}, attributes: {attributes}");
+            }
+        },
         Event::Refused { client, reason_code, detail, .. } => {
             let reason = ReasonCode::from_u8(*reason_code).filter(|_| *reason_code != 0);
             match reason {

@@ -3,10 +3,14 @@
 use super::report::report;
 use super::system::SystemNetwork;
 use super::turn::Turn;
+use crate::authentication::{Answer, Question};
+use crate::broker::Ticket;
 use crate::platform::Clock;
 use crate::time::Instant;
+use crate::tls::ServerTls;
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
+use smol::channel::{Receiver, Sender};
 use smol::future::{self, FutureExt as _};
 use smol::stream::StreamExt as _;
 use std::io;
@@ -32,10 +36,33 @@ impl From<io::Error> for ServeError {
     }
 }
 
+/// After so many turns with something to do, signals and other tasks are asked all the same.
+const TURNS_WITHOUT_WAIT_MAX: u32 = 32;
+
+/// What the loop has to do with the other tasks of the executor.
+pub struct Services {
+    /// Questions of the broker.
+    pub questions: Sender<(Ticket, Question)>,
+    /// Their answers.
+    pub answers: Receiver<(Ticket, Answer)>,
+    /// What has changed around the broker.
+    pub changes: Receiver<Change>,
+}
+
+/// What can change while the broker runs.
+pub enum Change {
+    /// A port has a new certificate, or its first one.
+    ServerTls(u16, ServerTls),
+    /// Trust or revocation: all credentials are to be judged again.
+    Trust,
+}
+
 /// What ended a wait.
 enum Woken {
     Sockets,
     Deadline,
+    Answer(Ticket, Answer),
+    Change(Change),
     Stop(Signal),
 }
 
@@ -43,25 +70,33 @@ enum Woken {
 ///
 /// # Errors
 /// [`ServeError`] when the system's poller fails.
-pub async fn serve(mut turn: Turn<SystemNetwork>, clock: &impl Clock) -> Result<(), ServeError> {
+pub async fn serve(mut turn: Turn<SystemNetwork>, services: &Services, clock: &impl Clock) -> Result<(), ServeError> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
     // A duplicate of the poller's descriptor, because the reactor wants to own what it watches.
     let descriptor: OwnedFd = turn.network.descriptor().try_clone_to_owned()?;
     let poller = Async::new_nonblocking(descriptor)?;
     let mut ready = Vec::new();
     let mut stop_at: Option<Instant> = None;
+    let mut turns_without_wait = 0;
     loop {
         ready.clear();
         turn.network.poll(&mut ready)?;
-        if ready.is_empty() && !turn.has_work() {
+        let busy = !ready.is_empty() || turn.has_work();
+        turns_without_wait += 1;
+        if !busy || turns_without_wait >= TURNS_WITHOUT_WAIT_MAX {
+            turns_without_wait = 0;
             let now = clock.now();
-            if stop_at.is_some_and(|at| now.instant >= at || turn.connections() == 0) {
+            if stop_at.is_some_and(|at| now.instant >= at || (!busy && turn.connections() == 0)) {
                 return Ok(());
             }
-            let deadline = turn.next_deadline().into_iter().chain(stop_at).min();
-            match wait(&poller, &mut signals, deadline, now.instant, stop_at.is_some()).await? {
+            let deadline = if busy { Some(now.instant) } else { turn.next_deadline().into_iter().chain(stop_at).min() };
+            match wait(&poller, &mut signals, services, deadline, now.instant, stop_at.is_some()).await? {
+                Woken::Sockets if busy => {}
                 Woken::Sockets => turn.network.poll(&mut ready)?,
                 Woken::Deadline => {}
+                Woken::Answer(ticket, answer) => turn.answer(clock.now(), ticket, answer),
+                Woken::Change(Change::ServerTls(port, tls)) => turn.set_tls(port, &tls),
+                Woken::Change(Change::Trust) => turn.judge_again(),
                 Woken::Stop(signal) => {
                     log::info!("stopping on SIG{}", format!("{signal:?}").to_uppercase());
                     turn.network.stop_listening();
@@ -73,6 +108,11 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, clock: &impl Clock) -> Result<
         }
         turn.run(clock.now(), &ready);
         report(&mut turn);
+        while let Some((ticket, question)) = turn.broker().next_question() {
+            if services.questions.try_send((ticket, question)).is_err() {
+                turn.answer(clock.now(), ticket, Answer::Unavailable("nobody takes questions".to_owned()));
+            }
+        }
         // The other tasks of the executor.
         future::yield_now().await;
     }
@@ -81,6 +121,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, clock: &impl Clock) -> Result<
 async fn wait(
     poller: &Async<OwnedFd>,
     signals: &mut Signals,
+    services: &Services,
     deadline: Option<Instant>,
     now: Instant,
     stopping: bool,
@@ -91,10 +132,13 @@ async fn wait(
     };
     let timer = async {
         match deadline {
+            Some(at) if at <= now => {}
             // One millisecond more, so that the deadline is past and not just about to be.
-            Some(at) => Timer::after(Duration::from_millis(at.milliseconds_since(now) + 1)).await,
+            Some(at) => {
+                Timer::after(Duration::from_millis(at.milliseconds_since(now) + 1)).await;
+            }
             None => future::pending().await,
-        };
+        }
         Ok(Woken::Deadline)
     };
     let signal = async {
@@ -104,5 +148,18 @@ async fn wait(
             Some(Ok(_)) | None => future::pending().await,
         }
     };
-    sockets.or(timer).or(signal).await
+    // A channel whose other side is gone has nothing to say any more.
+    let answer = async {
+        match services.answers.recv().await {
+            Ok((ticket, answer)) => Ok(Woken::Answer(ticket, answer)),
+            Err(_) => future::pending().await,
+        }
+    };
+    let change = async {
+        match services.changes.recv().await {
+            Ok(change) => Ok(Woken::Change(change)),
+            Err(_) => future::pending().await,
+        }
+    };
+    signal.or(change).or(answer).or(sockets).or(timer).await
 }

@@ -42,16 +42,17 @@ impl core::fmt::Display for BindError {
 }
 
 /// Binds one port on several addresses. An address of a family that the system does not have is passed over as long as
-/// another one is bound.
+/// another one is bound. Without `listening` the port is only reserved: who connects is turned away until
+/// [`Network::listen`].
 ///
 /// # Errors
 /// [`BindError`] for the first address that cannot be bound for another reason, or when none can.
-pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindError> {
+pub fn bind(addresses: &[IpAddr], port: u16, listening: bool) -> Result<Vec<TcpListener>, BindError> {
     let mut listeners = Vec::new();
     let mut missing_family = None;
     for address in addresses {
         let address = SocketAddr::new(*address, port);
-        match listen(address) {
+        match open(address, listening) {
             Ok(listener) => listeners.push(listener),
             Err(error) if is_missing_family(&address, &error) => missing_family = Some(BindError { address, error }),
             Err(error) => return Err(BindError { address, error }),
@@ -63,8 +64,8 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, BindErr
     }
 }
 
-/// A listening socket. One of IPv6 takes no connections of IPv4, so that both wildcards can be bound side by side.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A bound socket. One of IPv6 takes no connections of IPv4, so that both wildcards can be bound side by side.
+fn open(address: SocketAddr, listening: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -73,7 +74,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
     net::bind(&socket, &address)?;
-    net::listen(&socket, BACKLOG)?;
+    if listening {
+        net::listen(&socket, BACKLOG)?;
+    }
     Ok(socket.into())
 }
 
@@ -87,17 +90,13 @@ fn is_missing_family(address: &SocketAddr, error: &io::Error) -> bool {
 }
 
 impl SystemNetwork {
-    /// A network with these listeners, all watched.
+    /// A network with these listeners, of which none is watched yet.
     ///
     /// # Errors
     /// What the system says when it has no descriptor for the poller.
     pub fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut network = Self { epoll, listeners, events: Vec::with_capacity(EVENTS_MAX) };
-        for index in 0..network.listeners.len() {
-            network.listen(index, true);
-        }
-        Ok(network)
+        Ok(Self { epoll, listeners, events: Vec::with_capacity(EVENTS_MAX) })
     }
 
     /// The poller's descriptor: readable when any socket is ready.
@@ -124,6 +123,7 @@ impl SystemNetwork {
                 token: event.data.u64(),
                 readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
                 writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
+                hung_up: flags.intersects(EventFlags::HUP | EventFlags::ERR),
             });
         }
         Ok(())
@@ -212,6 +212,8 @@ impl Network for SystemNetwork {
         let Some(listener) = self.listeners.get(index) else { return };
         // As with `change`: adding what is there and removing what is not are harmless.
         if watched {
+            // Only reserved until now, perhaps.
+            let _ = net::listen(listener, BACKLOG);
             let _ = epoll::add(&self.epoll, listener, EventData::new_u64(index as u64), EventFlags::IN);
         } else {
             let _ = epoll::delete(&self.epoll, listener);

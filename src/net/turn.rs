@@ -6,7 +6,8 @@
 
 use super::link::{Link, LinkState};
 use super::network::{Accepted, Interest, Io, Network, Readiness};
-use crate::broker::{Broker, Connection, Then};
+use crate::authentication::Answer;
+use crate::broker::{Broker, Connection, Then, Ticket};
 use crate::collections::{DeadlineHeap, Key};
 use crate::limits::Capacities;
 use crate::telemetry::{Cause, Text};
@@ -32,6 +33,10 @@ const ACCEPT_REST_MILLISECONDS: u64 = 100;
 const SLOW_READER_MILLISECONDS: u64 = 30_000;
 /// How long what a peer still sends is thrown away after our last words.
 const LINGER_MILLISECONDS: u64 = 1_000;
+/// Certificate chains of live connections that are judged again in one turn.
+const JUDGEMENTS_MAX: u32 = 4;
+/// By how much the wall clock may stray from the monotonic one before it counts as set, seconds.
+const CLOCK_STEP_SECONDS: u64 = 2;
 /// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
 const FREE_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -40,10 +45,21 @@ const FREE_BUFFER_BYTES: usize = 4 * 1024;
 pub struct ListenerSettings {
     /// Index of the port, for the broker.
     pub port: u16,
-    /// TLS of that port.
-    pub tls: Option<ServerTls>,
+    /// What lies below MQTT.
+    pub transport: Transport,
     /// Whether MQTT comes in WebSocket frames.
     pub websocket: bool,
+}
+
+/// What lies below MQTT on a port.
+#[derive(Clone)]
+pub enum Transport {
+    /// TCP.
+    Plain,
+    /// TLS.
+    Tls(ServerTls),
+    /// TLS, for which there is no certificate yet: nobody is let in.
+    AwaitsCertificate,
 }
 
 /// Sizes and listeners.
@@ -80,6 +96,10 @@ pub struct Turn<N: Network> {
     output: Vec<u8>,
     sealed: Vec<u8>,
     rotation: usize,
+    /// The next connection whose credential is judged again; `None` when all have been.
+    judge_from: Option<u32>,
+    /// Seconds by which the wall clock is ahead of the monotonic one.
+    clock_offset_seconds: Option<u64>,
 }
 
 impl<N: Network> Turn<N> {
@@ -88,7 +108,7 @@ impl<N: Network> Turn<N> {
     pub fn new(network: N, broker: Broker, settings: TurnSettings) -> Self {
         let connections = settings.capacities.connections as usize;
         let listeners = u32::try_from(settings.listeners.len()).unwrap_or(0);
-        Self {
+        let mut turn = Self {
             network,
             broker,
             links: core::iter::repeat_with(|| None).take(connections).collect(),
@@ -107,8 +127,38 @@ impl<N: Network> Turn<N> {
             output: vec![0; READ_BUDGET_BYTES],
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
+            judge_from: None,
+            clock_offset_seconds: None,
             listeners: settings.listeners,
+        };
+        for (index, listener) in turn.listeners.iter().enumerate() {
+            turn.network.listen(index, !matches!(listener.transport, Transport::AwaitsCertificate));
         }
+        turn
+    }
+
+    /// Gives all listening sockets of a port another certificate, or their first one. Connections keep what they began
+    /// with.
+    pub fn set_tls(&mut self, port: u16, tls: &ServerTls) {
+        for (index, listener) in self.listeners.iter_mut().enumerate().filter(|(_, listener)| listener.port == port) {
+            if matches!(listener.transport, Transport::AwaitsCertificate) {
+                self.network.listen(index, true);
+            }
+            listener.transport = Transport::Tls(tls.clone());
+        }
+    }
+
+    /// Judges the credentials of all connections again, some each turn: trust, revocation or the clock have changed.
+    pub fn judge_again(&mut self) {
+        self.judge_from = Some(0);
+    }
+
+    /// Brings the answer to a question of the broker.
+    pub fn answer(&mut self, now: Now, ticket: Ticket, answer: Answer) {
+        let Some(key) = self.broker.asker(ticket) else { return };
+        let link = self.links.get(key.index() as usize).and_then(Option::as_ref);
+        let chain = link.and_then(|link| link.tls.as_ref()).map(|tls| tls.peer_chain()).unwrap_or_default();
+        self.broker.answer(now, ticket, chain, answer);
     }
 
     /// The broker, for what the shell asks of it between turns.
@@ -131,7 +181,7 @@ impl<N: Network> Turn<N> {
     /// Whether there is something to do now, without waiting for anything.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.continued.is_empty() || self.broker.has_work()
+        !self.continued.is_empty() || self.judge_from.is_some() || self.broker.has_work()
     }
 
     /// When there is something to do even if no socket is ready.
@@ -143,8 +193,10 @@ impl<N: Network> Turn<N> {
 
     /// One turn. `ready` is what the poller saw.
     pub fn run(&mut self, now: Now, ready: &[Readiness]) {
+        self.watch_clock(now);
         self.broker.expire(now);
         self.expire(now);
+        self.judge_some(now);
         let mut handshake_steps = HANDSHAKE_STEPS_MAX;
         for _ in 0..self.continued.len() {
             let Some(key) = self.continued.pop_front() else { break };
@@ -160,7 +212,7 @@ impl<N: Network> Turn<N> {
                         self.writable(now, key);
                     }
                     if readiness.readable {
-                        self.readable(now, key, &mut handshake_steps);
+                        self.readable(now, key, readiness.hung_up, &mut handshake_steps);
                     }
                 }
                 None => self.accept_from(now, usize::try_from(readiness.token).unwrap_or(usize::MAX)),
@@ -169,6 +221,35 @@ impl<N: Network> Turn<N> {
         self.broker.work(now.instant);
         self.flush(now);
         self.feed_starved();
+    }
+
+    /// A wall clock that was set is a reason to look at all credentials again.
+    fn watch_clock(&mut self, now: Now) {
+        let offset = now.unix.0.saturating_sub(now.instant.as_milliseconds() / 1_000);
+        let former = self.clock_offset_seconds.get_or_insert(offset);
+        if former.abs_diff(offset) > CLOCK_STEP_SECONDS {
+            log::warn!("the clock was set by {} s, to {}", offset.abs_diff(*former), now.unix);
+            *former = offset;
+            self.judge_again();
+        }
+    }
+
+    fn judge_some(&mut self, now: Now) {
+        let Some(first) = self.judge_from else { return };
+        let slots = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        let mut left = JUDGEMENTS_MAX;
+        for slot in first..slots {
+            if left == 0 {
+                self.judge_from = Some(slot);
+                return;
+            }
+            let Some(key) = self.broker.connection_at(slot) else { continue };
+            let link = self.links.get(slot as usize).and_then(Option::as_ref);
+            let chain = link.and_then(|link| link.tls.as_ref()).map(|tls| tls.peer_chain()).unwrap_or_default();
+            left -= u32::from(!chain.is_empty());
+            self.broker.judge_again(now, key, chain);
+        }
+        self.judge_from = None;
     }
 
     /// Asks again for those that were not read because the receive budget was spent.
@@ -216,7 +297,7 @@ impl<N: Network> Turn<N> {
     fn accept_from(&mut self, now: Now, index: usize) {
         for _ in 0..ACCEPTS_MAX {
             let Some(settings) = self.listeners.get(index) else { return };
-            let tls = settings.tls.is_some();
+            let tls = matches!(settings.transport, Transport::Tls(_));
             if tls && self.handshaking >= self.handshakes_max && !self.push_out_oldest(now) {
                 return self.rest(now, index);
             }
@@ -233,13 +314,16 @@ impl<N: Network> Turn<N> {
 
     fn admit(&mut self, now: Now, index: usize, stream: N::Stream, peer: SocketAddr) {
         let Some(settings) = self.listeners.get(index).cloned() else { return self.network.close(stream) };
-        let tls = match settings.tls.as_ref().map(TlsConnection::accept) {
-            None => None,
-            Some(Ok(tls)) => Some(Box::new(tls)),
-            Some(Err(fault)) => {
-                log::error!("{peer}: cannot begin a TLS session: {fault}");
-                return self.network.close(stream);
-            }
+        let tls = match &settings.transport {
+            Transport::Plain => None,
+            Transport::Tls(tls) => match TlsConnection::accept(tls) {
+                Ok(tls) => Some(Box::new(tls)),
+                Err(fault) => {
+                    log::error!("{peer}: cannot begin a TLS session: {fault}");
+                    return self.network.close(stream);
+                }
+            },
+            Transport::AwaitsCertificate => return self.network.close(stream),
         };
         let opened = self.broker.open(now.instant, settings.port).or_else(|full| {
             if self.push_out_oldest(now) { self.broker.open(now.instant, settings.port) } else { Err(full) }
@@ -341,7 +425,7 @@ impl<N: Network> Turn<N> {
         }
     }
 
-    fn readable(&mut self, now: Now, key: Key<Connection>, handshake_steps: &mut u32) {
+    fn readable(&mut self, now: Now, key: Key<Connection>, hung_up: bool, handshake_steps: &mut u32) {
         let Some(mut link) = self.take_link(key) else { return };
         let handshake = link.tls.as_ref().is_some_and(|tls| !tls.is_established());
         if handshake && *handshake_steps == 0 {
@@ -349,6 +433,10 @@ impl<N: Network> Turn<N> {
             return self.put_link(key, link);
         }
         match link.state {
+            // The poller would name it again and again.
+            LinkState::Paused | LinkState::Flushing if hung_up => {
+                return self.drop_taken(now, key, link, Cause::NetworkClosed, Text::new("connection reset"));
+            }
             LinkState::Paused | LinkState::Flushing => return self.put_link(key, link),
             LinkState::Lingering => return self.discard(now, key, link),
             LinkState::Open => {}

@@ -24,6 +24,7 @@ use x509_cert::ext::pkix::{
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use x509_cert::time::{Time, Validity};
+use zeroize::Zeroizing;
 
 /// id-kp-serverAuth, RFC 5280 §4.2.1.12.
 pub const SERVER_AUTHENTICATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
@@ -185,7 +186,7 @@ impl Issued {
     ///
     /// # Errors
     /// Cannot happen for a key that was made here.
-    pub fn key_pem(&self) -> Result<p256::pkcs8::der::zeroize::Zeroizing<String>, PkiFault> {
+    pub fn key_pem(&self) -> Result<Zeroizing<String>, PkiFault> {
         self.key.to_pkcs8_pem(LineEnding::LF).map_err(encoding)
     }
 }

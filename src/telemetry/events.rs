@@ -158,6 +158,8 @@ pub enum Cause {
     SlowReader,
     /// The credential expired.
     CredentialExpired,
+    /// The credential is no longer accepted: renewed badly, revoked, not trusted any more.
+    CredentialRefused,
     /// The broker stops.
     ShuttingDown,
     /// The TLS session failed.
@@ -179,6 +181,7 @@ impl fmt::Display for Cause {
             Self::QueueFull => "subscriber queue full",
             Self::SlowReader => "client does not read",
             Self::CredentialExpired => "credential expired",
+            Self::CredentialRefused => "credential refused",
             Self::ShuttingDown => "broker shutting down",
             Self::TlsFailed => "TLS failed",
             Self::WebSocketEnded => "WebSocket closed",

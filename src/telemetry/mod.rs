@@ -52,6 +52,10 @@ pub struct Counters {
     pub too_large: u64,
     /// What found no room, by [`Table`].
     pub full: [u64; Table::COUNT],
+    /// Credentials that were refused.
+    pub authentication_refused: u64,
+    /// Credentials that were renewed with AUTH.
+    pub renewals: u64,
     /// Connections closed because the peer broke the protocol.
     pub protocol_violations: u64,
     /// Events that found the ring full.

@@ -1,0 +1,61 @@
+//! What a method cannot decide by itself: questions for the world outside, and the answers to them.
+//!
+//! This room asks and judges; somebody else carries the question to a server or a worker thread and brings the answer.
+
+use super::authenticator::Refusal;
+use crate::identity::Attributes;
+use crate::time::UnixTime;
+use core::fmt;
+use zeroize::Zeroizing;
+
+/// A question of one method of one BrokerAuthentication.
+#[derive(Debug, PartialEq)]
+pub struct Question {
+    /// Index of the BrokerAuthentication.
+    pub authenticator: u16,
+    /// Index of the method in it.
+    pub method: u16,
+    /// What is asked.
+    pub inquiry: Inquiry,
+}
+
+/// What is asked. Credentials are wiped when it is dropped.
+#[derive(PartialEq)]
+pub enum Inquiry {
+    /// The body of a request to the custom authentication server.
+    Custom(Zeroizing<Vec<u8>>),
+    /// A token for the cluster's TokenReview.
+    TokenReview(Zeroizing<Vec<u8>>),
+}
+
+impl fmt::Debug for Inquiry {
+    /// Never shows credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Custom(_) => "Custom",
+            Self::TokenReview(_) => "TokenReview",
+        })
+    }
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The credential is good.
+    Proven(Proof),
+    /// It is not.
+    Refused(Refusal),
+    /// Nobody answered, or nothing that could be understood.
+    Unavailable(String),
+}
+
+/// What a good credential proves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// The service account, `namespace/name`; empty for the other methods, whose clients say their name in CONNECT.
+    pub account: String,
+    /// What it grants.
+    pub attributes: Attributes,
+    /// When it ends; `None` for never.
+    pub expires: Option<UnixTime>,
+}
