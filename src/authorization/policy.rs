@@ -149,6 +149,12 @@ impl Policy {
         self.decide(rules, Action::Subscribe, |patterns| self.any(patterns, |pattern| covers(pattern, filter)))
     }
 
+    /// Whether a message of `topic` may be sent to a client: some filter that it may subscribe to matches.
+    #[must_use]
+    pub fn decide_receive(&self, rules: &ApplicableRules, topic: &str) -> Decision {
+        self.decide(rules, Action::Subscribe, |patterns| self.any(patterns, |pattern| matches(pattern, topic)))
+    }
+
     /// Where a rule stands in the configuration: `file:line`. Empty for a rule that does not exist.
     #[must_use]
     pub fn rule_source(&self, rule: u32) -> &str {

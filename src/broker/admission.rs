@@ -103,6 +103,19 @@ impl Admission {
         self.may(port, rules, |policy, rules| policy.decide_subscribe(rules, filter))
     }
 
+    /// Whether a client of `port` to which `rules` apply may be sent a message of `topic`: a filter that it may subscribe to
+    /// matches.
+    #[must_use]
+    pub fn may_receive(&self, port: u16, rules: Option<&ApplicableRules>, topic: &str) -> bool {
+        self.may(port, rules, |policy, rules| policy.decide_receive(rules, topic))
+    }
+
+    /// Whether rules decide about the clients of a port.
+    #[must_use]
+    pub fn has_policy(&self, port: u16) -> bool {
+        self.ports.get(usize::from(port)).is_none_or(|admission| admission.policy.is_some())
+    }
+
     /// A port without policy allows; a port with one needs the rules that were found at CONNECT. Anything else is denied.
     fn may(
         &self,

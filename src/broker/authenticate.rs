@@ -216,7 +216,11 @@ impl Broker {
             .map_err(|_| Refusal::NotAuthorized)?;
         connection.expires = identity.expires;
         session.identity = identity;
+        let changed = session.rules != rules;
         session.rules = rules;
+        if changed && let Some(session) = connection.session {
+            self.enforce_rules(session);
+        }
         self.arm(now, key);
         Ok(())
     }

@@ -15,6 +15,7 @@ mod authenticate;
 mod close;
 mod connect;
 mod connections;
+mod enforce;
 mod filters;
 mod messages;
 mod publish;

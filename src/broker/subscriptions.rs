@@ -210,6 +210,19 @@ impl Subscriptions {
         }
     }
 
+    /// Removes one subscription of the session whose list begins with `first`.
+    pub fn drop_one(&mut self, key: Key<Subscription>, first: &mut Option<Key<Subscription>>) {
+        if self.table.get(key).is_some() {
+            self.unlink(key, first);
+        }
+    }
+
+    /// The subscription behind this one in its session's list.
+    #[must_use]
+    pub fn after_in_session(&self, key: Key<Subscription>) -> Option<Key<Subscription>> {
+        self.table.get(key)?.in_session.after
+    }
+
     /// A subscription.
     pub fn get_mut(&mut self, key: Key<Subscription>) -> Option<&mut Subscription> {
         self.table.get_mut(key)

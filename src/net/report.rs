@@ -49,6 +49,7 @@ fn log(event: &Event) {
                 Action::Publish => "publish to",
                 Action::Subscribe => "subscribe to",
                 Action::Will => "leave a will for",
+                Action::KeepSubscription => "stay subscribed to",
             };
             match username {
                 Some(username) => {

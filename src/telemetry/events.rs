@@ -87,6 +87,8 @@ const fn is_invisible(character: char) -> bool {
 /// What a client wanted to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// A subscription that was allowed once.
+    KeepSubscription,
     /// CONNECT.
     Connect,
     /// PUBLISH.
