@@ -101,18 +101,21 @@ impl Broker {
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
         let mut rules_changed = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
-            rules_changed = resumed.is_some() && (session.port != port || session.rules != rules);
+            rules_changed = session.port != port || session.rules != rules;
             session.port = port;
             session.identity = identity;
             session.rules = rules;
+            session.policy_epoch = self.policy_epoch;
+        }
+        if rules_changed && resumed.is_some() {
+            self.enforce_rules(session_key);
+        }
+        if let Some(session) = self.sessions.get_mut(session_key) {
             session.connection = Some(key);
             session.expiry_seconds = expiry_seconds;
             session.ends = None;
             session.will = will;
             session.resend = session.in_flight.front();
-        }
-        if rules_changed {
-            self.enforce_rules(session_key);
         }
         self.session_deadlines.cancel(session_key.index());
         self.sessions_connected += 1;

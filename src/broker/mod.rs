@@ -100,6 +100,10 @@ pub struct Broker {
     alias_scratch: Vec<u8>,
     /// The filter that retained messages are compared with.
     filter_scratch: Vec<u8>,
+    /// Which policies are in force; sessions with another number come under them before anything else.
+    policy_epoch: u32,
+    /// The slot of the next session that is to come under new policies.
+    enforce_from: Option<u32>,
     /// Packets whose credential is being judged elsewhere.
     parked: Slab<Parked>,
     parked_bytes: usize,
@@ -233,6 +237,8 @@ impl Broker {
             topic_scratch: Vec::with_capacity(usize::from(u16::MAX)),
             alias_scratch: Vec::new(),
             filter_scratch: Vec::new(),
+            policy_epoch: 0,
+            enforce_from: None,
             parked: Slab::new(QUESTIONS_MAX),
             parked_bytes: 0,
             questions: VecDeque::with_capacity(reserved(QUESTIONS_MAX)),
@@ -385,6 +391,12 @@ impl Broker {
     ) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.last_packet = now.instant;
+            if let Some(session) = connection.session {
+                self.refresh(session);
+            }
+        }
+        if self.is_closing(key) {
+            return;
         }
         let version = if header.packet_type == PacketType::Connect {
             // Told before the rest is judged, because the answer to what is wrong depends on it.

@@ -238,6 +238,7 @@ impl Broker {
 
     /// Publishes a Will, if its client may, and gives up its reference. [MQTT-3.1.2-8]
     pub(super) fn publish_will(&mut self, now: Instant, owner: Key<Session>, will: &Will) {
+        self.refresh(owner);
         self.messages.set_expires(will.message, self.message_expiry(now, will.expiry_seconds));
         let mut topic = core::mem::take(&mut self.topic_scratch);
         if self.messages.read_topic(will.message, &mut topic)

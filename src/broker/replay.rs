@@ -36,11 +36,12 @@ impl Broker {
     /// Whether [`Broker::work`] has something to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.replays.is_empty()
+        !self.replays.is_empty() || self.enforce_from.is_some()
     }
 
     /// One step of what is done bit by bit, turn by turn.
     pub fn work(&mut self, now: Instant) {
+        self.enforce_some();
         let mut budget = SLOTS_PER_TURN;
         let mut filter = core::mem::take(&mut self.filter_scratch);
         let mut topic = core::mem::take(&mut self.topic_scratch);

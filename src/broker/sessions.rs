@@ -30,6 +30,8 @@ pub struct Session {
     pub identity: Identity,
     /// The rules that apply to it; `None` where the port has no policy.
     pub rules: Option<ApplicableRules>,
+    /// Which policies the rules are of.
+    pub policy_epoch: u32,
     /// Its network connection, while there is one.
     pub connection: Option<Key<Connection>>,
     /// Session Expiry Interval, seconds: 0 ends it with its connection.
@@ -78,6 +80,7 @@ impl Session {
             port,
             identity,
             rules,
+            policy_epoch: 0,
             connection: None,
             expiry_seconds: 0,
             ends: None,

@@ -46,6 +46,9 @@ impl Broker {
     /// Encodes into `out` what the connection has to say, as much as fits. `out` must hold the largest reply: 4 KiB do.
     pub fn transmit(&mut self, now: Now, key: Key<Connection>, out: &mut [u8]) -> Transmitted {
         let mut written = 0;
+        if let Some(session) = self.connections.get(key).and_then(|connection| connection.session) {
+            self.refresh(session);
+        }
         let mut more = self.continue_publish(key, out, &mut written);
         if !more {
             more = self.transmit_replies(now.instant, key, out, &mut written);

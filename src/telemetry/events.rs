@@ -160,6 +160,8 @@ pub enum Cause {
     SlowReader,
     /// The credential expired.
     CredentialExpired,
+    /// The rules have changed, and none lets the client in any more.
+    PolicyChanged,
     /// The credential is no longer accepted: renewed badly, revoked, not trusted any more.
     CredentialRefused,
     /// The broker stops.
@@ -183,6 +185,7 @@ impl fmt::Display for Cause {
             Self::QueueFull => "subscriber queue full",
             Self::SlowReader => "client does not read",
             Self::CredentialExpired => "credential expired",
+            Self::PolicyChanged => "policy changed",
             Self::CredentialRefused => "credential refused",
             Self::ShuttingDown => "broker shutting down",
             Self::TlsFailed => "TLS failed",
