@@ -4,7 +4,11 @@
 mod config_pki;
 
 use portcullis::commands::{CommandError, bake, check, inspect};
-use portcullis::config::blob::Configuration;
+use portcullis::config::blob::{
+    AutomaticCertificate, ClientIdentifiers, Configuration, ExpiryNotice, KeyAlgorithm, KeyRotation, Method,
+    ServiceAccountTokens, StaleRevocationLists, Tls,
+};
+use portcullis::config::envelope::SCHEMA;
 use portcullis::config::verify::Defect;
 use portcullis::config::{BlobError, DEFAULT_FILES, LoadOptions, TUTORIAL_FILES, decode, encode, load_embedded};
 use std::path::PathBuf;
@@ -19,6 +23,273 @@ fn tutorial() -> Configuration {
     ]);
     let options = LoadOptions { embed_secrets: true, ..LoadOptions::default() };
     load_embedded(&files, &options).unwrap_or_else(|errors| panic!("{errors}")).configuration
+}
+
+/// The vendor's documented example of all its methods.
+const ALL_METHODS: &str = r#"{ "authenticationMethods": [
+  { "method": "Custom",
+    "customSettings": {
+      "endpoint": "https://auth-server-template",
+      "caCertConfigMap": "custom-auth-ca",
+      "auth": { "x509": { "secretRef": "custom-auth-client-cert" } },
+      "headers": { "header_key": "header_value" } } },
+  { "method": "ServiceAccountToken",
+    "serviceAccountTokenSettings": { "audiences": [ "aio-internal", "my-audience" ] } },
+  { "method": "X509",
+    "x509Settings": {
+      "trustedClientCaCert": "client-ca",
+      "additionalValidation": "None",
+      "authorizationAttributes": {
+        "root":         { "subject": "CN = Contoso Root CA Cert, OU = Engineering, C = US", "attributes": { "organization": "contoso" } },
+        "intermediate": { "subject": "CN = Contoso Intermediate CA", "attributes": { "city": "seattle", "foo": "bar" } },
+        "smartfan":     { "subject": "CN = smart-fan", "attributes": { "building": "17" } } } } }
+] }"#;
+
+const REVIEW: &str =
+    "tokenReview: {endpoint: 'https://10.0.0.1:6443', caCertConfigMap: cluster-ca, tokenSecretRef: api-token}";
+const OFFLINE: &str = "issuers: [{issuer: 'https://kubernetes.default.svc.cluster.local', keysConfigMap: cluster-keys}]\n    attributes: {azure-iot-operations/mqtt-client: {group: authz-sat}}";
+
+/// The vendor's example and our password method on a port of each mode of TLS; `tokens` is `serviceAccountTokens`.
+fn every_method(tokens: &str, embed_secrets: bool) -> Configuration {
+    let (ca, (chain, key)) = (config_pki::authority(), config_pki::server());
+    let listener = "serviceType: LoadBalancer\nports:\n- port: 8883\n  authenticationRef: all\n  tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: local-ca, kind: ClusterIssuer, group: cert-manager.io}, privateKey: {algorithm: ec384, rotationPolicy: Never}, duration: 48h, renewBefore: 1h30m, san: {dns: ['*.example.com'], ip: [192.168.1.1, '0:0::1']}}}\n- port: 8884\n  authenticationRef: users\n  tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: local-ca, kind: Issuer}}}\n- port: 8885\n  tls: {mode: Manual, manual: {secretRef: server}}\n";
+    let gateway = format!(
+        "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {{name: default}}\nspec:\n  paths: {{issuers: i, revocation: r}}\n  sameKeyAlgorithm: false\n  staleRevocationLists: Accept\n  clientIdentifiers: Shared\n  expiryNotice: Disconnect\n  serviceAccountTokens:\n    {tokens}\n"
+    );
+    let mut files = vec![
+        ("any.listener.yaml", listener),
+        ("gateway.yaml", &*gateway),
+        ("all.authentication.json", ALL_METHODS),
+        (
+            "users.authentication.yaml",
+            "authenticationMethods: [{method: usernamePassword, usernamePasswordSettings: {secretRef: users}}]",
+        ),
+        ("trust/custom-auth-ca/ca.pem", &ca),
+        ("trust/client-ca/ca.pem", &ca),
+        ("secrets/server/tls.crt", &chain),
+        ("secrets/server/tls.key", &key),
+        ("secrets/custom-auth-client-cert/tls.crt", &chain),
+        ("secrets/custom-auth-client-cert/tls.key", &key),
+    ];
+    if tokens == REVIEW {
+        files.push(("trust/cluster-ca/ca.pem", &ca));
+    } else {
+        files.push(("keys/cluster-keys/a.json", "{\"keys\": [{\"kty\": \"EC\", \"kid\": \"KEYTEXT\"}]}"));
+        files.push(("keys/cluster-keys/b.json", "{\"keys\": [{\"kty\": \"OKP\"}]}"));
+    }
+    let options = LoadOptions { embed_secrets, ..LoadOptions::default() };
+    load_embedded(&files, &options).unwrap_or_else(|errors| panic!("{errors}")).configuration
+}
+
+#[test]
+fn every_method_is_compiled() {
+    let configuration = every_method(REVIEW, true);
+    let gateway = &configuration.gateway;
+    assert_eq!((gateway.issuers_folder.as_str(), gateway.revocation_folder.as_str()), ("i", "r"));
+    assert!(!gateway.same_key_algorithm);
+    assert_eq!(gateway.stale_revocation_lists, StaleRevocationLists::Accept);
+    assert_eq!(gateway.client_identifiers, ClientIdentifiers::Shared);
+    assert_eq!(gateway.expiry_notice, ExpiryNotice::Disconnect);
+    let bundle = |index: Option<u16>| index.map(|index| configuration.trust_bundles[usize::from(index)].name.as_str());
+    let secret = |index: Option<u16>| index.map(|index| configuration.secrets[usize::from(index)].name.as_str());
+    let Some(ServiceAccountTokens::TokenReview { server, token_secret }) = &gateway.service_account_tokens else {
+        panic!("{:?}", gateway.service_account_tokens)
+    };
+    assert_eq!((server.endpoint.as_str(), bundle(server.trust_bundle)), ("https://10.0.0.1:6443", Some("cluster-ca")));
+    assert_eq!((server.client_secret, token_secret.as_deref()), (None, Some("api-token")));
+    let [Method::Custom { server }, Method::ServiceAccountToken { audiences }, Method::X509 { attributes, .. }] =
+        configuration.authentications[0].methods.as_slice()
+    else {
+        panic!("{:?}", configuration.authentications)
+    };
+    assert_eq!(server.endpoint, "https://auth-server-template");
+    assert_eq!(bundle(server.trust_bundle), Some("custom-auth-ca"));
+    assert_eq!(secret(server.client_secret), Some("custom-auth-client-cert"));
+    assert_eq!(server.headers, [("header_key".to_owned(), "header_value".to_owned())]);
+    assert_eq!((audiences.join(" ").as_str(), attributes.len()), ("aio-internal my-audience", 3));
+    assert_eq!(configuration.authentications[1].methods, [Method::UsernamePassword { secret: "users".to_owned() }]);
+    assert!(configuration.secrets.iter().all(|secret| secret.embedded.is_some()));
+    assert!(every_method(REVIEW, false).secrets.iter().all(|secret| secret.embedded.is_none()));
+}
+
+#[test]
+fn automatic_tls_is_compiled_with_its_defaults() {
+    let configuration = every_method(REVIEW, false);
+    let given = AutomaticCertificate {
+        issuer: "local-ca".to_owned(),
+        algorithm: KeyAlgorithm::Ec384,
+        rotation: KeyRotation::Never,
+        duration_seconds: 172_800,
+        renew_before_seconds: 5_400,
+        secret_name: "local-ca-8883".to_owned(),
+        dns_names: vec!["*.example.com".to_owned()],
+        ip_addresses: vec!["192.168.1.1".to_owned(), "::1".to_owned()],
+    };
+    let default = AutomaticCertificate {
+        issuer: "local-ca".to_owned(),
+        algorithm: KeyAlgorithm::Ec256,
+        rotation: KeyRotation::Always,
+        duration_seconds: 2_592_000,
+        renew_before_seconds: 864_000,
+        secret_name: "local-ca-8884".to_owned(),
+        dns_names: Vec::new(),
+        ip_addresses: Vec::new(),
+    };
+    assert_eq!(configuration.ports[0].tls, Some(Tls::Automatic(given)));
+    assert_eq!(configuration.ports[1].tls, Some(Tls::Automatic(default)));
+    assert!(matches!(configuration.ports[2].tls, Some(Tls::Manual { .. })));
+}
+
+#[test]
+fn keys_and_attributes_for_offline_tokens_are_compiled() {
+    let configuration = every_method(OFFLINE, false);
+    let Some(ServiceAccountTokens::Offline { issuers, attributes }) = configuration.gateway.service_account_tokens
+    else {
+        panic!("{:?}", configuration.gateway.service_account_tokens)
+    };
+    assert_eq!((issuers.len(), issuers[0].key_sets.len()), (1, 2));
+    assert_eq!(issuers[0].issuer, "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(attributes[0].account, "azure-iot-operations/mqtt-client");
+    assert_eq!(attributes[0].attributes, [("group".to_owned(), "authz-sat".to_owned())]);
+}
+
+#[test]
+fn every_method_survives_the_blob() {
+    for tokens in [REVIEW, OFFLINE] {
+        let configuration = every_method(tokens, true);
+        assert_eq!(decode(&encode(&configuration).unwrap()), Ok(configuration));
+    }
+}
+
+#[test]
+fn what_is_shown_of_every_method_holds_no_secret() {
+    for (tokens, expected) in [
+        (
+            REVIEW,
+            [
+                "service account tokens: reviewed by https://10.0.0.1:6443",
+                "asks with the token secrets/api-token/token",
+                "trusts cluster-ca",
+            ],
+        ),
+        (
+            OFFLINE,
+            [
+                "service account tokens: verified here",
+                "issuer https://kubernetes.default.svc.cluster.local: 2 key sets",
+                "azure-iot-operations/mqtt-client gives group=authz-sat",
+            ],
+        ),
+    ] {
+        let configuration = every_method(tokens, true);
+        let mut shown = Vec::new();
+        inspect::show(&configuration, &mut shown).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        for expected in expected.into_iter().chain([
+            "issuers in i, revocation lists in r",
+            "any key algorithms, stale revocation lists Accept",
+            "client identifiers Shared, expiry notice Disconnect",
+            ":8883, MQTT, TLS from issuer local-ca, authentication all, everything is allowed",
+            "certificate local-ca-8883: Ec384 key, rotation Never",
+            "valid for 172800 seconds, renewed 5400 seconds before the end",
+            "for *.example.com",
+            "1. Custom, asks https://auth-server-template",
+            "trusts custom-auth-ca",
+            "shows the certificate of secret custom-auth-client-cert",
+            "sends the header header_key",
+            "2. ServiceAccountToken",
+            "for the audience my-audience",
+            "3. X509, trusts client-ca",
+            "1. UsernamePassword, users in secrets/users/passwords.toml",
+        ]) {
+            assert!(shown.contains(expected), "{expected} in\n{shown}");
+        }
+        for text in [shown, format!("{configuration:?}")] {
+            assert!(!text.contains("header_value") && !text.contains("PRIVATE KEY"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn methods_that_do_not_fit_together_are_refused() {
+    let refused = |tokens: &str, change: &dyn Fn(&mut Configuration)| {
+        let mut configuration = every_method(tokens, false);
+        change(&mut configuration);
+        match decode(&sealed(1, SCHEMA, &postcard::to_allocvec(&configuration).unwrap())) {
+            Err(BlobError::Defective(defect)) => defect,
+            other => panic!("{other:?}"),
+        }
+    };
+    let server = |change: &dyn Fn(&mut portcullis::config::blob::HttpsServer)| {
+        refused(REVIEW, &|c| match &mut c.authentications[0].methods[0] {
+            Method::Custom { server } => change(server),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(server(&|server| server.trust_bundle = Some(7)), Defect::Reference);
+    assert_eq!(server(&|server| server.client_secret = Some(7)), Defect::Reference);
+    assert_eq!(server(&|server| server.endpoint = "https://x/?y".to_owned()), Defect::HttpsServer);
+    assert_eq!(server(&|server| server.headers[0].1 = "a\r\nb".to_owned()), Defect::HttpsServer);
+    let methods = |method: Method| refused(REVIEW, &move |c| c.authentications[0].methods[0] = method.clone());
+    assert_eq!(methods(Method::ServiceAccountToken { audiences: Vec::new() }), Defect::Method);
+    assert_eq!(methods(Method::ServiceAccountToken { audiences: vec![String::new()] }), Defect::Method);
+    assert_eq!(methods(Method::UsernamePassword { secret: "../x".to_owned() }), Defect::SecretName);
+    assert_eq!(refused(REVIEW, &|c| c.gateway.service_account_tokens = None), Defect::Method);
+    let review = |change: &dyn Fn(&mut portcullis::config::blob::HttpsServer, &mut Option<String>)| {
+        refused(REVIEW, &|c| match &mut c.gateway.service_account_tokens {
+            Some(ServiceAccountTokens::TokenReview { server, token_secret }) => change(server, token_secret),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(review(&|server, _| server.trust_bundle = Some(7)), Defect::Reference);
+    assert_eq!(review(&|_, token| *token = None), Defect::ServiceAccountTokens);
+    assert_eq!(review(&|server, _| server.client_secret = Some(0)), Defect::ServiceAccountTokens);
+    assert_eq!(review(&|_, token| *token = Some("../x".to_owned())), Defect::SecretName);
+    let offline = |change: &dyn Fn(&mut ServiceAccountTokens)| {
+        refused(OFFLINE, &|c| change(c.gateway.service_account_tokens.as_mut().unwrap()))
+    };
+    let change = |issuers: bool, twice: bool| {
+        move |tokens: &mut ServiceAccountTokens| match tokens {
+            ServiceAccountTokens::Offline { issuers: list, .. } if issuers && twice => list.push(list[0].clone()),
+            ServiceAccountTokens::Offline { issuers: list, .. } if issuers => list.clear(),
+            ServiceAccountTokens::Offline { attributes, .. } if twice => attributes.push(attributes[0].clone()),
+            ServiceAccountTokens::Offline { attributes, .. } => attributes[0].attributes[0].1 = "v".repeat(600),
+            ServiceAccountTokens::TokenReview { .. } => panic!("{tokens:?}"),
+        }
+    };
+    assert_eq!(offline(&change(true, true)), Defect::ServiceAccountTokens);
+    assert_eq!(offline(&change(true, false)), Defect::ServiceAccountTokens);
+    assert_eq!(offline(&change(false, true)), Defect::ServiceAccountTokens);
+    assert_eq!(offline(&change(false, false)), Defect::Attributes);
+    let keys = |key_sets: &[&str]| {
+        let key_sets: Vec<String> = key_sets.iter().map(|text| (*text).to_owned()).collect();
+        offline(&move |tokens| match tokens {
+            ServiceAccountTokens::Offline { issuers, .. } => issuers[0].key_sets.clone_from(&key_sets),
+            ServiceAccountTokens::TokenReview { .. } => panic!("{tokens:?}"),
+        })
+    };
+    assert_eq!(keys(&[]), Defect::ServiceAccountTokens);
+    assert_eq!(keys(&["{\"keys\": []}"]), Defect::ServiceAccountTokens);
+    let certificate = |change: &dyn Fn(&mut AutomaticCertificate)| {
+        refused(REVIEW, &|c| match &mut c.ports[0].tls {
+            Some(Tls::Automatic(certificate)) => change(certificate),
+            other => panic!("{other:?}"),
+        })
+    };
+    let changes: [&dyn Fn(&mut AutomaticCertificate); 8] = [
+        &|certificate| certificate.issuer = "../x".to_owned(),
+        &|certificate| certificate.secret_name = "../x".to_owned(),
+        &|certificate| certificate.secret_name = "local-ca-8884".to_owned(),
+        &|certificate| certificate.secret_name = "server".to_owned(),
+        &|certificate| certificate.duration_seconds = u64::MAX,
+        &|certificate| certificate.renew_before_seconds = certificate.duration_seconds,
+        &|certificate| certificate.dns_names.push("a b".to_owned()),
+        &|certificate| certificate.ip_addresses.push("a".to_owned()),
+    ];
+    for change in changes {
+        assert_eq!(certificate(change), Defect::AutomaticCertificate);
+    }
+    assert_eq!(refused(REVIEW, &|c| c.ports[2].tls = Some(Tls::Manual { secret: 7 })), Defect::Reference);
 }
 
 /// A folder of its own for one test, removed at its end.
@@ -129,26 +400,28 @@ fn sealed(format: u16, schema: u16, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn other_versions_are_named() {
-    assert_eq!(decode(&sealed(1, 2, b"")), Err(BlobError::NewerSchema { found: 2 }));
-    assert_eq!(decode(&sealed(1, 0, b"")), Err(BlobError::OlderSchema { found: 0 }));
-    assert_eq!(decode(&sealed(2, 1, b"")), Err(BlobError::UnknownFormat { found: 2 }));
+    assert_eq!(decode(&sealed(1, SCHEMA + 1, b"")), Err(BlobError::NewerSchema { found: SCHEMA + 1 }));
+    assert_eq!(decode(&sealed(1, SCHEMA - 1, b"")), Err(BlobError::OlderSchema { found: SCHEMA - 1 }));
+    let older = BlobError::OlderSchema { found: 1 }.to_string();
+    assert_eq!(older, "blob schema 1 is older than this program's 2; bake it again with this version");
+    assert_eq!(decode(&sealed(2, SCHEMA, b"")), Err(BlobError::UnknownFormat { found: 2 }));
     assert_eq!(decode(b"apiVersion: v1"), Err(BlobError::NotABlob));
 }
 
 #[test]
 fn a_body_that_is_no_configuration_is_refused_and_nothing_panics() {
-    assert_eq!(decode(&sealed(1, 1, b"")), Err(BlobError::Malformed));
+    assert_eq!(decode(&sealed(1, SCHEMA, b"")), Err(BlobError::Malformed));
     let good = encode(&tutorial()).unwrap();
     let body = &good[48..];
     let mut padded = body.to_vec();
     padded.push(0);
-    assert_eq!(decode(&sealed(1, 1, &padded)), Err(BlobError::LeftOver { bytes: 1 }));
+    assert_eq!(decode(&sealed(1, SCHEMA, &padded)), Err(BlobError::LeftOver { bytes: 1 }));
     // Damage with a right digest: whatever comes of it, the program survives, and so does a policy made of it.
     for at in 0..body.len() {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
             let mut damaged = body.to_vec();
             damaged[at] = value;
-            if let Ok(configuration) = decode(&sealed(1, 1, &damaged)) {
+            if let Ok(configuration) = decode(&sealed(1, SCHEMA, &damaged)) {
                 for policy in configuration.authorizations {
                     assert!(portcullis::authorization::Policy::new(policy).is_ok());
                 }
@@ -162,7 +435,7 @@ fn a_blob_that_verifies_but_does_not_fit_together_is_refused() {
     let refused = |change: &dyn Fn(&mut Configuration)| {
         let mut configuration = tutorial();
         change(&mut configuration);
-        match decode(&sealed(1, 1, &postcard::to_allocvec(&configuration).unwrap())) {
+        match decode(&sealed(1, SCHEMA, &postcard::to_allocvec(&configuration).unwrap())) {
             Err(BlobError::Defective(defect)) => defect,
             other => panic!("{other:?}"),
         }

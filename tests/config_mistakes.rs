@@ -422,39 +422,236 @@ fn the_name_of_a_secret_leads_to_no_other_folder() {
     }
 }
 
+/// A listener whose only port has this `certManagerCertificateSpec`, written in line 1.
+fn automatic(spec: &str) -> String {
+    format!("ports: [{{port: 8883, tls: {{mode: Automatic, certManagerCertificateSpec: {spec}}}}}]")
+}
+
 #[test]
-fn automatic_tls_is_checked_and_then_refused() {
-    listener_refused(
-        "ports: [{port: 1, tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: a, kind: issuer}, privateKey: {algorithm: Ec255, rotationPolicy: always}, duration: 10d}}}]",
-        &[
-            "tls.mode Automatic is not supported yet by this version",
+fn automatic_tls_is_checked() {
+    let issuer = "issuerRef: {name: local, kind: Issuer}";
+    let key = |algorithm: &str| format!("{{{issuer}, privateKey: {{algorithm: {algorithm}, rotationPolicy: Always}}}}");
+    for (spec, expected) in [
+        ("{}", "any.listener.yaml:1:73: error: the field \"issuerRef\" of certManagerCertificateSpec is missing"),
+        (
+            "{issuerRef: {name: a, kind: issuer}}",
             "issuerRef.kind must be one of Issuer, ClusterIssuer, and this is \"issuer\"; did you mean \"Issuer\"?",
-            "privateKey.algorithm must be one of Ec256",
-            "duration must be a duration in h, m or s such as 240h, and this is \"10d\"",
+        ),
+        ("{issuerRef: {name: ../a, kind: Issuer}}", "\"../a\" cannot be the name of an issuer"),
+        (
+            "{issuerRef: {name: a, kind: Issuer, group: awspca.cert-manager.io}}",
+            "any.listener.yaml:1:116: error: issuerRef.group must be cert-manager.io, and this is \"awspca.cert-manager.io\"",
+        ),
+        (&key("Ec255"), "privateKey.algorithm must be one of Ec256"),
+        (&key("Ec521"), "this privateKey.algorithm is refused: the TLS stack cannot sign with P-521; use Ec256"),
+        (&key("rsa2048"), "this privateKey.algorithm is refused: signing with RSA is not constant time"),
+        (
+            &format!("{{{issuer}, duration: 10d}}"),
+            "any.listener.yaml:1:124: error: duration must be a duration in h, m or s such as 240h, and this is \"10d\"",
+        ),
+        (&format!("{{{issuer}, duration: 59m, renewBefore: 10m}}"), "duration must be 1h to 876000h"),
+        (
+            &format!("{{{issuer}, duration: 24h}}"),
+            "renewBefore (240h where it is absent) must be shorter than duration",
+        ),
+        (&format!("{{{issuer}, renewBefore: 720h}}"), "must be shorter than duration (720h where it is absent)"),
+        (&format!("{{{issuer}, renewBefore: 1m}}"), "renewBefore must be at least 5m"),
+        (&format!("{{{issuer}, secretName: ../x}}"), "\"../x\" cannot be the name of a Secret"),
+        (&format!("{{{issuer}, san: {{dns: ['a.*.b']}}}}"), "\"a.*.b\" is no DNS name"),
+        (&format!("{{{issuer}, san: {{dns: [10.0.0.1]}}}}"), "\"10.0.0.1\" is an IP address: it belongs into san.ip"),
+        (&format!("{{{issuer}, san: {{dns: [a.b, a.b]}}}}"), "the name \"a.b\" stands here twice"),
+        (&format!("{{{issuer}, san: {{ip: [a.b]}}}}"), "\"a.b\" is no IP address"),
+        (&format!("{{{issuer}, san: {{ip: ['::1', '0:0::1']}}}}"), "the name \"::1\" stands here twice"),
+        (&format!("{{{issuer}, secretname: a}}"), "unknown field \"secretname\" of certManagerCertificateSpec"),
+    ] {
+        listener_refused(&automatic(spec), &[expected]);
+    }
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Automatic}}]",
+        &["the field \"certManagerCertificateSpec\" of tls is missing for mode Automatic"],
+    );
+    listener_refused(
+        "ports: [{port: 1, tls: {mode: Automatic, manual: {secretRef: a}, certManagerCertificateSpec: {issuerRef: {name: a, kind: Issuer}}}}]",
+        &["tls.manual belongs to mode Manual, and the mode is Automatic"],
+    );
+}
+
+#[test]
+fn each_certificate_is_kept_under_a_name_of_its_own() {
+    let spec =
+        "{mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: local, kind: Issuer}, secretName: one}}";
+    listener_refused(
+        &format!("ports:\n- port: 1\n  tls: {spec}\n- port: 2\n  tls: {spec}\n"),
+        &[
+            "any.listener.yaml:5:107: error: the certificate of port 2 would be kept as \"one\", which belongs to any.listener.yaml:3:107 already",
         ],
+    );
+    listener_refused(
+        &format!("ports:\n- port: 1\n  tls: {spec}\n- port: 2\n  tls: {{mode: Manual, manual: {{secretRef: one}}}}\n"),
+        &["any.listener.yaml:3:107: error: the certificate of port 1 would be kept as \"one\""],
     );
 }
 
 // --- BrokerAuthentication
 
 #[test]
-fn methods_that_this_version_lacks_are_checked_and_then_refused() {
-    authentication_refused(
-        "authenticationMethods: [{method: Custom, customSettings: {endpoint: 'http://x', headers: {a: 1}}}]",
-        &[
-            "the method Custom is not supported yet",
-            "endpoint must begin with https://",
-            "a value of headers must be text",
-        ],
-    );
-    authentication_refused(
-        "authenticationMethods: [{method: serviceAccountToken, serviceAccountTokenSettings: {audiences: []}}]",
-        &["the method ServiceAccountToken is not supported yet", "audiences is empty"],
-    );
+fn the_device_registry_of_the_cloud_is_refused_with_the_alternative() {
     authentication_refused(
         "authenticationMethods: [{method: X509, x509Settings: {additionalValidation: azureDeviceRegistry}}]",
-        &["additionalValidation AzureDeviceRegistry is not supported yet"],
+        &[
+            "certs.authentication.yaml:1:77: error: additionalValidation AzureDeviceRegistry is refused: a gateway cannot ask the registry in the cloud; the deny list",
+        ],
     );
+}
+
+fn custom(settings: &str) -> String {
+    format!("authenticationMethods: [{{method: Custom, customSettings: {settings}}}]")
+}
+
+#[test]
+fn a_custom_server_is_checked() {
+    for (settings, expected) in [
+        ("{}", "certs.authentication.yaml:1:58: error: the field \"endpoint\" of customSettings is missing"),
+        (
+            "{endpoint: 'http://x'}",
+            "certs.authentication.yaml:1:70: error: endpoint \"http://x\" is not usable: it must begin with https://",
+        ),
+        (
+            "{endpoint: 'https://x:0'}",
+            "certs.authentication.yaml:1:79: error: endpoint \"https://x:0\" is not usable: its port is not 1 to 65535",
+        ),
+        ("{endpoint: 'https://x/?a=b'}", "it must not have a query"),
+        ("{endpoint: 'https://x/#a'}", "it must not have a fragment"),
+        ("{endpoint: 'https://a_b'}", "its host is neither a DNS name nor an IP address"),
+        ("{endpoint: 'https://x', caCertConfigMap: absent}", "there is no ConfigMap named \"absent\""),
+        ("{endpoint: 'https://x', auth: {}}", "the field \"x509\" of auth is missing"),
+        ("{endpoint: 'https://x', auth: {x509: {}}}", "the field \"secretRef\" of auth.x509 is missing"),
+        ("{endpoint: 'https://x', auth: {x509: {secretRef: ../a}}}", "\"../a\" cannot be the name of a Secret"),
+        ("{endpoint: 'https://x', auth: {x509: {secretName: a}}}", "unknown field \"secretName\" of auth.x509"),
+        ("{endpoint: 'https://x', header: {a: b}}", "unknown field \"header\" of customSettings"),
+        (
+            "{endpoint: 'https://x', headers: {a b: c}}",
+            "certs.authentication.yaml:1:92: error: the header \"a b\" has no valid name",
+        ),
+        ("{endpoint: 'https://x', headers: {HOST: c}}", "the header \"HOST\" is written by the broker itself"),
+        ("{endpoint: 'https://x', headers: {a: b, A: c}}", "the header \"A\" stands here twice"),
+        (
+            "{endpoint: 'https://x', headers: {a: \"b\\r\\nc: d\"}}",
+            "the header \"a\" has a value that is not visible ASCII",
+        ),
+        ("{endpoint: 'https://x', headers: {a: 1}}", "the value of the header \"a\" must be text"),
+    ] {
+        authentication_refused(&custom(settings), &[expected]);
+    }
+    authentication_refused(
+        "authenticationMethods: [{method: Custom}]",
+        &["the field \"customSettings\" is missing for method Custom"],
+    );
+}
+
+#[test]
+fn no_message_shows_the_credentials_for_a_custom_server() {
+    for settings in [
+        "{endpoint: 'https://user:SECRETTEXT@x'}",
+        "{endpoint: 'https://x', headers: {authorization: \"SECRETTEXT\\n\"}}",
+        "{endpoint: 'https://x', headers: {authorization: [SECRETTEXT]}}",
+        "{endpoint: 'https://x', headers: {'a b': SECRETTEXT}}",
+        "{endpoint: 'https://x', headers: {host: SECRETTEXT}}",
+    ] {
+        let found = findings(&[PLAIN, ("certs.authentication.yaml", &custom(settings))]);
+        assert!(found.contains(": error: ") && !found.contains("SECRETTEXT"), "{found}");
+    }
+    let number =
+        findings(&[PLAIN, ("certs.authentication.yaml", &custom("{endpoint: 'https://x', headers: {a: 31337}}"))]);
+    assert!(number.contains(": error: ") && !number.contains("31337"), "{number}");
+}
+
+#[test]
+fn a_custom_method_before_others_and_a_second_of_another_are_noted() {
+    let custom =
+        "{method: Custom, customSettings: {endpoint: 'https://x', auth: {x509: {secretRef: abc, namespace: d}}}}";
+    let password = "{method: UsernamePassword, usernamePasswordSettings: {secretRef: users}}";
+    let notes = |methods: &[&str]| {
+        let body = format!("authenticationMethods:\n- {}\n", methods.join("\n- "));
+        match load_embedded(&[PLAIN, ("certs.authentication.yaml", &body)], &LoadOptions::default()) {
+            Ok(loaded) => loaded.notes.to_string(),
+            Err(errors) => panic!("refused:\n{errors}"),
+        }
+    };
+    let first = notes(&[custom, password]);
+    assert!(
+        first.contains("certs.authentication.yaml:2:3: note: the methods after Custom are consulted only while"),
+        "{first}"
+    );
+    assert!(first.contains("note: auth.x509.namespace has no effect"), "{first}");
+    assert!(!notes(&[password, custom]).contains("the methods after Custom"));
+    assert!(notes(&[password, password]).contains(":3:3: note: a second UsernamePassword method is never consulted"));
+}
+
+#[test]
+fn audiences_are_checked() {
+    let audiences = |audiences: &str| {
+        format!(
+            "authenticationMethods: [{{method: serviceAccountToken, serviceAccountTokenSettings: {{audiences: {audiences}}}}}]"
+        )
+    };
+    authentication_refused(&audiences("[]"), &["certs.authentication.yaml:1:96: error: audiences is empty"]);
+    authentication_refused(&audiences("['']"), &["an element of audiences must not be empty"]);
+    authentication_refused(&audiences("[a, b, a]"), &["the audience \"a\" stands here twice"]);
+    authentication_refused(
+        "authenticationMethods: [{method: ServiceAccountToken}]",
+        &["the field \"serviceAccountTokenSettings\" is missing for method ServiceAccountToken"],
+    );
+}
+
+#[test]
+fn tokens_need_somebody_who_judges_them() {
+    let body =
+        "authenticationMethods:\n- method: ServiceAccountToken\n  serviceAccountTokenSettings: {audiences: [a]}\n";
+    authentication_refused(
+        body,
+        &[
+            "certs.authentication.yaml:2:3: error: the method ServiceAccountToken needs to know who judges tokens; add to the spec of the Gateway either serviceAccountTokens: {tokenReview: {endpoint: \"https://10.0.0.1:6443\", caCertConfigMap: cluster-ca, tokenSecretRef: api-token}} or serviceAccountTokens: {issuers: [{issuer:",
+        ],
+    );
+    let broken = gateway("{serviceAccountTokens: {}}");
+    let found = findings(&[PLAIN, ("certs.authentication.yaml", body), ("g.yaml", &broken)]);
+    assert!(found.contains("needs either tokenReview or issuers") && !found.contains("who judges tokens"), "{found}");
+}
+
+#[test]
+fn a_password_file_is_a_secret() {
+    let method = |settings: &str| {
+        format!("authenticationMethods: [{{method: UsernamePassword, usernamePasswordSettings: {settings}}}]")
+    };
+    authentication_refused(&method("{}"), &["the field \"secretRef\" of usernamePasswordSettings is missing"]);
+    authentication_refused(&method("{secretRef: ../a}"), &["\"../a\" cannot be the name of a Secret"]);
+    authentication_refused(&method("{secretRef: a, secretName: a}"), &["leave secretName out"]);
+    authentication_refused(
+        "authenticationMethods: [{method: UsernamePassword}]",
+        &["the field \"usernamePasswordSettings\" is missing for method UsernamePassword"],
+    );
+    let preview = method("{secretName: users}");
+    let files = [PLAIN, ("users.authentication.yaml", preview.as_str())];
+    noted(&files, "users.authentication.yaml:1:91: note: secretName is the preview's name of secretRef");
+    noted(&files, "note: the gateway reads secrets/users/passwords.toml itself; it is never embedded");
+}
+
+#[test]
+fn passwords_beyond_loopback_without_tls_are_noted() {
+    let body = "authenticationMethods: [{method: UsernamePassword, usernamePasswordSettings: {secretRef: users}}]";
+    let port =
+        |service_type: &str| format!("serviceType: {service_type}\nports: [{{port: 1883, authenticationRef: users}}]");
+    let outside = port("LoadBalancer");
+    noted(
+        &[("any.listener.yaml", &outside), ("users.authentication.yaml", body)],
+        "any.listener.yaml:2:41: note: port 1883 has no tls and is bound beyond loopback: the passwords and tokens that \"users\" asks for can be read on the network",
+    );
+    let found = findings(&[("any.listener.yaml", &port("ClusterIp")), ("users.authentication.yaml", body)]);
+    assert!(!found.contains("beyond loopback"), "{found}");
+    let bind = gateway("{bind: {clusterIp: [10.0.0.1]}}");
+    let files = [("any.listener.yaml", &*port("ClusterIp")), ("users.authentication.yaml", body), ("g.yaml", &bind)];
+    noted(&files, "is bound beyond loopback");
 }
 
 #[test]
@@ -470,7 +667,9 @@ fn a_method_is_needed_and_its_name_checked() {
     authentication_refused("authenticationMethods: []", &["authenticationMethods is empty"]);
     authentication_refused(
         "authenticationMethods: [{method: X508}]",
-        &["method must be one of X509, Custom, ServiceAccountToken, and this is \"X508\"; did you mean \"X509\"?"],
+        &[
+            "method must be one of X509, Custom, ServiceAccountToken, UsernamePassword, and this is \"X508\"; did you mean \"X509\"?",
+        ],
     );
     authentication_refused(
         "authenticationMethods: [{x509Settings: {}}]",
@@ -696,11 +895,101 @@ fn the_gateway_is_checked() {
         ("{connectDeadlineSeconds: 121}", "connectDeadlineSeconds is 121, outside 1 to 120"),
         ("{connectDeadlineSeconds: 0}", "connectDeadlineSeconds is 0, outside 1 to 120"),
         ("{paths: {secret: x}}", "unknown field \"secret\" of paths; did you mean \"secrets\"?"),
+        ("{paths: {issuers: ''}}", "issuers must not be empty"),
+        ("{sameKeyAlgorithm: 1}", "sameKeyAlgorithm must be true or false"),
+        ("{staleRevocationLists: Ignore}", "staleRevocationLists must be one of Refuse, Accept"),
+        ("{clientIdentifiers: share}", "clientIdentifiers must be one of Exclusive, Shared"),
+        ("{expiryNotice: true}", "expiryNotice must be text"),
     ] {
         refused(&[PLAIN, ("g.yaml", &gateway(spec))], &[expected]);
     }
     let other = gateway("{}").replace("default", "other");
     refused(&[PLAIN, ("g.yaml", &other)], &["a Gateway must be named \"default\""]);
+}
+
+#[test]
+fn who_judges_tokens_is_checked() {
+    let one_issuer = "issuers: [{issuer: i, keysConfigMap: cluster}]";
+    let attributes = |attributes: &str| format!("{{{one_issuer}, attributes: {attributes}}}");
+    for (tokens, expected) in [
+        ("{}", "g.yaml:4:30: error: serviceAccountTokens needs either tokenReview or issuers"),
+        ("{tokenReview: {}, issuers: []}", "serviceAccountTokens needs either tokenReview or issuers"),
+        ("{tokenReview: {tokenSecretRef: a}}", "the field \"endpoint\" of tokenReview is missing"),
+        ("{tokenReview: {endpoint: 'https://x'}}", "tokenReview needs either tokenSecretRef or auth"),
+        (
+            "{tokenReview: {endpoint: 'https://x', tokenSecretRef: a, auth: {x509: {secretRef: b}}}}",
+            "tokenReview needs either tokenSecretRef or auth",
+        ),
+        ("{tokenReview: {endpoint: 'https://x', tokenSecretRef: ../a}}", "cannot be the name of a Secret"),
+        ("{tokenReview: {endpoint: 'https://x', headers: {}}}", "unknown field \"headers\" of tokenReview"),
+        (
+            "{tokenReview: {endpoint: 'https://x', tokenSecretRef: a}, attributes: {}}",
+            "g.yaml:4:100: error: attributes belongs to issuers",
+        ),
+        ("{issuers: []}", "issuers has 0 elements, outside 1 to 16"),
+        ("{issuers: [{}]}", "the field \"issuer\" of issuers[] is missing"),
+        ("{issuers: [{issuer: i}]}", "the field \"keysConfigMap\" of issuers[] is missing"),
+        (
+            "{issuers: [{issuer: i, keysConfigMap: clustre}]}",
+            "there is no ConfigMap named \"clustre\"; did you mean \"cluster\"?",
+        ),
+        (
+            "{issuers: [{issuer: i, keysConfigMap: cluster}, {issuer: i, keysConfigMap: cluster}]}",
+            "the issuer \"i\" stands here twice",
+        ),
+        (&attributes("{mqtt-client: {a: b}}"), "\"mqtt-client\" is no service account: it is <namespace>/<name>"),
+        (&attributes("{a/b: {c: 1}}"), "a value of the attributes of an account must be text"),
+        (&attributes(&format!("{{a/b: {{c: {}}}}}", "d".repeat(600))), "the attributes take 605 bytes"),
+    ] {
+        let keys = ("keys/cluster/a.json", "{\"keys\": [{\"kty\": \"EC\"}]}");
+        let gateway = gateway(&format!("{{serviceAccountTokens: {tokens}}}"));
+        refused(&[PLAIN, keys, ("g.yaml", &gateway)], &[expected]);
+    }
+}
+
+#[test]
+fn key_sets_hold_public_keys_and_errors_point_into_their_file() {
+    let gateway = gateway("{serviceAccountTokens: {issuers: [{issuer: i, keysConfigMap: cluster}]}}");
+    for (keys, expected) in [
+        (
+            "{}",
+            "keys/cluster/a.json:1:1: error: \"a.json\" of the ConfigMap \"cluster\" is no JWK Set of public keys: it has no array",
+        ),
+        ("{\"keys\": []}", "it has no array \"keys\" with a key in it"),
+        (
+            "{\n \"keys\": [1]}",
+            "keys/cluster/a.json:2:11: error: \"a.json\" of the ConfigMap \"cluster\" is no JWK Set of public keys: a key is a JSON object",
+        ),
+        (
+            "{\"keys\": [{}}",
+            "keys/cluster/a.json:1:13: error: \"a.json\" of the ConfigMap \"cluster\" is no JWK Set of public keys: not JSON",
+        ),
+        (
+            "{\"keys\": [{\"d\": \"SECRETTEXT\"}]}",
+            "a key has the member \"d\": it is private or shared, and a ConfigMap is public",
+        ),
+        ("{\"keys\": [{\"kty\": \"oct\", \"k\": \"SECRETTEXT\"}]}", "a key has the member \"k\""),
+    ] {
+        let files = [PLAIN, ("g.yaml", gateway.as_str()), ("keys/cluster/a.json", keys)];
+        refused(&files, &[expected]);
+        assert!(!findings(&files).contains("SECRETTEXT"));
+    }
+    let manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: cluster}\ndata:\n  a: |\n    {\"keys\": []}\n";
+    refused(
+        &[PLAIN, ("g.yaml", &gateway), ("c.yaml", manifest)],
+        &["c.yaml:6:5: error: \"a\" of the ConfigMap \"cluster\""],
+    );
+    let empty = "{apiVersion: v1, kind: ConfigMap, metadata: {name: cluster}}";
+    refused(&[PLAIN, ("g.yaml", &gateway), ("c.yaml", empty)], &["the ConfigMap \"cluster\" holds no keys"]);
+}
+
+#[test]
+fn a_judge_of_tokens_without_tokens_is_noted() {
+    let gateway = gateway("{serviceAccountTokens: {tokenReview: {endpoint: 'https://x', tokenSecretRef: a}}}");
+    noted(
+        &[PLAIN, ("g.yaml", &gateway)],
+        "note: serviceAccountTokens has no effect: no method ServiceAccountToken is there",
+    );
 }
 
 #[test]

@@ -130,6 +130,8 @@ pub enum AuthenticatorFault {
         /// The label of the entry.
         label: String,
     },
+    /// A method that is not served yet.
+    Unsupported,
 }
 
 impl fmt::Display for AuthenticatorFault {
@@ -141,6 +143,7 @@ impl fmt::Display for AuthenticatorFault {
             Self::Attributes { label } => {
                 write!(f, "the attributes of entry '{}' do not fit", label.escape_debug())
             }
+            Self::Unsupported => f.write_str("one of its methods is not served yet"),
         }
     }
 }
@@ -166,7 +169,10 @@ impl Authenticator {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
         let dates = Dates::new(configuration.gateway.clock_policy);
         let mut methods = Vec::new();
-        for Method::X509 { trust_bundle, attributes } in &resource.methods {
+        for method in &resource.methods {
+            let Method::X509 { trust_bundle, attributes } = method else {
+                return Err(AuthenticatorFault::Unsupported);
+            };
             let bundle =
                 configuration.trust_bundles.get(usize::from(*trust_bundle)).ok_or(AuthenticatorFault::Index)?;
             let verifier = ChainVerifier::new(&bundle.certificates, algorithms, dates)

@@ -3,8 +3,8 @@
 use super::CommandError;
 use crate::config::assemble::Usage;
 use crate::config::blob::{
-    Action, Authentication, Authorization, Bind, Configuration, ListenerPort, Method, Protocol, Range, Text,
-    TrustBundle,
+    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, ListenerPort,
+    Method, Protocol, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
@@ -53,6 +53,9 @@ pub fn run(options: &InspectOptions, output: &mut dyn Write, _diagnostics: &mut 
 /// Of the stream.
 pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
     gateway(configuration, output)?;
+    if let Some(tokens) = &configuration.gateway.service_account_tokens {
+        service_account_tokens(configuration, tokens, output)?;
+    }
     writeln!(output, "listeners")?;
     for port in &configuration.ports {
         listener(configuration, port, output)?;
@@ -80,6 +83,12 @@ fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<
         "  clock policy {:?}, CONNECT within {} seconds",
         gateway.clock_policy, gateway.connect_deadline_seconds
     )?;
+    let (issuers, revocation) = (Escaped(&gateway.issuers_folder), Escaped(&gateway.revocation_folder));
+    writeln!(output, "  issuers in {issuers}, revocation lists in {revocation}")?;
+    let key_algorithms = if gateway.same_key_algorithm { "one key algorithm in a chain" } else { "any key algorithms" };
+    writeln!(output, "  {key_algorithms}, stale revocation lists {:?}", gateway.stale_revocation_lists)?;
+    let (identifiers, notice) = (gateway.client_identifiers, gateway.expiry_notice);
+    writeln!(output, "  client identifiers {identifiers:?}, expiry notice {notice:?}")?;
     let cap = |value: Option<u32>| value.map_or_else(|| "not capped".to_owned(), |value| format!("at most {value}"));
     writeln!(output, "clients")?;
     writeln!(output, "  session expiry seconds {}", cap(clients.max_session_expiry_seconds))?;
@@ -112,8 +121,9 @@ fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn
         Protocol::Mqtt => write!(output, ", MQTT")?,
         Protocol::WebSockets => write!(output, ", WebSockets")?,
     }
-    match port.tls.and_then(|tls| configuration.secrets.get(usize::from(tls.secret))) {
-        Some(secret) => write!(output, ", TLS with secret {}", Escaped(&secret.name))?,
+    match &port.tls {
+        Some(Tls::Manual { secret }) => write!(output, ", TLS with secret {}", secret_name(configuration, *secret))?,
+        Some(Tls::Automatic(certificate)) => write!(output, ", TLS from issuer {}", Escaped(&certificate.issuer))?,
         None => write!(output, ", no TLS")?,
     }
     match port.authentication.and_then(|found| configuration.authentications.get(usize::from(found))) {
@@ -121,26 +131,116 @@ fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn
         None => write!(output, ", clients are not authenticated")?,
     }
     match port.authorization.and_then(|found| configuration.authorizations.get(usize::from(found))) {
-        Some(policy) => writeln!(output, ", authorization {}", Escaped(&policy.name)),
-        None => writeln!(output, ", everything is allowed"),
+        Some(policy) => writeln!(output, ", authorization {}", Escaped(&policy.name))?,
+        None => writeln!(output, ", everything is allowed")?,
     }
+    match &port.tls {
+        Some(Tls::Automatic(certificate)) => automatic_certificate(certificate, output),
+        Some(Tls::Manual { .. }) | None => Ok(()),
+    }
+}
+
+fn automatic_certificate(certificate: &AutomaticCertificate, output: &mut dyn Write) -> io::Result<()> {
+    let (algorithm, rotation) = (certificate.algorithm, certificate.rotation);
+    let (duration, renew_before) = (certificate.duration_seconds, certificate.renew_before_seconds);
+    let name = Escaped(&certificate.secret_name);
+    writeln!(output, "    certificate {name}: {algorithm:?} key, rotation {rotation:?}")?;
+    writeln!(output, "      valid for {duration} seconds, renewed {renew_before} seconds before the end")?;
+    for name in certificate.dns_names.iter().chain(&certificate.ip_addresses) {
+        writeln!(output, "      for {}", Escaped(name))?;
+    }
+    Ok(())
+}
+
+fn service_account_tokens(
+    configuration: &Configuration,
+    tokens: &ServiceAccountTokens,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    match tokens {
+        ServiceAccountTokens::TokenReview { server, token_secret } => {
+            writeln!(output, "service account tokens: reviewed by {}", Escaped(&server.endpoint))?;
+            if let Some(name) = token_secret {
+                let folder = Escaped(&configuration.gateway.secrets_folder);
+                writeln!(output, "    asks with the token {folder}/{}/token", Escaped(name))?;
+            }
+            https_server(configuration, server, output)
+        }
+        ServiceAccountTokens::Offline { issuers, attributes } => {
+            writeln!(output, "service account tokens: verified here")?;
+            for issuer in issuers {
+                writeln!(output, "    issuer {}: {} key sets", Escaped(&issuer.issuer), issuer.key_sets.len())?;
+            }
+            for entry in attributes {
+                write!(output, "    {} gives", Escaped(&entry.account))?;
+                granted(&entry.attributes, output)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// How a server is asked. Of its header fields the names only: the values may be credentials.
+fn https_server(configuration: &Configuration, server: &HttpsServer, output: &mut dyn Write) -> io::Result<()> {
+    match server.trust_bundle {
+        Some(index) => writeln!(output, "     trusts {}", bundle_name(configuration, index))?,
+        None => writeln!(output, "     trusts the public roots of the system")?,
+    }
+    if let Some(index) = server.client_secret {
+        writeln!(output, "     shows the certificate of secret {}", secret_name(configuration, index))?;
+    }
+    for (name, _) in &server.headers {
+        writeln!(output, "     sends the header {}", Escaped(name))?;
+    }
+    Ok(())
+}
+
+fn bundle_name(configuration: &Configuration, index: u16) -> Escaped<'_> {
+    Escaped(configuration.trust_bundles.get(usize::from(index)).map_or("", |bundle| bundle.name.as_str()))
+}
+
+fn secret_name(configuration: &Configuration, index: u16) -> Escaped<'_> {
+    Escaped(configuration.secrets.get(usize::from(index)).map_or("", |secret| secret.name.as_str()))
 }
 
 fn authentication(configuration: &Configuration, entry: &Authentication, output: &mut dyn Write) -> io::Result<()> {
     writeln!(output, "authentication {}", Escaped(&entry.name))?;
-    for (index, Method::X509 { trust_bundle, attributes }) in entry.methods.iter().enumerate() {
-        let bundle =
-            configuration.trust_bundles.get(usize::from(*trust_bundle)).map_or("", |bundle| bundle.name.as_str());
-        writeln!(output, "  {}. X509, trusts {}", index + 1, Escaped(bundle))?;
-        for entry in attributes {
-            write!(output, "     {}: {} gives", Escaped(&entry.label), entry.subject)?;
-            for (name, value) in &entry.attributes {
-                write!(output, " {}={}", Escaped(name), Escaped(value))?;
+    for (number, method) in (1..).zip(&entry.methods) {
+        match method {
+            Method::X509 { trust_bundle, attributes } => {
+                writeln!(output, "  {number}. X509, trusts {}", bundle_name(configuration, *trust_bundle))?;
+                attributes.iter().try_for_each(|entry| subject_attributes(entry, output))?;
             }
-            writeln!(output, "{}", if entry.attributes.is_empty() { " nothing" } else { "" })?;
+            Method::ServiceAccountToken { audiences } => {
+                writeln!(output, "  {number}. ServiceAccountToken")?;
+                for audience in audiences {
+                    writeln!(output, "     for the audience {}", Escaped(audience))?;
+                }
+            }
+            Method::Custom { server } => {
+                writeln!(output, "  {number}. Custom, asks {}", Escaped(&server.endpoint))?;
+                https_server(configuration, server, output)?;
+            }
+            Method::UsernamePassword { secret } => {
+                let (folder, name) = (Escaped(&configuration.gateway.secrets_folder), Escaped(secret));
+                writeln!(output, "  {number}. UsernamePassword, users in {folder}/{name}/passwords.toml")?;
+            }
         }
     }
     Ok(())
+}
+
+fn subject_attributes(entry: &SubjectAttributes, output: &mut dyn Write) -> io::Result<()> {
+    write!(output, "     {}: {} gives", Escaped(&entry.label), entry.subject)?;
+    granted(&entry.attributes, output)
+}
+
+/// Ends a line with attributes.
+fn granted(attributes: &[(String, String)], output: &mut dyn Write) -> io::Result<()> {
+    for (name, value) in attributes {
+        write!(output, " {}={}", Escaped(name), Escaped(value))?;
+    }
+    writeln!(output, "{}", if attributes.is_empty() { " nothing" } else { "" })
 }
 
 fn authorization(policy: &Authorization, output: &mut dyn Write) -> io::Result<()> {

@@ -4,7 +4,7 @@ use super::CommandError;
 use crate::authentication::{self, Authenticator, ChainVerifier};
 use crate::authorization::Policy;
 use crate::broker::{Admission, Broker, PortAdmission, Settings};
-use crate::config::blob::{Bind, Configuration, Gateway, ListenerPort, Protocol};
+use crate::config::blob::{Bind, Configuration, Gateway, ListenerPort, Protocol, Tls};
 use crate::config::secret;
 use crate::crypto;
 use crate::limits::Capacities;
@@ -188,10 +188,16 @@ fn port_tls(
     secrets: &SecretsFolder,
     port: &ListenerPort,
 ) -> Result<Option<ServerTls>, CommandError> {
-    let Some(tls) = &port.tls else { return Ok(None) };
+    let index = match &port.tls {
+        None => return Ok(None),
+        Some(Tls::Manual { secret }) => *secret,
+        Some(Tls::Automatic(_)) => {
+            return Err(cannot_start(format!("port {}: tls.mode Automatic is not served yet", port.port)));
+        }
+    };
     let secret = configuration
         .secrets
-        .get(usize::from(tls.secret))
+        .get(usize::from(index))
         .ok_or_else(|| cannot_start(format!("port {}: its secret is missing from the blob", port.port)))?;
     let (chain, key) = match &secret.embedded {
         Some(embedded) => (embedded.certificate_chain_pem.clone(), embedded.private_key_pem.clone()),

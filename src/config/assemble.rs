@@ -1,16 +1,20 @@
 //! Resources into a configuration: references become indices, and what holds only for all of them together is checked.
 
-use super::blob::{self, Bind, ClientLimits, Configuration, EmbeddedSecret, ListenerPort, Method, Tls};
+use super::authentication::{self, Authentication};
+use super::blob::{self, Bind, ClientLimits, Configuration, EmbeddedSecret, HttpsServer, ListenerPort, Method};
 use super::board;
 use super::broker::Broker;
 use super::diagnostic::{Place, Report, nearest, quoted};
 use super::gateway::{self, Settings};
-use super::listener::{Listener, Port, Reference, ServiceType};
-use super::resources::{Named, Pem, Resources, SecretSource};
+use super::https_server::Server;
+use super::listener::{Listener, Port, Reference, ServiceType, Tls};
+use super::resources::{Entry, Named, Resources, SecretSource};
 use super::secret::{Part, check_pair};
+use super::service_account::{TokenSource, read_key_sets};
 use super::trust::read_bundle;
 use crate::limits::Capacities;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Receive Maximum where the Broker names none. The protocol's own default of 65,535 would let one client claim a small
 /// board's whole delivery table.
@@ -28,17 +32,27 @@ pub struct LoadOptions {
 /// Puts everything together. `None`, or a report with errors, means that there is no configuration.
 pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Report) -> Option<Configuration> {
     let gateway = resources.gateways.pop();
-    let (settings, gateway_place) = match gateway {
+    let (mut settings, gateway_place) = match gateway {
         Some(Named { body, place, .. }) => (body, place),
         None => (Settings::default(), gateway::nowhere()),
     };
     let board = choose_board(&settings, options, report);
     let broker = the_broker(&resources, report);
-    let mut assembly = Assembly { resources: &resources, trust_bundles: Vec::new(), secrets: BTreeMap::new(), report };
+    let mut assembly = Assembly {
+        resources: &resources,
+        trust_bundles: Vec::new(),
+        key_sets: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        run_time_secrets: BTreeMap::new(),
+        report,
+    };
+    settings.gateway.service_account_tokens = assembly.service_account_tokens(&settings);
     let authentications: Vec<_> =
         resources.authentications.iter().map(|named| assembly.authentication(named)).collect();
-    let ports = assembly.ports();
+    let ports = assembly.ports(&settings.gateway);
+    assembly.issued_secrets();
     let secrets = assembly.secrets(&settings, options);
+    assembly.run_time_secrets(&settings);
     assembly.unused();
     let trust_bundles = assembly.trust_bundles;
     let authorizations: Vec<_> = resources.authorizations.iter().map(|named| named.body.clone()).collect();
@@ -177,8 +191,12 @@ fn index(position: usize) -> u16 {
 struct Assembly<'a> {
     resources: &'a Resources,
     trust_bundles: Vec<blob::TrustBundle>,
-    /// Names of the Secrets that listeners refer to, with the first such reference and the index.
+    /// Names of the ConfigMaps of JWK Sets that were read, with their documents.
+    key_sets: BTreeMap<String, Vec<String>>,
+    /// Names of the Secrets with certificate and key that are referred to, with the first such reference and the index.
     secrets: BTreeMap<String, (Reference, u16)>,
+    /// Files of Secrets that only the running broker reads, `<name>/<file>`, with the first reference.
+    run_time_secrets: BTreeMap<String, Reference>,
     report: &'a mut Report,
 }
 
@@ -197,13 +215,90 @@ impl Assembly<'_> {
         None
     }
 
-    fn authentication(&mut self, named: &Named<super::authentication::Authentication>) -> blob::Authentication {
-        let mut methods = Vec::new();
-        for method in &named.body.methods {
-            let trust_bundle = self.trust_bundle(&method.trusted_client_ca_cert).unwrap_or(u16::MAX);
-            methods.push(Method::X509 { trust_bundle, attributes: method.attributes.clone() });
-        }
+    fn authentication(&mut self, named: &Named<Authentication>) -> blob::Authentication {
+        let methods = named.body.methods.iter().map(|method| self.method(&method.settings)).collect();
         blob::Authentication { name: named.name.clone(), methods }
+    }
+
+    fn method(&mut self, settings: &authentication::Settings) -> Method {
+        match settings {
+            authentication::Settings::X509 { trusted_client_ca_cert, attributes } => {
+                let trust_bundle = self.trust_bundle(trusted_client_ca_cert).unwrap_or(u16::MAX);
+                Method::X509 { trust_bundle, attributes: attributes.clone() }
+            }
+            authentication::Settings::ServiceAccountToken { audiences } => {
+                Method::ServiceAccountToken { audiences: audiences.clone() }
+            }
+            authentication::Settings::Custom(server) => Method::Custom { server: self.https_server(server) },
+            authentication::Settings::UsernamePassword { secret } => {
+                Method::UsernamePassword { secret: self.run_time_secret(secret, "passwords.toml") }
+            }
+        }
+    }
+
+    fn https_server(&mut self, server: &Server) -> HttpsServer {
+        HttpsServer {
+            endpoint: server.endpoint.clone(),
+            // An index that leads nowhere: `None` would mean to trust the public roots.
+            trust_bundle: server.authorities.as_ref().map(|name| self.trust_bundle(name).unwrap_or(u16::MAX)),
+            client_secret: server.client_secret.as_ref().map(|reference| self.secret(reference)),
+            headers: server.headers.clone(),
+        }
+    }
+
+    /// Resolves `serviceAccountTokens`, and compares it with the methods that need it.
+    fn service_account_tokens(&mut self, settings: &Settings) -> Option<blob::ServiceAccountTokens> {
+        let resources = self.resources;
+        let is_token_method = |settings: &authentication::Settings| {
+            matches!(settings, authentication::Settings::ServiceAccountToken { .. })
+        };
+        let methods: Vec<_> =
+            resources.authentications.iter().filter_map(|named| named.body.first(is_token_method)).collect();
+        let gateway_is_broken = resources.broken.iter().any(|(kind, _)| *kind == "Gateway");
+        let Some((source, place)) = &settings.token_source else {
+            for method in methods.iter().filter(|_| !gateway_is_broken && !settings.has_token_field) {
+                let message = "the method ServiceAccountToken needs to know who judges tokens; add to the spec of the Gateway \
+                    either serviceAccountTokens: {tokenReview: {endpoint: \"https://10.0.0.1:6443\", caCertConfigMap: cluster-ca, \
+                    tokenSecretRef: api-token}} or serviceAccountTokens: {issuers: [{issuer: \
+                    \"https://kubernetes.default.svc.cluster.local\", keysConfigMap: cluster-keys}]}";
+                self.report.error(&method.place, message);
+            }
+            return None;
+        };
+        if methods.is_empty() {
+            self.report.note(place, "serviceAccountTokens has no effect: no method ServiceAccountToken is there");
+        }
+        Some(match source {
+            TokenSource::TokenReview { server, token_secret } => blob::ServiceAccountTokens::TokenReview {
+                server: self.https_server(server),
+                token_secret: token_secret.as_ref().map(|reference| self.run_time_secret(reference, "token")),
+            },
+            TokenSource::Offline { issuers, attributes } => blob::ServiceAccountTokens::Offline {
+                issuers: issuers
+                    .iter()
+                    .map(|(issuer, keys)| blob::TokenIssuer { issuer: issuer.clone(), key_sets: self.key_sets(keys) })
+                    .collect(),
+                attributes: attributes.clone(),
+            },
+        })
+    }
+
+    fn key_sets(&mut self, reference: &Reference) -> Vec<String> {
+        if let Some(known) = self.key_sets.get(&reference.name) {
+            return known.clone();
+        }
+        let resources = self.resources;
+        let found = self.resolve("ConfigMap", reference, &resources.config_maps);
+        let map = found.and_then(|found| resources.config_maps.get(usize::from(found)));
+        let documents = map.map(|map| read_key_sets(&map.name, &map.body, &map.place, self.report)).unwrap_or_default();
+        self.key_sets.insert(reference.name.clone(), documents.clone());
+        documents
+    }
+
+    /// Remembers a file that the running broker reads, and gives the name of its Secret.
+    fn run_time_secret(&mut self, reference: &Reference, file: &str) -> String {
+        self.run_time_secrets.entry(format!("{}/{file}", reference.name)).or_insert_with(|| reference.clone());
+        reference.name.clone()
     }
 
     fn trust_bundle(&mut self, reference: &Reference) -> Option<u16> {
@@ -218,7 +313,7 @@ impl Assembly<'_> {
         Some(index(self.trust_bundles.len() - 1))
     }
 
-    fn ports(&mut self) -> Vec<ListenerPort> {
+    fn ports(&mut self, gateway: &blob::Gateway) -> Vec<ListenerPort> {
         let resources = self.resources;
         let mut ports = Vec::new();
         let mut numbers: BTreeMap<u16, &Place> = BTreeMap::new();
@@ -249,7 +344,7 @@ impl Assembly<'_> {
                     let message = format!("the port {} is taken already, at {first}", port.number);
                     self.report.error(&port.number_place, message);
                 }
-                ports.push(self.port(listener, port));
+                ports.push(self.port(listener, port, gateway));
             }
         }
         if resources.listeners.is_empty() && !self.report.has_errors() {
@@ -271,7 +366,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn port(&mut self, listener: &Named<Listener>, port: &Port) -> ListenerPort {
+    fn port(&mut self, listener: &Named<Listener>, port: &Port, gateway: &blob::Gateway) -> ListenerPort {
         let resources = self.resources;
         let authentication = port
             .authentication
@@ -281,30 +376,66 @@ impl Assembly<'_> {
             .authorization
             .as_ref()
             .and_then(|reference| self.resolve("BrokerAuthorization", reference, &resources.authorizations));
-        if let (Some(reference), Some(found), false) = (&port.authentication, authentication, port.has_tls) {
-            let uses_certificates =
-                resources.authentications.get(usize::from(found)).is_some_and(|named| !named.body.methods.is_empty());
-            if uses_certificates {
-                let message = format!(
-                    "port {} has no tls, and {} uses the method X509: without TLS there are no client certificates; add tls",
-                    port.number,
-                    quoted(&reference.name)
-                );
-                self.report.error(&reference.place, message);
-            }
+        let bind = match listener.body.service_type {
+            ServiceType::ClusterIp => Bind::ClusterIp,
+            ServiceType::LoadBalancer | ServiceType::NodePort => Bind::External,
+        };
+        if let (Some(reference), Some(found), false) = (&port.authentication, authentication, port.has_tls)
+            && let Some(named) = resources.authentications.get(usize::from(found))
+        {
+            self.without_tls(port.number, reference, &named.body, addresses_of(gateway, bind));
         }
-        let tls = port.secret.as_ref().map(|reference| Tls { secret: self.secret(reference) });
+        let tls = port.tls.as_ref().map(|tls| match tls {
+            Tls::Manual(reference) => blob::Tls::Manual { secret: self.secret(reference) },
+            Tls::Automatic(spec) => blob::Tls::Automatic(spec.certificate.clone()),
+        });
         ListenerPort {
             listener: listener.name.clone(),
             port: port.number,
-            bind: match listener.body.service_type {
-                ServiceType::ClusterIp => Bind::ClusterIp,
-                ServiceType::LoadBalancer | ServiceType::NodePort => Bind::External,
-            },
+            bind,
             protocol: port.protocol,
             tls,
             authentication,
             authorization,
+        }
+    }
+
+    /// Compares the methods of a port without TLS with what that exposes.
+    fn without_tls(&mut self, port: u16, reference: &Reference, policy: &Authentication, addresses: &[String]) {
+        let name = quoted(&reference.name);
+        if policy.first(|settings| matches!(settings, authentication::Settings::X509 { .. })).is_some() {
+            let message = format!(
+                "port {port} has no tls, and {name} uses the method X509: without TLS there are no client certificates; add tls"
+            );
+            self.report.error(&reference.place, message);
+        }
+        let is_loopback = |address: &String| address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let sends_secrets =
+            policy.first(|settings| !matches!(settings, authentication::Settings::X509 { .. })).is_some();
+        if sends_secrets && !addresses.iter().all(is_loopback) {
+            let message = format!(
+                "port {port} has no tls and is bound beyond loopback: the passwords and tokens that {name} asks for can be read on the network"
+            );
+            self.report.note(&reference.place, message);
+        }
+    }
+
+    /// Checks that each certificate of mode Automatic has a name of its own to be kept under.
+    fn issued_secrets(&mut self) {
+        let resources = self.resources;
+        let mut issued: BTreeMap<&str, &Place> = BTreeMap::new();
+        for port in resources.listeners.iter().flat_map(|listener| &listener.body.ports) {
+            let Some(Tls::Automatic(spec)) = &port.tls else { continue };
+            let Reference { name, place } = &spec.secret;
+            let taken = self.secrets.get(name).map(|(reference, _)| &reference.place);
+            if let Some(first) = issued.insert(name, place).or(taken) {
+                let message = format!(
+                    "the certificate of port {} would be kept as {}, which belongs to {first} already; give it another secretName",
+                    port.number,
+                    quoted(name)
+                );
+                self.report.error(place, message);
+            }
         }
     }
 
@@ -353,17 +484,28 @@ impl Assembly<'_> {
         secrets
     }
 
+    /// Says where the running broker looks for what never goes into a blob.
+    fn run_time_secrets(&mut self, settings: &Settings) {
+        let folder = &settings.gateway.secrets_folder;
+        for (file, reference) in &self.run_time_secrets {
+            self.report
+                .note(&reference.place, format!("the gateway reads {folder}/{file} itself; it is never embedded"));
+        }
+    }
+
     /// Notes what nothing refers to.
     fn unused(&mut self) {
         let resources = self.resources;
         let ports = || resources.listeners.iter().flat_map(|listener| &listener.body.ports);
         for map in &resources.config_maps {
-            if !self.trust_bundles.iter().any(|bundle| bundle.name == map.name) {
+            let is_bundle = self.trust_bundles.iter().any(|bundle| bundle.name == map.name);
+            if !is_bundle && !self.key_sets.contains_key(&map.name) {
                 self.report.note(&map.place, format!("nothing refers to the ConfigMap {}", quoted(&map.name)));
             }
         }
         for secret in &resources.secrets {
-            if !self.secrets.contains_key(&secret.name) {
+            let at_run_time = self.run_time_secrets.values().any(|reference| reference.name == secret.name);
+            if !at_run_time && !self.secrets.contains_key(&secret.name) {
                 self.report.note(&secret.place, format!("nothing refers to the Secret {}", quoted(&secret.name)));
             }
         }
@@ -382,16 +524,21 @@ impl Assembly<'_> {
     }
 }
 
+/// The addresses that a listener binds.
+fn addresses_of(gateway: &blob::Gateway, bind: Bind) -> &[String] {
+    match bind {
+        Bind::ClusterIp => &gateway.cluster_ip_addresses,
+        Bind::External => &gateway.external_addresses,
+    }
+}
+
 /// Checks the pair of a Secret.
 fn check_secret(secret: &Named<SecretSource>, report: &mut Report) -> Option<EmbeddedSecret> {
     let name = quoted(&secret.name);
     if let Some((given, place)) = &secret.body.foreign_type {
         report.error(
             place,
-            format!(
-                "the type of the Secret {name} must be kubernetes.io/tls for a listener, and this is {}",
-                quoted(given)
-            ),
+            format!("the type of the Secret {name} must be kubernetes.io/tls, and this is {}", quoted(given)),
         );
     }
     for (part, pem) in [("tls.crt", &secret.body.certificate_chain), ("tls.key", &secret.body.private_key)] {
@@ -406,10 +553,10 @@ fn check_secret(secret: &Named<SecretSource>, report: &mut Report) -> Option<Emb
             Part::Certificate => chain,
             Part::Key => key,
         };
-        report.error(&pem.place, format!("the Secret {name} cannot serve a listener: {fault}"));
+        report.error(&pem.place, format!("the Secret {name} cannot be used: {fault}"));
         return None;
     }
-    let text = |pem: &Pem| String::from_utf8(pem.contents.clone()).ok();
+    let text = |pem: &Entry| String::from_utf8(pem.contents.clone()).ok();
     let (Some(certificate_chain_pem), Some(private_key_pem)) = (text(chain), text(key)) else {
         report.error(&secret.place, format!("the Secret {name} is not UTF-8"));
         return None;

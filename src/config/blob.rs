@@ -24,7 +24,8 @@ pub struct Configuration {
     pub authorizations: Vec<Authorization>,
     /// ConfigMaps that are used as bundles of certificate authorities.
     pub trust_bundles: Vec<TrustBundle>,
-    /// Secrets that listeners refer to, embedded or to be found at run time.
+    /// Secrets with a certificate and its key, embedded or to be found at run time: those that listeners serve, and those
+    /// that the broker shows as a client of other servers.
     pub secrets: Vec<Secret>,
 }
 
@@ -61,6 +62,111 @@ pub struct Gateway {
     pub sys_interval_seconds: u16,
     /// What clients that ask for Response Information are told.
     pub response_information: Option<String>,
+    /// Folder of the authorities that issue certificates for mode Automatic: `<folder>/<issuer>/tls.crt` and `tls.key`. A
+    /// relative path starts at the folder of the blob.
+    pub issuers_folder: String,
+    /// Folder of revocation lists and of the deny list. A relative path starts at the folder of the blob.
+    pub revocation_folder: String,
+    /// Whether all keys of a client's chain must be of one algorithm, EC or RSA (the vendor's rule).
+    pub same_key_algorithm: bool,
+    /// What becomes of a certificate whose revocation list is past its `nextUpdate`.
+    pub stale_revocation_lists: StaleRevocationLists,
+    /// Whether two identities may share a client identifier.
+    pub client_identifiers: ClientIdentifiers,
+    /// What a client is told when its credential expires.
+    pub expiry_notice: ExpiryNotice,
+    /// Who judges the tokens of service accounts; always there when a method ServiceAccountToken is.
+    pub service_account_tokens: Option<ServiceAccountTokens>,
+}
+
+/// `staleRevocationLists`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StaleRevocationLists {
+    /// The certificate is refused. The default.
+    Refuse,
+    /// The old list is used further.
+    Accept,
+}
+
+/// `clientIdentifiers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientIdentifiers {
+    /// While one identity is connected under a client identifier, no other may connect under it. The default.
+    Exclusive,
+    /// Another identity takes the client identifier over.
+    Shared,
+}
+
+/// `expiryNotice`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpiryNotice {
+    /// The connection is closed without a word, as the vendor's broker does. The default.
+    None,
+    /// MQTT 5 clients get a DISCONNECT first.
+    Disconnect,
+}
+
+/// `serviceAccountTokens`: how tokens of Kubernetes service accounts are verified, for all methods ServiceAccountToken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceAccountTokens {
+    /// The TokenReview API of a cluster is asked; attributes are annotations of the service account.
+    TokenReview {
+        /// The API server. Without a client certificate it gets the bearer token.
+        server: HttpsServer,
+        /// Name of the Secret with the bearer token, `<secrets folder>/<name>/token`. Either this or a client certificate.
+        token_secret: Option<String>,
+    },
+    /// Signatures are verified here, with the keys of the issuers.
+    Offline {
+        /// Whose tokens are accepted; never empty, no issuer twice.
+        issuers: Vec<TokenIssuer>,
+        /// What is granted to which service account; no account twice.
+        attributes: Vec<AccountAttributes>,
+    },
+}
+
+/// Someone who signs tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenIssuer {
+    /// Claim `iss`.
+    pub issuer: String,
+    /// JWK Sets (RFC 7517 §5) of public keys, JSON; never empty. Only their outermost form is checked when they are baked.
+    pub key_sets: Vec<String>,
+}
+
+/// What a service account is granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountAttributes {
+    /// `<namespace>/<name>`.
+    pub account: String,
+    /// Attribute names and values.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// A server that the broker asks over HTTPS.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpsServer {
+    /// `https://host[:port][/path]`, checked by [`super::https_server::check_endpoint`].
+    pub endpoint: String,
+    /// Index into [`Configuration::trust_bundles`]; `None`: the public roots of the system.
+    pub trust_bundle: Option<u16>,
+    /// Index into [`Configuration::secrets`]: the certificate that the broker shows.
+    pub client_secret: Option<u16>,
+    /// Names and values of header fields for each request. The values may be credentials.
+    pub headers: Vec<(String, String)>,
+}
+
+impl core::fmt::Debug for HttpsServer {
+    /// Never shows the values of header fields.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("HttpsServer")
+            .field("endpoint", &self.endpoint)
+            .field("trust_bundle", &self.trust_bundle)
+            .field("client_secret", &self.client_secret)
+            .field("headers", &names)
+            .finish()
+    }
 }
 
 /// What to do while the wall clock cannot be right (before the build date).
@@ -137,11 +243,57 @@ pub enum Protocol {
     WebSockets,
 }
 
-/// `ports[].tls`, mode Manual.
+/// `ports[].tls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tls {
+    /// The operator provides certificate and key.
+    Manual {
+        /// Index into [`Configuration::secrets`].
+        secret: u16,
+    },
+    /// The gateway issues certificates to itself.
+    Automatic(AutomaticCertificate),
+}
+
+/// `certManagerCertificateSpec`: a certificate that a local authority issues and renews.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AutomaticCertificate {
+    /// Name of the authority: a folder of [`Gateway::issuers_folder`].
+    pub issuer: String,
+    /// Kind of the server's key.
+    pub algorithm: KeyAlgorithm,
+    /// What becomes of the key on renewal.
+    pub rotation: KeyRotation,
+    /// Lifetime of a certificate, seconds.
+    pub duration_seconds: u64,
+    /// How long before its end a certificate is renewed, seconds; less than the lifetime.
+    pub renew_before_seconds: u64,
+    /// Under which name certificate and key are kept. No other port and no other Secret has it.
+    pub secret_name: String,
+    /// DNS names for the certificate, a leading `*.` allowed.
+    pub dns_names: Vec<String>,
+    /// IP addresses for the certificate.
+    pub ip_addresses: Vec<String>,
+}
+
+/// `privateKey.algorithm`, as far as this program can sign with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tls {
-    /// Index into [`Configuration::secrets`].
-    pub secret: u16,
+pub enum KeyAlgorithm {
+    /// ECDSA with P-256.
+    Ec256,
+    /// ECDSA with P-384.
+    Ec384,
+    /// Ed25519.
+    Ed25519,
+}
+
+/// `privateKey.rotationPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyRotation {
+    /// Each renewal makes a new key.
+    Always,
+    /// The key is kept.
+    Never,
 }
 
 /// A BrokerAuthentication.
@@ -162,6 +314,21 @@ pub enum Method {
         trust_bundle: u16,
         /// `authorizationAttributes`, in the order of the source.
         attributes: Vec<SubjectAttributes>,
+    },
+    /// `serviceAccountTokenSettings`.
+    ServiceAccountToken {
+        /// A token must be meant for one of these; never empty.
+        audiences: Vec<String>,
+    },
+    /// `customSettings`.
+    Custom {
+        /// Who is asked.
+        server: HttpsServer,
+    },
+    /// `usernamePasswordSettings`, our own: the vendor removed the method.
+    UsernamePassword {
+        /// Name of the Secret with the users, `<secrets folder>/<name>/passwords.toml`.
+        secret: String,
     },
 }
 
@@ -185,7 +352,7 @@ pub struct TrustBundle {
     pub certificates: Vec<Vec<u8>>,
 }
 
-/// A server certificate and its key.
+/// A certificate and its key.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
     /// The name that `secretRef` gives.

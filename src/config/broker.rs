@@ -3,9 +3,10 @@
 //! What concerns the vendor's cluster only is checked and noted; what this version cannot do is checked and refused.
 
 use super::blob::QueueStrategy;
+use super::certificate::{duration, private_key};
 use super::diagnostic::{Place, Report};
 use super::source::Node;
-use super::source::walk::{Fields, choice, full_text, integer, sequence, text};
+use super::source::walk::{Fields, choice, integer, sequence, text};
 use super::volume;
 
 /// `spec` of a Broker, as far as it matters to a gateway.
@@ -268,45 +269,5 @@ fn tolerations(node: &Node, report: &mut Report) {
             }
         }
         fields.finish(report);
-    }
-}
-
-/// `privateKey` of a certificate that the vendor's cluster would issue.
-pub(super) fn private_key(node: &Node, report: &mut Report) {
-    const ALGORITHMS: [(&str, ()); 7] = [
-        ("Ec256", ()),
-        ("Ec384", ()),
-        ("Ec521", ()),
-        ("Ed25519", ()),
-        ("Rsa2048", ()),
-        ("Rsa4096", ()),
-        ("Rsa8192", ()),
-    ];
-    let Some(mut fields) = Fields::of(node, "privateKey", report) else { return };
-    if let Some(node) = fields.required("algorithm", report) {
-        choice(node, "privateKey.algorithm", &ALGORITHMS, report);
-    }
-    if let Some(node) = fields.required("rotationPolicy", report) {
-        choice(node, "privateKey.rotationPolicy", &[("Always", ()), ("Never", ())], report);
-    }
-    fields.finish(report);
-}
-
-/// A duration in the vendor's form: `720h`, `1h30m`, `45s`.
-pub(super) fn duration(node: &Node, what: &str, report: &mut Report) {
-    let Some(given) = full_text(node, what, report) else { return };
-    let mut rest = given;
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (digits, tail) = rest.split_at_checked(number).unwrap_or((rest, ""));
-        let unit_is_known = tail.starts_with(['h', 'm', 's']);
-        if digits.parse::<f64>().is_err() || !unit_is_known {
-            let given = super::diagnostic::quoted(given);
-            return report.error(
-                &node.place,
-                format!("{what} must be a duration in h, m or s such as 240h, and this is {given}"),
-            );
-        }
-        rest = tail.get(1..).unwrap_or_default();
     }
 }

@@ -1,17 +1,22 @@
 //! `kind: Gateway` of `portcullis.edge/v1`: what the vendor's resources have no place for.
 
-use super::blob::{ClockPolicy, Gateway};
+use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, StaleRevocationLists};
 use super::diagnostic::{Place, Report, quoted};
 use super::listener::{Reference, reference};
+use super::service_account::{self, TokenSource};
 use super::source::walk::{Fields, boolean, choice, full_text, integer, texts};
 use super::source::{Node, Value};
 use std::net::IpAddr;
 
 /// `spec` of a Gateway.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// `board`.
     pub board: Option<Reference>,
+    /// `serviceAccountTokens`, whose references are yet to be resolved, and where it stands.
+    pub token_source: Option<(TokenSource, Place)>,
+    /// Whether there is a `serviceAccountTokens`, valid or not.
+    pub has_token_field: bool,
     /// The rest, with defaults where it is absent.
     pub gateway: Gateway,
 }
@@ -20,6 +25,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             board: None,
+            token_source: None,
+            has_token_field: false,
             gateway: Gateway {
                 secrets_folder: "secrets".to_owned(),
                 state_folder: "state".to_owned(),
@@ -30,6 +37,13 @@ impl Default for Settings {
                 validate_payload_format: false,
                 sys_interval_seconds: 10,
                 response_information: None,
+                issuers_folder: "issuers".to_owned(),
+                revocation_folder: "revocation".to_owned(),
+                same_key_algorithm: true,
+                stale_revocation_lists: StaleRevocationLists::Refuse,
+                client_identifiers: ClientIdentifiers::Exclusive,
+                expiry_notice: ExpiryNotice::None,
+                service_account_tokens: None,
             },
         }
     }
@@ -44,7 +58,12 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
     if let Some(node) = fields.optional("paths")
         && let Some(mut paths) = Fields::of(node, "paths", report)
     {
-        for (name, folder) in [("secrets", &mut gateway.secrets_folder), ("state", &mut gateway.state_folder)] {
+        for (name, folder) in [
+            ("secrets", &mut gateway.secrets_folder),
+            ("state", &mut gateway.state_folder),
+            ("issuers", &mut gateway.issuers_folder),
+            ("revocation", &mut gateway.revocation_folder),
+        ] {
             if let Some(node) = paths.optional(name)
                 && let Some(path) = path(node, name, report)
             {
@@ -88,8 +107,42 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
     if let Some(node) = fields.optional("responseInformation") {
         gateway.response_information = full_text(node, "responseInformation", report).map(str::to_owned);
     }
+    identities(&mut fields, gateway, report);
+    if let Some(node) = fields.optional("serviceAccountTokens") {
+        settings.has_token_field = true;
+        settings.token_source = service_account::read(node, report).map(|source| (source, node.place.clone()));
+    }
     fields.finish(report);
     Some(settings)
+}
+
+/// Reads how strictly credentials and client identifiers are judged.
+fn identities(fields: &mut Fields<'_>, gateway: &mut Gateway, report: &mut Report) {
+    const STALE: [(&str, StaleRevocationLists); 2] =
+        [("Refuse", StaleRevocationLists::Refuse), ("Accept", StaleRevocationLists::Accept)];
+    const IDENTIFIERS: [(&str, ClientIdentifiers); 2] =
+        [("Exclusive", ClientIdentifiers::Exclusive), ("Shared", ClientIdentifiers::Shared)];
+    const NOTICES: [(&str, ExpiryNotice); 2] = [("None", ExpiryNotice::None), ("Disconnect", ExpiryNotice::Disconnect)];
+    if let Some(node) = fields.optional("sameKeyAlgorithm")
+        && let Some(same) = boolean(node, "sameKeyAlgorithm", report)
+    {
+        gateway.same_key_algorithm = same;
+    }
+    if let Some(node) = fields.optional("staleRevocationLists")
+        && let Some(stale) = choice(node, "staleRevocationLists", &STALE, report)
+    {
+        gateway.stale_revocation_lists = stale;
+    }
+    if let Some(node) = fields.optional("clientIdentifiers")
+        && let Some(identifiers) = choice(node, "clientIdentifiers", &IDENTIFIERS, report)
+    {
+        gateway.client_identifiers = identifiers;
+    }
+    if let Some(node) = fields.optional("expiryNotice")
+        && let Some(notice) = choice(node, "expiryNotice", &NOTICES, report)
+    {
+        gateway.expiry_notice = notice;
+    }
 }
 
 fn path(node: &Node, what: &str, report: &mut Report) -> Option<String> {

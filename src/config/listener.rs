@@ -1,11 +1,11 @@
 //! `kind: BrokerListener`: ports, their TLS, and the policies they refer to.
 
 use super::blob::Protocol;
-use super::broker::{duration, private_key, refuse};
+use super::certificate::{self, CertificateSpec};
 use super::diagnostic::{Place, Report, quoted};
 use super::name::is_object_name;
 use super::source::Node;
-use super::source::walk::{Fields, choice, exact_choice, full_text, integer, sequence, text, texts};
+use super::source::walk::{Fields, choice, full_text, integer, sequence, text};
 
 /// `serviceType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +67,19 @@ pub struct Port {
     pub authentication: Option<Reference>,
     /// `authorizationRef`.
     pub authorization: Option<Reference>,
-    /// `tls.manual.secretRef`.
-    pub secret: Option<Reference>,
+    /// `tls`, if it is valid.
+    pub tls: Option<Tls>,
     /// Whether there is a `tls`, valid or not.
     pub has_tls: bool,
+}
+
+/// `ports[].tls`.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// `manual.secretRef`.
+    Manual(Reference),
+    /// `certManagerCertificateSpec`.
+    Automatic(CertificateSpec),
 }
 
 /// Reads a `spec`.
@@ -144,7 +153,7 @@ fn port(node: &Node, service_type: ServiceType, report: &mut Report) -> Option<P
         report.error(&authorization.place, message);
     }
     let tls_node = fields.optional("tls");
-    let secret = tls_node.and_then(|node| tls(node, report));
+    let tls = tls_node.and_then(|node| tls(node, number.as_ref().map(|(number, _)| *number), report));
     let place = fields.place().clone();
     fields.finish(report);
     let (number, number_place) = number?;
@@ -155,55 +164,42 @@ fn port(node: &Node, service_type: ServiceType, report: &mut Report) -> Option<P
         protocol,
         authentication,
         authorization,
-        secret,
+        tls,
         has_tls: tls_node.is_some(),
     })
 }
 
-/// Reads `tls` and gives the Secret it refers to.
-fn tls(node: &Node, report: &mut Report) -> Option<Reference> {
+/// Reads `tls` of the port `number`.
+fn tls(node: &Node, number: Option<u16>, report: &mut Report) -> Option<Tls> {
     let mut fields = Fields::of(node, "tls", report)?;
-    let mode_node = fields.required("mode", report);
-    let automatic =
-        mode_node.and_then(|node| choice(node, "tls.mode", &[("Manual", false), ("Automatic", true)], report));
-    let manual = fields.optional("manual");
-    let automatic_body = fields.optional("certManagerCertificateSpec");
+    let mode = fields.required("mode", report);
+    let automatic = mode.and_then(|node| choice(node, "tls.mode", &[("Manual", false), ("Automatic", true)], report));
+    let manual_node = fields.optional("manual");
+    let spec_node = fields.optional("certManagerCertificateSpec");
     fields.finish(report);
-    let secret = manual.and_then(|node| {
+    let manual = manual_node.and_then(|node| {
         let mut fields = Fields::of(node, "tls.manual", report)?;
         let secret = fields.required("secretRef", report).and_then(|node| secret_reference(node, report));
         fields.finish(report);
         secret
     });
-    if let Some(node) = automatic_body {
-        certificate_spec(node, report);
-    }
-    match (automatic, mode_node) {
-        (Some(true), Some(mode)) => {
-            if let Some(node) = manual {
-                report.error(&node.place, "tls.manual belongs to mode Manual, and the mode is Automatic");
-            }
-            if automatic_body.is_none() {
-                report.error(
-                    &node.place,
-                    "the field \"certManagerCertificateSpec\" of tls is missing for mode Automatic",
-                );
-            }
-            refuse(&mode.place, "tls.mode Automatic", report);
-            None
+    let spec = spec_node.and_then(|node| certificate::read(node, number, report));
+    if automatic? {
+        if let Some(node) = manual_node {
+            report.error(&node.place, "tls.manual belongs to mode Manual, and the mode is Automatic");
         }
-        (Some(false), _) => {
-            if let Some(node) = automatic_body {
-                report
-                    .error(&node.place, "certManagerCertificateSpec belongs to mode Automatic, and the mode is Manual");
-            }
-            if manual.is_none() {
-                report.error(&node.place, "the field \"manual\" of tls is missing for mode Manual");
-            }
-            secret
+        if spec_node.is_none() {
+            report.error(&node.place, "the field \"certManagerCertificateSpec\" of tls is missing for mode Automatic");
         }
-        (Some(true) | None, _) => None,
+        return spec.map(Tls::Automatic);
     }
+    if let Some(node) = spec_node {
+        report.error(&node.place, "certManagerCertificateSpec belongs to mode Automatic, and the mode is Manual");
+    }
+    if manual_node.is_none() {
+        report.error(&node.place, "the field \"manual\" of tls is missing for mode Manual");
+    }
+    manual.map(Tls::Manual)
 }
 
 /// The name of a Secret, which is also the name of a folder.
@@ -214,44 +210,4 @@ pub(super) fn secret_reference(node: &Node, report: &mut Report) -> Option<Refer
         return None;
     }
     Some(Reference { name: name.to_owned(), place: node.place.clone() })
-}
-
-fn certificate_spec(node: &Node, report: &mut Report) {
-    let Some(mut fields) = Fields::of(node, "certManagerCertificateSpec", report) else { return };
-    if let Some(node) = fields.required("issuerRef", report)
-        && let Some(mut issuer) = Fields::of(node, "issuerRef", report)
-    {
-        if let Some(node) = issuer.required("name", report) {
-            full_text(node, "issuerRef.name", report);
-        }
-        if let Some(node) = issuer.required("kind", report) {
-            exact_choice(node, "issuerRef.kind", &["Issuer", "ClusterIssuer"], report);
-        }
-        if let Some(node) = issuer.optional("group") {
-            full_text(node, "issuerRef.group", report);
-        }
-        issuer.finish(report);
-    }
-    if let Some(node) = fields.optional("privateKey") {
-        private_key(node, report);
-    }
-    for name in ["duration", "renewBefore"] {
-        if let Some(node) = fields.optional(name) {
-            duration(node, name, report);
-        }
-    }
-    if let Some(node) = fields.optional("secretName") {
-        full_text(node, "secretName", report);
-    }
-    if let Some(node) = fields.optional("san")
-        && let Some(mut names) = Fields::of(node, "san", report)
-    {
-        for name in ["dns", "ip"] {
-            if let Some(node) = names.optional(name) {
-                texts(node, name, report);
-            }
-        }
-        names.finish(report);
-    }
-    fields.finish(report);
 }

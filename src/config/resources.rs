@@ -1,4 +1,4 @@
-//! Documents into resources: `apiVersion`, `kind` and `metadata` of manifests, bare bodies, and folders of PEM files.
+//! Documents into resources: `apiVersion`, `kind` and `metadata` of manifests, bare bodies, and folders of entries.
 
 use super::authentication::{self, Authentication};
 use super::authorization;
@@ -9,7 +9,7 @@ use super::gateway::{self, Settings};
 use super::listener::{self, Listener};
 use super::name;
 use super::secret::decode_base64;
-use super::source::files::{BareKind, Found, Manifest, PemFile};
+use super::source::files::{BareKind, EntryFile, Found, Manifest};
 use super::source::walk::{Fields, boolean, full_text, sequence, text, text_map};
 use super::source::{self, Node, Value};
 use std::collections::BTreeMap;
@@ -41,8 +41,8 @@ pub struct Named<T> {
     pub body: T,
 }
 
-/// PEM text and where it comes from. Never shown: it may be a key.
-pub struct Pem {
+/// The text of one entry of a ConfigMap or Secret, and where it comes from. Never shown: it may be a key.
+pub struct Entry {
     /// The text.
     pub contents: Vec<u8>,
     /// Where it begins.
@@ -51,7 +51,7 @@ pub struct Pem {
     pub is_file: bool,
 }
 
-impl Pem {
+impl Entry {
     /// Where PEM section `index` begins, as near as can be told.
     #[must_use]
     pub fn place_of_section(&self, index: usize) -> Place {
@@ -70,7 +70,7 @@ impl Pem {
 #[derive(Default)]
 pub struct ConfigMap {
     /// `data`, or the files of the folder.
-    pub entries: Vec<(String, Pem)>,
+    pub entries: Vec<(String, Entry)>,
 }
 
 /// A Secret.
@@ -79,9 +79,9 @@ pub struct SecretSource {
     /// `type` where it is not `kubernetes.io/tls`.
     pub foreign_type: Option<(String, Place)>,
     /// `tls.crt`.
-    pub certificate_chain: Option<Pem>,
+    pub certificate_chain: Option<Entry>,
     /// `tls.key`.
-    pub private_key: Option<Pem>,
+    pub private_key: Option<Entry>,
     /// Whether it comes from a folder, which the gateway may read itself.
     pub is_folder: bool,
 }
@@ -114,7 +114,7 @@ impl Resources {
         for manifest in found.manifests {
             resources.manifest(&manifest, report);
         }
-        resources.trust_folders(found.trust, report);
+        resources.config_map_folders(found.config_maps, report);
         resources.secret_folders(found.secrets, report);
         resources
     }
@@ -222,22 +222,22 @@ impl Resources {
         }
     }
 
-    fn trust_folders(&mut self, files: Vec<PemFile>, report: &mut Report) {
+    fn config_map_folders(&mut self, files: Vec<EntryFile>, report: &mut Report) {
         for (place, name, files) in by_folder(files) {
             name::check("ConfigMap", &name, &place, report);
-            let entries = files.into_iter().map(|file| (file.key.clone(), pem_of(file))).collect();
+            let entries = files.into_iter().map(|file| (file.key.clone(), entry_of(file))).collect();
             add(&mut self.config_maps, "ConfigMap", &name, &place, ConfigMap { entries }, report);
         }
     }
 
-    fn secret_folders(&mut self, files: Vec<PemFile>, report: &mut Report) {
+    fn secret_folders(&mut self, files: Vec<EntryFile>, report: &mut Report) {
         for (place, name, files) in by_folder(files) {
             name::check("Secret", &name, &place, report);
             let mut body = SecretSource { is_folder: true, ..SecretSource::default() };
             for file in files {
                 let is_key = file.key == "tls.key";
                 let part = if is_key { &mut body.private_key } else { &mut body.certificate_chain };
-                *part = Some(pem_of(file));
+                *part = Some(entry_of(file));
             }
             add(&mut self.secrets, "Secret", &name, &place, body, report);
         }
@@ -255,13 +255,13 @@ impl BareKind {
     }
 }
 
-fn pem_of(file: PemFile) -> Pem {
-    Pem { place: Place::start_of(&file.file.path), contents: file.file.contents, is_file: true }
+fn entry_of(file: EntryFile) -> Entry {
+    Entry { place: Place::start_of(&file.file.path), contents: file.file.contents, is_file: true }
 }
 
 /// The files of each folder, with the folder's place and name.
-fn by_folder(files: Vec<PemFile>) -> Vec<(Place, String, Vec<PemFile>)> {
-    let mut folders: BTreeMap<String, Vec<PemFile>> = BTreeMap::new();
+fn by_folder(files: Vec<EntryFile>) -> Vec<(Place, String, Vec<EntryFile>)> {
+    let mut folders: BTreeMap<String, Vec<EntryFile>> = BTreeMap::new();
     for file in files {
         folders.entry(file.folder.clone()).or_default().push(file);
     }
@@ -339,7 +339,7 @@ fn metadata(kind: &str, node: &Node, report: &mut Report) -> Option<(String, Pla
 }
 
 /// One value of `data`, either as it is or in base64. A value in base64 that cannot be decoded is not shown.
-fn pem_value(value: &str, node: &Node, base64: bool, report: &mut Report) -> Option<Pem> {
+fn entry_value(value: &str, node: &Node, base64: bool, report: &mut Report) -> Option<Entry> {
     let contents = if base64 {
         let Some(contents) = decode_base64(value) else {
             report.error(&node.place, "the value is not base64");
@@ -349,7 +349,7 @@ fn pem_value(value: &str, node: &Node, base64: bool, report: &mut Report) -> Opt
     } else {
         value.as_bytes().to_vec()
     };
-    Some(Pem { contents, place: node.place.clone(), is_file: false })
+    Some(Entry { contents, place: node.place.clone(), is_file: false })
 }
 
 fn config_map(fields: &mut Fields<'_>, report: &mut Report) -> ConfigMap {
@@ -360,8 +360,8 @@ fn config_map(fields: &mut Fields<'_>, report: &mut Report) -> ConfigMap {
     for (name, base64) in [("data", false), ("binaryData", true)] {
         let Some(node) = fields.optional(name) else { continue };
         for (key, value, node) in text_map(node, name, report).unwrap_or_default() {
-            if let Some(pem) = pem_value(value, node, base64, report) {
-                map.entries.push((key.text.clone(), pem));
+            if let Some(entry) = entry_value(value, node, base64, report) {
+                map.entries.push((key.text.clone(), entry));
             }
         }
     }
@@ -397,7 +397,7 @@ fn secret(fields: &mut Fields<'_>, report: &mut Report) -> SecretSource {
                 "tls.key" => &mut secret.private_key,
                 _ => continue,
             };
-            *part = pem_value(value, node, base64, report);
+            *part = entry_value(value, node, base64, report);
         }
     }
     secret

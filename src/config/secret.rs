@@ -1,4 +1,4 @@
-//! Server certificates with their keys: Secret resources, and the check that both `bake` and the running broker apply.
+//! Certificates with their keys: Secret resources, and the check that both `bake` and the running broker apply.
 //!
 //! Key material never reaches a message: faults are variants without contents.
 
@@ -76,7 +76,7 @@ pub enum Part {
     Key,
 }
 
-/// Why a Secret cannot serve a listener.
+/// Why a Secret cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretFault {
     /// `tls.crt` is not well-formed PEM.
@@ -164,10 +164,10 @@ impl fmt::Display for SecretFault {
             Self::EncryptedKey => "the key of tls.key is encrypted; the broker has no one to ask for a password",
             Self::SeveralKeys => "tls.key holds more than one private key",
             Self::RsaKey => {
-                "the server key is an RSA key, and signing with it is not constant time here (RUSTSEC-2023-0071); use ECDSA P-256, P-384 or Ed25519"
+                "the key is an RSA key, and signing with it is not constant time here (RUSTSEC-2023-0071); use ECDSA P-256, P-384 or Ed25519"
             }
-            Self::P521Key => "the server key is of curve P-521, with which this broker cannot sign; use ECDSA P-256, P-384 or Ed25519",
-            Self::UnknownKeyKind => "the server key is of an unknown kind; use ECDSA P-256, P-384 or Ed25519",
+            Self::P521Key => "the key is of curve P-521, with which this broker cannot sign; use ECDSA P-256, P-384 or Ed25519",
+            Self::UnknownKeyKind => "the key is of an unknown kind; use ECDSA P-256, P-384 or Ed25519",
             Self::KeyDer => "the key of tls.key cannot be parsed",
             Self::Mismatch => "the key of tls.key does not belong to the first certificate of tls.crt",
         })

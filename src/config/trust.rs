@@ -1,7 +1,7 @@
 //! ConfigMaps of certificate authorities.
 
 use super::diagnostic::{Place, Report, quoted};
-use super::resources::{ConfigMap, Pem};
+use super::resources::{ConfigMap, Entry};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -37,7 +37,7 @@ pub fn read_bundle(name: &str, map: &ConfigMap, place: &Place, report: &mut Repo
     certificates
 }
 
-fn read_entry(key: &str, pem: &Pem, certificates: &mut Vec<Vec<u8>>, report: &mut Report) {
+fn read_entry(key: &str, pem: &Entry, certificates: &mut Vec<Vec<u8>>, report: &mut Report) {
     for (index, section) in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem.contents).enumerate() {
         let place = pem.place_of_section(index);
         match section {

@@ -3,11 +3,18 @@
 //! `bake` writes nothing that fails here. A blob that verifies and fails all the same was made by another program; it is
 //! refused before anything relies on it.
 
-use super::blob::{Action, Authorization, Configuration, Method, Range, Text};
+use super::blob::{
+    Action, Authorization, AutomaticCertificate, Configuration, HttpsServer, Method, Range, ServiceAccountTokens,
+    SubjectAttributes, Text, Tls,
+};
+use super::certificate::{check_times, is_certificate_name};
+use super::https_server::{check_endpoint, check_headers};
 use super::name::is_object_name;
+use super::service_account::{is_account, is_issuer, is_key_set};
 use super::topic::check_filter;
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
 use core::fmt;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// What does not fit together.
@@ -43,6 +50,14 @@ pub enum Defect {
     Capacity,
     /// A bundle without certificates.
     TrustBundle,
+    /// The endpoint or the header fields of a server that is asked over HTTPS.
+    HttpsServer,
+    /// A method without settings that let anyone in, or without what judges its credentials.
+    Method,
+    /// Who judges the tokens of service accounts.
+    ServiceAccountTokens,
+    /// A certificate of mode Automatic.
+    AutomaticCertificate,
 }
 
 impl fmt::Display for Defect {
@@ -63,6 +78,10 @@ impl fmt::Display for Defect {
             Self::ConnectDeadline => "the deadline of CONNECT is out of range",
             Self::Capacity => "it is more than the board holds",
             Self::TrustBundle => "a trust bundle has no certificates",
+            Self::HttpsServer => "a server has no valid endpoint or header fields",
+            Self::Method => "an authentication method lacks what it needs",
+            Self::ServiceAccountTokens => "who judges tokens of service accounts is not valid",
+            Self::AutomaticCertificate => "a certificate of mode Automatic is not valid",
         })
     }
 }
@@ -106,6 +125,9 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
         let valid = !addresses.is_empty() && addresses.iter().all(|address| address.parse::<IpAddr>().is_ok());
         ensure(valid, Defect::Address)?;
     }
+    if let Some(tokens) = &gateway.service_account_tokens {
+        service_account_tokens(configuration, tokens)?;
+    }
     ensure((1..=120).contains(&gateway.connect_deadline_seconds), Defect::ConnectDeadline)?;
     let clients = &configuration.clients;
     let in_range = (1..=configuration.board.capacities.packet_bytes).contains(&clients.max_packet_size_bytes)
@@ -117,11 +139,19 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
 }
 
 fn ports(configuration: &Configuration) -> Result<(), Defect> {
-    let mut numbers = std::collections::BTreeSet::new();
+    let mut numbers = BTreeSet::new();
+    let mut issued = BTreeSet::new();
     for port in &configuration.ports {
         ensure(port.port != 0 && numbers.insert(port.port), Defect::Port)?;
-        if let Some(tls) = port.tls {
-            ensure(usize::from(tls.secret) < configuration.secrets.len(), Defect::Reference)?;
+        match &port.tls {
+            Some(Tls::Manual { secret }) => secret_index(configuration, *secret)?,
+            Some(Tls::Automatic(certificate)) => {
+                automatic_certificate(certificate)?;
+                let name = certificate.secret_name.as_str();
+                let is_free = issued.insert(name) && configuration.secrets.iter().all(|secret| secret.name != name);
+                ensure(is_free, Defect::AutomaticCertificate)?;
+            }
+            None => {}
         }
         if let Some(found) = port.authorization {
             ensure(usize::from(found) < configuration.authorizations.len(), Defect::Reference)?;
@@ -136,20 +166,89 @@ fn ports(configuration: &Configuration) -> Result<(), Defect> {
     Ok(())
 }
 
-fn authentications(configuration: &Configuration) -> Result<(), Defect> {
-    for authentication in &configuration.authentications {
-        for method in &authentication.methods {
-            let Method::X509 { trust_bundle, attributes } = method;
-            ensure(usize::from(*trust_bundle) < configuration.trust_bundles.len(), Defect::Reference)?;
-            for entry in attributes {
-                let names = &entry.subject.relative_names;
-                ensure(!names.is_empty() && names.iter().all(|name| !name.is_empty()), Defect::Subject)?;
-                let bytes: usize = entry.attributes.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
-                ensure(entry.attributes.len() <= ATTRIBUTES_MAX && bytes <= ATTRIBUTE_BYTES_MAX, Defect::Attributes)?;
+fn secret_index(configuration: &Configuration, index: u16) -> Result<(), Defect> {
+    ensure(usize::from(index) < configuration.secrets.len(), Defect::Reference)
+}
+
+fn trust_bundle_index(configuration: &Configuration, index: u16) -> Result<(), Defect> {
+    ensure(usize::from(index) < configuration.trust_bundles.len(), Defect::Reference)
+}
+
+fn automatic_certificate(certificate: &AutomaticCertificate) -> Result<(), Defect> {
+    let valid = is_object_name(&certificate.issuer)
+        && is_object_name(&certificate.secret_name)
+        && check_times(certificate.duration_seconds, certificate.renew_before_seconds).is_ok()
+        && certificate.dns_names.iter().all(|name| is_certificate_name(name))
+        && certificate.ip_addresses.iter().all(|address| address.parse::<IpAddr>().is_ok());
+    ensure(valid, Defect::AutomaticCertificate)
+}
+
+fn https_server(configuration: &Configuration, server: &HttpsServer) -> Result<(), Defect> {
+    if let Some(index) = server.trust_bundle {
+        trust_bundle_index(configuration, index)?;
+    }
+    if let Some(index) = server.client_secret {
+        secret_index(configuration, index)?;
+    }
+    let valid = check_endpoint(&server.endpoint).is_ok() && check_headers(&server.headers).is_ok();
+    ensure(valid, Defect::HttpsServer)
+}
+
+fn service_account_tokens(configuration: &Configuration, tokens: &ServiceAccountTokens) -> Result<(), Defect> {
+    match tokens {
+        ServiceAccountTokens::TokenReview { server, token_secret } => {
+            https_server(configuration, server)?;
+            ensure(token_secret.is_some() != server.client_secret.is_some(), Defect::ServiceAccountTokens)?;
+            ensure(token_secret.as_deref().is_none_or(is_object_name), Defect::SecretName)
+        }
+        ServiceAccountTokens::Offline { issuers, attributes } => {
+            let (mut names, mut accounts) = (BTreeSet::new(), BTreeSet::new());
+            ensure(!issuers.is_empty(), Defect::ServiceAccountTokens)?;
+            for issuer in issuers {
+                let valid = is_issuer(&issuer.issuer)
+                    && names.insert(&issuer.issuer)
+                    && !issuer.key_sets.is_empty()
+                    && issuer.key_sets.iter().all(|text| is_key_set(text));
+                ensure(valid, Defect::ServiceAccountTokens)?;
             }
+            for entry in attributes {
+                let valid = is_account(&entry.account) && accounts.insert(&entry.account);
+                ensure(valid, Defect::ServiceAccountTokens)?;
+                attributes_fit(&entry.attributes)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn authentications(configuration: &Configuration) -> Result<(), Defect> {
+    for method in configuration.authentications.iter().flat_map(|authentication| &authentication.methods) {
+        match method {
+            Method::X509 { trust_bundle, attributes } => {
+                trust_bundle_index(configuration, *trust_bundle)?;
+                attributes.iter().try_for_each(subject_attributes)?;
+            }
+            Method::ServiceAccountToken { audiences } => {
+                let names_any = !audiences.is_empty() && audiences.iter().all(|audience| !audience.is_empty());
+                let is_judged = configuration.gateway.service_account_tokens.is_some();
+                ensure(names_any && is_judged, Defect::Method)?;
+            }
+            Method::Custom { server } => https_server(configuration, server)?,
+            Method::UsernamePassword { secret } => ensure(is_object_name(secret), Defect::SecretName)?,
         }
     }
     Ok(())
+}
+
+fn subject_attributes(entry: &SubjectAttributes) -> Result<(), Defect> {
+    let names = &entry.subject.relative_names;
+    ensure(!names.is_empty() && names.iter().all(|name| !name.is_empty()), Defect::Subject)?;
+    attributes_fit(&entry.attributes)
+}
+
+fn attributes_fit(attributes: &[(String, String)]) -> Result<(), Defect> {
+    let bytes: usize = attributes.iter().map(|(name, value)| 4 + name.len() + value.len()).sum();
+    ensure(attributes.len() <= ATTRIBUTES_MAX && bytes <= ATTRIBUTE_BYTES_MAX, Defect::Attributes)
 }
 
 /// Checks the tables of one authorization policy.

@@ -6,7 +6,9 @@
 //! | path | is |
 //! | --- | --- |
 //! | `…/trust/<name>/<key>` | one PEM file of the ConfigMap `<name>` |
+//! | `…/keys/<name>/<key>.json` | one JWK Set of the ConfigMap `<name>` |
 //! | `…/secrets/<name>/tls.crt`, `tls.key` | the Secret `<name>` |
+//! | `…/secrets/<name>/passwords.toml`, `token` | for the running broker: left alone |
 //! | `<name>.authorization.json` and the like | a bare body, see [`BareKind`] |
 //! | other `*.yaml`, `*.yml`, `*.json` | manifests |
 //!
@@ -57,8 +59,8 @@ pub struct Manifest {
     pub bare: Option<(BareKind, String)>,
 }
 
-/// One PEM file of a ConfigMap or Secret.
-pub struct PemFile {
+/// One file that is an entry of a ConfigMap or Secret.
+pub struct EntryFile {
     /// The file.
     pub file: File,
     /// The folder it was found in; two folders of one name are two resources.
@@ -74,26 +76,30 @@ pub struct PemFile {
 pub struct Found {
     /// Manifests and bare bodies.
     pub manifests: Vec<Manifest>,
-    /// Files of `trust/<name>/`.
-    pub trust: Vec<PemFile>,
+    /// Files of `trust/<name>/` and `keys/<name>/`.
+    pub config_maps: Vec<EntryFile>,
     /// Files of `secrets/<name>/`.
-    pub secrets: Vec<PemFile>,
+    pub secrets: Vec<EntryFile>,
 }
 
 /// What the path of a file makes it.
 enum Role {
     Manifest(Syntax, Option<(BareKind, String)>),
-    Trust,
+    ConfigMap,
     Secret,
+    /// Of no use here, and rightly there: the running broker reads it.
+    LeftAlone,
     Ignored,
 }
 
 fn role_of(components: &[&str]) -> Role {
     let Some((file, folders)) = components.split_last() else { return Role::Ignored };
-    if let Some(at) = folders.iter().position(|folder| matches!(*folder, "trust" | "secrets")) {
+    if let Some(at) = folders.iter().position(|folder| matches!(*folder, "trust" | "keys" | "secrets")) {
         return match (folders.len() - at, folders.get(at), *file) {
-            (2, Some(&"trust"), _) => Role::Trust,
+            (2, Some(&"trust"), _) => Role::ConfigMap,
+            (2, Some(&"keys"), name) if name.ends_with(".json") => Role::ConfigMap,
             (2, Some(&"secrets"), "tls.crt" | "tls.key") => Role::Secret,
+            (2, Some(&"secrets"), "passwords.toml" | "token") => Role::LeftAlone,
             _ => Role::Ignored,
         };
     }
@@ -118,7 +124,7 @@ fn role_of(components: &[&str]) -> Role {
 impl Found {
     /// Sorts one file in. `components` is its path below the source.
     fn add(&mut self, components: &[&str], file: File, report: &mut Report) {
-        let pem = |file: File| PemFile {
+        let entry = |file: File| EntryFile {
             folder: file.path.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned()),
             name: components.iter().rev().nth(1).copied().unwrap_or_default().to_owned(),
             key: components.last().copied().unwrap_or_default().to_owned(),
@@ -126,15 +132,17 @@ impl Found {
         };
         match role_of(components) {
             Role::Manifest(syntax, bare) => self.manifests.push(Manifest { file, syntax, bare }),
-            Role::Trust => self.trust.push(pem(file)),
-            Role::Secret => self.secrets.push(pem(file)),
+            Role::ConfigMap => self.config_maps.push(entry(file)),
+            Role::Secret => self.secrets.push(entry(file)),
+            Role::LeftAlone => {}
             Role::Ignored => note_ignored(&file.path, report),
         }
     }
 }
 
 fn note_ignored(path: &str, report: &mut Report) {
-    report.note(&Place::start_of(path), "ignored: neither a manifest nor a file of trust/<name>/ or secrets/<name>/");
+    let message = "ignored: neither a manifest nor a file of trust/<name>/, keys/<name>/ or secrets/<name>/";
+    report.note(&Place::start_of(path), message);
 }
 
 /// Sorts files that are part of the program, or made by it.
@@ -180,7 +188,7 @@ impl Walk {
         let components: Vec<&str> = components.iter().map(String::as_str).collect();
         // Only what stands nearest to the file counts: a folder further up may be called anything.
         let tail = components.get(components.len().saturating_sub(3)..).unwrap_or_default();
-        if matches!(role_of(tail), Role::Ignored) {
+        if matches!(role_of(tail), Role::Ignored | Role::LeftAlone) {
             return report.error(&Place::start_of(&shown), "not a *.yaml, *.yml or *.json file");
         }
         self.file(source, tail, found, report);
@@ -244,8 +252,10 @@ impl Walk {
 
     fn file(&mut self, path: &Path, components: &[&str], found: &mut Found, report: &mut Report) {
         let shown = path.to_string_lossy().into_owned();
-        if matches!(role_of(components), Role::Ignored) {
-            return note_ignored(&shown, report);
+        match role_of(components) {
+            Role::Ignored => return note_ignored(&shown, report),
+            Role::LeftAlone => return,
+            Role::Manifest(..) | Role::ConfigMap | Role::Secret => {}
         }
         self.files += 1;
         if self.files > FILES_MAX {
@@ -283,7 +293,11 @@ mod tests {
             ("site.trust/x/a.yaml", ""),
             ("trust/ca/one.pem", ""),
             ("x/trust/ca/two.yaml", ""),
+            ("keys/cluster/jwks.json", ""),
+            ("keys/cluster/key.pem", ""),
             ("secrets/server/tls.crt", ""),
+            ("secrets/users/passwords.toml", ""),
+            ("secrets/api/token", ""),
             ("secrets/server/ca.crt", ""),
             ("secrets/server/deep/tls.key", ""),
             ("README.md", ""),
@@ -300,9 +314,9 @@ mod tests {
                 ("site.trust/x/a.yaml", None),
             ]
         );
-        let trust: Vec<_> = found.trust.iter().map(|p| (p.name.as_str(), p.key.as_str())).collect();
-        assert_eq!(trust, [("ca", "one.pem"), ("ca", "two.yaml")]);
+        let entries: Vec<_> = found.config_maps.iter().map(|p| (p.name.as_str(), p.key.as_str())).collect();
+        assert_eq!(entries, [("ca", "one.pem"), ("ca", "two.yaml"), ("cluster", "jwks.json")]);
         assert_eq!(found.secrets.len(), 1);
-        assert_eq!(report.finish().0.len(), 3, "what is ignored is noted");
+        assert_eq!(report.finish().0.len(), 4, "what is ignored is noted");
     }
 }
