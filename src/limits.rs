@@ -23,6 +23,8 @@ pub const MESSAGE_BLOCK_BYTES: usize = 512;
 pub const PEER_CHAIN_CERTIFICATES_MAX: usize = 8;
 /// Most bytes of DER that a peer's certificates may take together.
 pub const PEER_CHAIN_BYTES_MAX: usize = 16 * 1024;
+/// Longest service-account token that is looked at, in bytes. Kubernetes issues tokens of one to two thousand bytes.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The sizes of all tables, from the board profile. Checked when a blob is baked and again at start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

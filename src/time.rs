@@ -55,6 +55,64 @@ impl UnixTime {
     pub const fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add(seconds))
     }
+
+    /// Reads a `date-time` of RFC 3339 §5.6; `None` where it is none. Fractions are cut off, a leap second is the second
+    /// after it, and everything before 1970 is 1970.
+    #[must_use]
+    pub fn from_rfc_3339(text: &str) -> Option<Self> {
+        let (date_time, rest) = text.as_bytes().split_first_chunk::<19>()?;
+        let [y1, y2, y3, y4, b'-', o1, o2, b'-', d1, d2, b'T' | b't', h1, h2, b':', m1, m2, b':', s1, s2] = *date_time
+        else {
+            return None;
+        };
+        let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[o1, o2])?, number(&[d1, d2])?);
+        let (hour, minute, second) = (number(&[h1, h2])?, number(&[m1, m2])?, number(&[s1, s2])?);
+        let rest = match rest.strip_prefix(b".") {
+            None => rest,
+            Some(fraction) => match fraction.iter().position(|byte| !byte.is_ascii_digit())? {
+                0 => return None,
+                end => fraction.get(end..)?,
+            },
+        };
+        let offset_minutes = match *rest {
+            [b'Z' | b'z'] => 0,
+            [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
+                let (hours, minutes) = (number(&[h1, h2])?, number(&[m1, m2])?);
+                if hours > 23 || minutes > 59 {
+                    return None;
+                }
+                (hours * 60 + minutes) * if sign == b'-' { -1 } else { 1 }
+            }
+            _ => return None,
+        };
+        let leap_year = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days_of_month = match month {
+            1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+            4 | 6 | 9 | 11 => 30,
+            2 if leap_year => 29,
+            2 => 28,
+            _ => return None,
+        };
+        if !(1..=days_of_month).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        // The inverse of what Display does: years begin with March, so that the leap day is the last day of its year.
+        let shifted_year = if month <= 2 { year - 1 } else { year };
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let leap_days = shifted_year.div_euclid(4) - shifted_year.div_euclid(100) + shifted_year.div_euclid(400);
+        let days = shifted_year * 365 + leap_days + day_of_year - 719_468;
+        let seconds = days * 86_400 + hour * 3_600 + (minute - offset_minutes) * 60 + second;
+        // Leap seconds are inserted before midnight of UTC only.
+        if second == 60 && seconds.rem_euclid(86_400) != 0 {
+            return None;
+        }
+        Some(Self(u64::try_from(seconds).unwrap_or(0)))
+    }
+}
+
+/// The value of a few decimal digits.
+fn number(digits: &[u8]) -> Option<i64> {
+    digits.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + i64::from(digit - b'0')))
 }
 
 /// When this release was made: 2026-11-01T00:00:00Z. A wall clock that shows less has not been set yet. Moves with each
@@ -99,6 +157,70 @@ mod tests {
         assert_eq!(UnixTime(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(UnixTime(951_782_400).to_string(), "2000-02-29T00:00:00Z");
         assert_eq!(UnixTime(4_102_444_799).to_string(), "2099-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn rfc_3339_is_read_with_offsets_fractions_and_leap_seconds() {
+        for (text, seconds) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2000-02-29T00:00:00Z", 951_782_400),
+            ("2099-12-31T23:59:59z", 4_102_444_799),
+            ("2030-05-08t20:04:16+00:00", 1_904_501_056),
+            ("2030-05-08T20:04:16-00:00", 1_904_501_056),
+            ("2030-05-08T22:34:16+02:30", 1_904_501_056),
+            ("2030-05-08T12:04:16-08:00", 1_904_501_056),
+            ("2030-05-09T20:03:16+23:59", 1_904_501_056),
+            ("2030-05-08T20:04:16.999999999999999999999Z", 1_904_501_056),
+            ("2030-05-08T22:04:16.5+02:00", 1_904_501_056),
+            ("2016-12-31T23:59:60Z", 1_483_228_800),
+            ("2016-12-31T15:59:60.25-08:00", 1_483_228_800),
+            ("9999-12-31T23:59:59Z", 253_402_300_799),
+            ("1969-12-31T23:59:59Z", 0),
+            ("0001-01-01T00:00:00Z", 0),
+            ("0000-01-01T00:00:00+23:59", 0),
+        ] {
+            assert_eq!(UnixTime::from_rfc_3339(text), Some(UnixTime(seconds)), "{text}");
+        }
+        for day in 0..60_000 {
+            let time = UnixTime(day * 86_400 + 12_345);
+            assert_eq!(UnixTime::from_rfc_3339(&time.to_string()), Some(time));
+        }
+    }
+
+    #[test]
+    fn what_is_no_rfc_3339_is_no_time() {
+        for text in [
+            "",
+            "2030",
+            "2030-05-08",
+            "2030-05-08T20:04:16",
+            "2030-05-08 20:04:16Z",
+            "2030-05-08T20:04Z",
+            "2030-05-08T20:04:16.Z",
+            "2030-05-08T20:04:16.5",
+            "2030-05-08T20:04:16+0000",
+            "2030-05-08T20:04:16+24:00",
+            "2030-05-08T20:04:16+00:60",
+            "2030-05-08T20:04:16ZZ",
+            "2030-13-08T20:04:16Z",
+            "2030-00-08T20:04:16Z",
+            "2030-02-29T20:04:16Z",
+            "2100-02-29T20:04:16Z",
+            "2030-04-31T20:04:16Z",
+            "2030-05-00T20:04:16Z",
+            "2030-05-08T24:00:00Z",
+            "2030-05-08T20:60:16Z",
+            "2030-05-08T20:04:61Z",
+            "2030-05-08T20:04:60Z",
+            "2016-12-31T23:59:60+01:00",
+            "12030-05-08T20:04:16Z",
+            "+203-05-08T20:04:16Z",
+            "2030-05-08T-1:04:16Z",
+            "2030-05-08T20:04:16\u{ff3a}",
+            "\u{ff12}030-05-08T20:04:16Z",
+        ] {
+            assert_eq!(UnixTime::from_rfc_3339(text), None, "{text}");
+        }
     }
 
     #[test]

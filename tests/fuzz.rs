@@ -203,6 +203,7 @@ fn broker(seed: u64) -> Broker {
     let settings = Settings {
         connect_deadline_seconds: 10,
         shares_client_identifiers: false,
+        announces_expiry: false,
         validate_payload_format: true,
         sys_interval_seconds: 0,
         response_information: None,

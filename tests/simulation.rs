@@ -268,6 +268,7 @@ impl Simulation {
         let settings = Settings {
             connect_deadline_seconds: 10,
             shares_client_identifiers: false,
+            announces_expiry: false,
             validate_payload_format: false,
             sys_interval_seconds: 5,
             response_information: None,

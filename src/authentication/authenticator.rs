@@ -1,104 +1,20 @@
-//! One BrokerAuthentication: its methods in order, and the verdict.
+//! One BrokerAuthentication: its methods in order, and the verdict. azure-model §2.1.
 
-use super::chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms};
-use super::question::{Answer, Proof, Question};
+use super::chain::{BundleFault, ChainVerifier, Dates, SignatureAlgorithms};
+use super::key_set::{KeySet, KeySetFault};
+use super::method::{Method, Step};
+use super::passwords::Passwords;
+use super::question::{Answer, Inquiry, Question};
+use super::service_account::{AccountAttributes, AccountFault};
+use super::token::{TokenIssuer, TokenVerifier, VerifierFault};
+use super::verdict::{Evidence, Refusal, Verdict};
 use super::x509::X509;
-use crate::config::blob::{Configuration, Method};
+use crate::config::blob::{self, Configuration, ServiceAccountTokens};
 use crate::identity::{Identity, IdentityFull};
 use crate::time::UnixTime;
 use core::fmt;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
-
-/// Everything that a client has shown of itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Evidence<'a> {
-    /// Its certificates, its own first. Empty where it has none.
-    pub peer_chain: &'a [CertificateDer<'a>],
-    /// User Name of CONNECT. Nothing vouches for it.
-    pub username: Option<&'a str>,
-    /// Password of CONNECT.
-    pub password: Option<&'a [u8]>,
-    /// Authentication Method of CONNECT.
-    pub authentication_method: Option<&'a str>,
-    /// Authentication Data of CONNECT.
-    pub authentication_data: Option<&'a [u8]>,
-}
-
-/// What comes of it.
-#[derive(Debug, PartialEq)]
-pub enum Verdict {
-    /// It is who this says.
-    Accepted {
-        /// Who.
-        identity: Identity,
-        /// Index of the method that decided, for when the client renews its credential.
-        method: u16,
-    },
-    /// It may not come in.
-    Refused(Refusal),
-    /// Somebody else must be asked first; [`Authenticator::conclude`] goes on with the answer.
-    Undecided(Question),
-}
-
-/// Why a client is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has no credentials for any method of this port.
-    NoCredentials,
-    /// Its certificates are refused.
-    Chain(ChainFault),
-    /// Its subject has more than one common name: which one is it?
-    SeveralCommonNames,
-    /// Its common name is longer than a user name may be.
-    CommonNameTooLong,
-    /// The credential cannot be renewed: an X.509 client must connect again.
-    CannotRenew,
-    /// No rule allows to connect who the renewed credential says it is.
-    NotAuthorized,
-    /// The renewed credential is of somebody else.
-    OtherPrincipal,
-    /// The custom server refuses it.
-    Custom {
-        /// The Reason Code that it gives, 0x80 or above.
-        reason: u8,
-        /// What it says, for the log.
-        message: String,
-    },
-    /// User name and password do not belong together.
-    Password,
-    /// Its user name is longer than a user name may be.
-    UsernameTooLong,
-    /// Who should decide does not answer.
-    Unavailable(String),
-}
-
-impl Refusal {
-    /// Whether it may be accepted later with the same credential.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Chain(ChainFault::ClockNotSet))
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCredentials => f.write_str("no credentials that this port accepts"),
-            Self::Chain(fault) => write!(f, "{fault}"),
-            Self::SeveralCommonNames => f.write_str("the certificate's subject has several common names"),
-            Self::CommonNameTooLong => f.write_str("the certificate's common name is too long for a user name"),
-            Self::CannotRenew => f.write_str("this credential cannot be renewed on a live connection"),
-            Self::NotAuthorized => f.write_str("no rule allows it to be connected any more"),
-            Self::OtherPrincipal => f.write_str("the renewed credential belongs to somebody else"),
-            Self::Custom { message, .. } if message.is_empty() => f.write_str("refused by the custom server"),
-            Self::Custom { message, .. } => write!(f, "refused by the custom server: {message}"),
-            Self::Password => f.write_str("wrong user name or password"),
-            Self::UsernameTooLong => f.write_str("the user name is too long"),
-            Self::Unavailable(why) => f.write_str(why),
-        }
-    }
-}
 
 /// What the port must ask of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +25,9 @@ pub enum ClientCertificates {
     Requested,
     /// Without one nobody comes in.
     Required,
+    /// No method of ours looks at them, but they are shown to the custom server, which judges them. That the client has
+    /// the key is proved in the handshake; nothing else is.
+    Forwarded,
 }
 
 /// Why an authenticator cannot be made.
@@ -130,8 +49,17 @@ pub enum AuthenticatorFault {
         /// The label of the entry.
         label: String,
     },
-    /// A method that is not served yet.
-    Unsupported,
+    /// The keys of an issuer of tokens cannot be used.
+    Keys {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with them.
+        fault: KeySetFault,
+    },
+    /// Issuers or audiences do not fit together.
+    Tokens(VerifierFault),
+    /// The attributes of a service account cannot be used.
+    Account(AccountFault),
 }
 
 impl fmt::Display for AuthenticatorFault {
@@ -143,7 +71,9 @@ impl fmt::Display for AuthenticatorFault {
             Self::Attributes { label } => {
                 write!(f, "the attributes of entry '{}' do not fit", label.escape_debug())
             }
-            Self::Unsupported => f.write_str("one of its methods is not served yet"),
+            Self::Keys { issuer, fault } => write!(f, "keys of issuer '{}': {fault}", issuer.escape_debug()),
+            Self::Tokens(fault) => write!(f, "{fault}"),
+            Self::Account(fault) => write!(f, "{fault}"),
         }
     }
 }
@@ -153,126 +83,207 @@ impl core::error::Error for AuthenticatorFault {}
 /// One BrokerAuthentication at work.
 #[derive(Debug)]
 pub struct Authenticator {
-    methods: Vec<X509>,
+    index: u16,
+    methods: Vec<Method>,
 }
 
 impl Authenticator {
-    /// Makes the authenticator for `configuration.authentications[index]`.
+    /// Makes the authenticator for `configuration.authentications[index]`. A method UsernamePassword knows nobody until
+    /// [`Self::set_passwords`].
     ///
     /// # Errors
-    /// A configuration that does not fit together, or a trust bundle that cannot be read.
+    /// A configuration that does not fit together, or a trust bundle or key that cannot be read.
     pub fn new(
         configuration: &Configuration,
         index: u16,
         algorithms: SignatureAlgorithms,
     ) -> Result<Self, AuthenticatorFault> {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
-        let dates = Dates::new(configuration.gateway.clock_policy);
-        let mut methods = Vec::new();
-        for method in &resource.methods {
-            let Method::X509 { trust_bundle, attributes } = method else {
-                return Err(AuthenticatorFault::Unsupported);
-            };
-            let bundle =
-                configuration.trust_bundles.get(usize::from(*trust_bundle)).ok_or(AuthenticatorFault::Index)?;
-            let verifier = ChainVerifier::new(&bundle.certificates, algorithms, dates)
-                .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
-            let method = X509::new(verifier, attributes)
-                .map_err(|(label, IdentityFull)| AuthenticatorFault::Attributes { label: label.to_owned() })?;
-            methods.push(method);
-        }
+        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms));
+        let methods = methods.collect::<Result<Vec<Method>, _>>()?;
         if methods.is_empty() {
             return Err(AuthenticatorFault::NoMethods);
         }
-        Ok(Self { methods })
+        Ok(Self { index, methods })
+    }
+
+    /// Gives a method UsernamePassword its users. Does nothing for another method.
+    pub fn set_passwords(&mut self, method: u16, users: Passwords) {
+        if let Some(method @ Method::Password(_)) = self.methods.get_mut(usize::from(method)) {
+            *method = Method::Password(users);
+        }
     }
 
     /// Judges a client.
     #[must_use]
     pub fn authenticate(&self, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        self.ask_from(0, evidence, now, String::new())
+        self.judge_from(0, evidence, now, Refusal::NoCredentials)
     }
 
     /// Goes on where `method` asked, now that there is an answer. `evidence` is the same as then.
     #[must_use]
     pub fn conclude(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
         match answer {
-            Answer::Proven(proof) => self.identified(method, proof, evidence),
-            Answer::Refused(refusal) => Verdict::Refused(refusal),
             // Only who does not answer is passed over.
-            Answer::Unavailable(why) => self.ask_from(usize::from(method) + 1, evidence, now, why),
+            Answer::Unavailable(why) => {
+                self.judge_from(usize::from(method) + 1, evidence, now, Refusal::NobodyDecided(why))
+            }
+            answer => self.decided(method, answer, evidence, None),
         }
     }
 
-    /// Judges the new credential of a client that `method` accepted. azure-model §2.6.
+    /// Judges the new credential of the client `known`, which `method` accepted. azure-model §2.6.
     #[must_use]
     pub fn renew(&self, method: u16, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        let _ = (method, evidence, now);
-        Verdict::Refused(Refusal::CannotRenew)
+        match self.methods.get(usize::from(method)) {
+            Some(judge) => {
+                self.verdict(method, judge.renew(evidence, now)).unwrap_or(Verdict::Refused(Refusal::CannotRenew))
+            }
+            None => Verdict::Refused(Refusal::CannotRenew),
+        }
     }
 
-    /// Goes on with a renewal now that there is an answer.
+    /// Goes on with the renewal of the client `known` now that there is an answer. Nobody else is asked.
     #[must_use]
-    pub fn conclude_renewal(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        let _ = (method, answer, evidence, now);
-        Verdict::Refused(Refusal::CannotRenew)
+    pub fn conclude_renewal(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, known: &Identity) -> Verdict {
+        match answer {
+            Answer::Unavailable(why) => Verdict::Refused(Refusal::Unavailable(why)),
+            answer => self.decided(method, answer, evidence, Some(known)),
+        }
     }
 
-    /// Judges once more a client that `method` accepted: `None` where there is nothing to judge but the end of its
-    /// credential, which is known.
+    /// Judges once more the client `known`, which `method` accepted: `None` where there is nothing to judge but the end of
+    /// its credential, which is known.
     #[must_use]
     pub fn judge_again(
         &self,
         method: u16,
+        known: &Identity,
         peer_chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Option<Result<Identity, Refusal>> {
-        self.methods.get(usize::from(method)).map(|method| method.authenticate(peer_chain, now))
+        self.methods.get(usize::from(method))?.judge_again(known, peer_chain, now)
     }
 
     /// Whether a method looks at this Authentication Method of CONNECT.
     #[must_use]
     pub fn takes(&self, authentication_method: &str) -> bool {
-        let _ = authentication_method;
-        false
+        self.methods.iter().any(|method| method.takes(authentication_method))
     }
 
-    /// The methods in order, from the one with index `first`: the first whose credentials are there decides.
-    fn ask_from(&self, first: usize, evidence: &Evidence<'_>, now: UnixTime, silent: String) -> Verdict {
-        for (index, method) in self.methods.iter().enumerate().skip(first) {
-            if evidence.peer_chain.is_empty() {
-                continue;
+    /// The methods in order, from the one with index `first`: the first whose credentials are there decides. `otherwise` is
+    /// said where there is none.
+    fn judge_from(&self, first: usize, evidence: &Evidence<'_>, now: UnixTime, otherwise: Refusal) -> Verdict {
+        for (index, method) in (0_u16..).zip(&self.methods).skip(first) {
+            if let Some(verdict) = self.verdict(index, method.judge(evidence, now)) {
+                return verdict;
             }
-            return match method.authenticate(evidence.peer_chain, now) {
-                Ok(identity) => Verdict::Accepted { identity, method: u16::try_from(index).unwrap_or(u16::MAX) },
-                Err(refusal) => Verdict::Refused(refusal),
-            };
         }
-        let _ = silent;
-        Verdict::Refused(Refusal::NoCredentials)
+        Verdict::Refused(otherwise)
     }
 
-    fn identified(&self, method: u16, proof: Proof, evidence: &Evidence<'_>) -> Verdict {
-        let _ = (method, proof, evidence);
-        Verdict::Refused(Refusal::NoCredentials)
+    fn verdict(&self, method: u16, step: Step) -> Option<Verdict> {
+        match step {
+            Step::Irrelevant => None,
+            Step::Proven(identity) => Some(Verdict::Accepted { identity, method }),
+            Step::Refused(refusal) => Some(Verdict::Refused(refusal)),
+            Step::Ask(inquiry) => Some(self.question(method, inquiry)),
+        }
+    }
+
+    fn question(&self, method: u16, inquiry: Inquiry) -> Verdict {
+        Verdict::Undecided(Question { authenticator: self.index, method, inquiry })
+    }
+
+    fn decided(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, known: Option<&Identity>) -> Verdict {
+        let Some(judge) = self.methods.get(usize::from(method)) else {
+            return Verdict::Refused(Refusal::NoCredentials);
+        };
+        match answer {
+            Answer::Proven(proof) => match judge.identity(proof, evidence, known) {
+                Ok(identity) => Verdict::Accepted { identity, method },
+                Err(refusal) => Verdict::Refused(refusal),
+            },
+            Answer::Refused(refusal) => Verdict::Refused(refusal),
+            Answer::Unavailable(why) => Verdict::Refused(Refusal::Unavailable(why)),
+        }
     }
 
     /// What TLS must ask of the clients of ports with this authenticator.
     #[must_use]
     pub fn client_certificates(&self) -> ClientCertificates {
-        ClientCertificates::Required
+        let is_x509 = |method: &Method| matches!(method, Method::X509(_));
+        if self.methods.iter().all(is_x509) {
+            ClientCertificates::Required
+        } else if self.methods.iter().any(is_x509) {
+            ClientCertificates::Requested
+        } else if self.methods.iter().any(|method| matches!(method, Method::Custom)) {
+            ClientCertificates::Forwarded
+        } else {
+            ClientCertificates::NotRequested
+        }
     }
 
     /// The judge of client certificates: that of the first X509 method, which is the only one that ever decides.
     #[must_use]
     pub fn chain_verifier(&self) -> Option<&Arc<ChainVerifier>> {
-        self.methods.first().map(X509::verifier)
+        self.verifiers().next()
+    }
+
+    /// The judges of client certificates of all methods.
+    pub fn verifiers(&self) -> impl Iterator<Item = &Arc<ChainVerifier>> {
+        self.methods.iter().filter_map(|method| match method {
+            Method::X509(method) => Some(method.verifier()),
+            _ => None,
+        })
     }
 
     /// What an operator should know before the clients do: authorities that are expired or soon will be, a clock that
     /// cannot be right.
     #[must_use]
     pub fn warnings(&self, now: UnixTime) -> Vec<String> {
-        self.methods.iter().flat_map(|method| method.verifier().warnings(now)).collect()
+        self.verifiers().flat_map(|verifier| verifier.warnings(now)).collect()
     }
+}
+
+fn new_method(
+    configuration: &Configuration,
+    method: &blob::Method,
+    algorithms: SignatureAlgorithms,
+) -> Result<Method, AuthenticatorFault> {
+    let dates = Dates::new(configuration.gateway.clock_policy);
+    match method {
+        blob::Method::X509 { trust_bundle, attributes } => {
+            let bundle =
+                configuration.trust_bundles.get(usize::from(*trust_bundle)).ok_or(AuthenticatorFault::Index)?;
+            let verifier =
+                ChainVerifier::new(&bundle.certificates, algorithms, dates, configuration.gateway.same_key_algorithm)
+                    .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
+            X509::new(verifier, attributes)
+                .map(Method::X509)
+                .map_err(|(label, IdentityFull)| AuthenticatorFault::Attributes { label: label.to_owned() })
+        }
+        blob::Method::ServiceAccountToken { audiences } => match &configuration.gateway.service_account_tokens {
+            None => Err(AuthenticatorFault::Index),
+            Some(ServiceAccountTokens::TokenReview { .. }) => Ok(Method::TokenReview),
+            Some(ServiceAccountTokens::Offline { issuers, attributes }) => {
+                let issuers = issuers.iter().map(new_issuer).collect::<Result<Vec<_>, _>>()?;
+                let entries: Vec<_> =
+                    attributes.iter().map(|entry| (entry.account.clone(), entry.attributes.clone())).collect();
+                Ok(Method::Token {
+                    verifier: TokenVerifier::new(issuers, audiences.clone()).map_err(AuthenticatorFault::Tokens)?,
+                    attributes: AccountAttributes::new(&entries).map_err(AuthenticatorFault::Account)?,
+                    dates,
+                })
+            }
+        },
+        blob::Method::Custom { .. } => Ok(Method::Custom),
+        blob::Method::UsernamePassword { .. } => Ok(Method::Password(Passwords::default())),
+    }
+}
+
+fn new_issuer(issuer: &blob::TokenIssuer) -> Result<TokenIssuer, AuthenticatorFault> {
+    let fault = |fault| AuthenticatorFault::Keys { issuer: issuer.issuer.clone(), fault };
+    let keys = KeySet::parse_all(issuer.key_sets.iter().map(String::as_str)).map_err(fault)?;
+    Ok(TokenIssuer { issuer: issuer.issuer.clone(), keys })
 }

@@ -95,6 +95,8 @@ pub enum ChainFault {
     LeafKeyUsage,
     /// An authority's key usage does not include keyCertSign.
     AuthorityKeyUsage,
+    /// The keys of the path are not all of one algorithm, which the vendor's rule demands.
+    MixedKeyAlgorithms,
     /// The leaf has an RSA key below 2048 or above 4096 bits.
     KeySize,
     /// The trusted authority is expired.
@@ -117,6 +119,9 @@ impl fmt::Display for ChainFault {
             Self::NotForClients => "certificate not for clients: its extended key usage lacks clientAuth",
             Self::LeafKeyUsage => "the certificate's key usage lacks digitalSignature",
             Self::AuthorityKeyUsage => "an authority's key usage lacks keyCertSign",
+            Self::MixedKeyAlgorithms => {
+                "the keys of the chain are of several algorithms (sameKeyAlgorithm of the Gateway resource demands one)"
+            }
             Self::KeySize => "the certificate's RSA key is not of 2048 to 4096 bits",
             Self::AnchorExpired => "the trusted authority is expired",
             Self::AnchorNotYetValid => "the trusted authority is not yet valid",
@@ -196,6 +201,8 @@ struct Anchor {
     /// Whether its key usage allows it to sign certificates.
     signs: bool,
     path_length: Option<u8>,
+    /// Algorithm of its key.
+    key_algorithm: ObjectIdentifier,
 }
 
 /// Judges chains against the authorities of one trust bundle.
@@ -207,14 +214,21 @@ pub struct ChainVerifier {
     hints: Vec<rustls::DistinguishedName>,
     algorithms: SignatureAlgorithms,
     dates: Dates,
+    same_key_algorithm: bool,
 }
 
 impl ChainVerifier {
-    /// Reads the authorities of a bundle, each in DER. An expired one is not an error here: it may expire tomorrow as well.
+    /// Reads the authorities of a bundle, each in DER. `same_key_algorithm`: the vendor's rule that all keys of a path are
+    /// of one algorithm, EC or RSA. An expired one is not an error here: it may expire tomorrow as well.
     ///
     /// # Errors
     /// An empty bundle, or a certificate that cannot be read.
-    pub fn new(bundle: &[Vec<u8>], algorithms: SignatureAlgorithms, dates: Dates) -> Result<Self, BundleFault> {
+    pub fn new(
+        bundle: &[Vec<u8>],
+        algorithms: SignatureAlgorithms,
+        dates: Dates,
+        same_key_algorithm: bool,
+    ) -> Result<Self, BundleFault> {
         let (mut anchors, mut anchor_checks) = (Vec::new(), Vec::new());
         for (index, der) in bundle.iter().enumerate() {
             let malformed = BundleFault::Malformed { index };
@@ -227,7 +241,7 @@ impl ChainVerifier {
             return Err(BundleFault::Empty);
         }
         let hints = anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect();
-        Ok(Self { anchors, anchor_checks, hints, algorithms, dates })
+        Ok(Self { anchors, anchor_checks, hints, algorithms, dates, same_key_algorithm })
     }
 
     /// Names of the authorities, for the certificate request.
@@ -281,6 +295,8 @@ impl ChainVerifier {
         let mut subjects = vec![subject_of(&leaf)?];
         let mut expires = not_after_of(&leaf);
         let mut below_anchor: u32 = 0;
+        let key_algorithm = leaf.tbs_certificate.subject_public_key_info.algorithm.oid;
+        let mut one_algorithm = true;
         for intermediate in path.intermediate_certificates() {
             let certificate = parse(&intermediate.der())?;
             if !may_sign_certificates(&certificate)? {
@@ -290,6 +306,7 @@ impl ChainVerifier {
             expires = expires.min(not_after_of(&certificate));
             // RFC 5280 §4.2.1.9: self-issued certificates do not count.
             let tbs = &certificate.tbs_certificate;
+            one_algorithm &= tbs.subject_public_key_info.algorithm.oid == key_algorithm;
             below_anchor += u32::from(tbs.subject != tbs.issuer);
         }
         let anchor = self
@@ -299,6 +316,9 @@ impl ChainVerifier {
             .and_then(|index| self.anchor_checks.get(index))
             .ok_or(ChainFault::Malformed)?;
         anchor.check(below_anchor, now)?;
+        if self.same_key_algorithm && !(one_algorithm && anchor.key_algorithm == key_algorithm) {
+            return Err(ChainFault::MixedKeyAlgorithms);
+        }
         subjects.push(anchor.subject.clone());
         Ok(VerifiedPath { subjects, expires: expires.min(anchor.not_after) })
     }
@@ -344,6 +364,7 @@ impl Anchor {
             },
             signs: may_sign_certificates(&certificate).ok()?,
             path_length: constraints.and_then(|constraints| constraints.path_len_constraint),
+            key_algorithm: tbs.subject_public_key_info.algorithm.oid,
         })
     }
 

@@ -7,11 +7,28 @@
 
 mod authenticator;
 mod chain;
+pub mod custom;
+mod json;
+mod key_set;
+mod method;
+mod passwords;
 mod question;
+mod service_account;
 #[cfg(test)]
 mod tests;
+mod token;
+pub mod token_review;
+mod verdict;
 mod x509;
 
-pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates, Evidence, Refusal, Verdict};
+pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates};
 pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+pub use key_set::{KEY_SET_BYTES_MAX, KEYS_MAX, KeySet, KeySetFault};
+pub use passwords::{
+    Credential, HashFault, PASSWORDS_BYTES_MAX, PasswordAlgorithm, PasswordRefusal, Passwords, PasswordsFault,
+    PasswordsFaultKind, USERS_MAX, hash_password,
+};
 pub use question::{Answer, Inquiry, Proof, Question};
+pub use service_account::{AccountAttributes, AccountFault, ServiceAccount};
+pub use token::{TokenFault, TokenIssuer, TokenVerifier, VerifiedToken, VerifierFault};
+pub use verdict::{Evidence, Refusal, Verdict};

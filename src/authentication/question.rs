@@ -2,14 +2,15 @@
 //!
 //! This room asks and judges; somebody else carries the question to a server or a worker thread and brings the answer.
 
-use super::authenticator::Refusal;
+use super::passwords::Credential;
+use super::verdict::Refusal;
 use crate::identity::Attributes;
 use crate::time::UnixTime;
 use core::fmt;
 use zeroize::Zeroizing;
 
 /// A question of one method of one BrokerAuthentication.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Question {
     /// Index of the BrokerAuthentication.
     pub authenticator: u16,
@@ -20,12 +21,18 @@ pub struct Question {
 }
 
 /// What is asked. Credentials are wiped when it is dropped.
-#[derive(PartialEq)]
 pub enum Inquiry {
     /// The body of a request to the custom authentication server.
     Custom(Zeroizing<Vec<u8>>),
     /// A token for the cluster's TokenReview.
     TokenReview(Zeroizing<Vec<u8>>),
+    /// Whether the password is that of the credential: a hash that takes long on purpose.
+    Password {
+        /// What the file says of the user, or a decoy.
+        credential: Credential,
+        /// What the client says.
+        password: Zeroizing<Vec<u8>>,
+    },
 }
 
 impl fmt::Debug for Inquiry {
@@ -34,6 +41,7 @@ impl fmt::Debug for Inquiry {
         f.write_str(match self {
             Self::Custom(_) => "Custom",
             Self::TokenReview(_) => "TokenReview",
+            Self::Password { .. } => "Password",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The X509 method: from a chain to a user name and attributes.
 
-use super::authenticator::Refusal;
 use super::chain::{ChainFault, ChainVerifier, VerifiedPath};
+use super::verdict::Refusal;
 use crate::config::blob::SubjectAttributes;
 use crate::distinguished_name::DistinguishedName;
 use crate::identity::{Attributes, AuthenticationMethod, Identity, IdentityFull, Principal, Username};

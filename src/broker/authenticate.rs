@@ -9,7 +9,7 @@
 use super::admission::Ruling;
 use super::connections::{Enhanced, Phase, ReplyKind};
 use super::{Broker, Connection};
-use crate::authentication::{Answer, Authenticator, Evidence, Question, Refusal, Verdict};
+use crate::authentication::{Answer, Authenticator, Evidence, Passwords, Question, Refusal, Verdict};
 use crate::codec::{Auth, Connect, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::Key;
 use crate::identity::Identity;
@@ -90,8 +90,8 @@ impl Broker {
             }
             Packet::Auth(auth) => {
                 let evidence = evidence_of_auth(&auth);
-                let verdict = self.authenticator_of(key, |authenticator| {
-                    authenticator.conclude_renewal(parked.method, answer, &evidence, now.unix)
+                let verdict = self.authenticator_of(key, |authenticator, known| {
+                    authenticator.conclude_renewal(parked.method, answer, &evidence, known)
                 });
                 self.settle_renewal(now, key, verdict, raw);
             }
@@ -160,14 +160,21 @@ impl Broker {
             return self.violate(key, ReasonCode::ProtocolError);
         }
         let evidence = evidence_of_auth(auth);
-        let verdict = self.authenticator_of(key, |authenticator| authenticator.renew(method, &evidence, now.unix));
+        let verdict = self.authenticator_of(key, |authenticator, _| authenticator.renew(method, &evidence, now.unix));
         self.settle_renewal(now, key, verdict, raw);
     }
 
-    fn authenticator_of(&self, key: Key<Connection>, judge: impl FnOnce(&Authenticator) -> Verdict) -> Verdict {
-        let authenticator =
-            self.connections.get(key).and_then(|connection| self.admission.authenticator(connection.port));
-        authenticator.map_or(Verdict::Refused(Refusal::CannotRenew), judge)
+    /// Asks the authenticator of a connection's port, and shows it who the client is so far.
+    fn authenticator_of(
+        &self,
+        key: Key<Connection>,
+        judge: impl FnOnce(&Authenticator, &Identity) -> Verdict,
+    ) -> Verdict {
+        let asked = self.connections.get(key).and_then(|connection| {
+            let session = self.sessions.get(connection.session?)?;
+            Some(judge(self.admission.authenticator(connection.port)?, &session.identity))
+        });
+        asked.unwrap_or(Verdict::Refused(Refusal::CannotRenew))
     }
 
     fn settle_renewal(&mut self, now: Now, key: Key<Connection>, verdict: Verdict, raw: Raw<'_>) {
@@ -245,6 +252,13 @@ impl Broker {
         }
     }
 
+    /// Gives a method UsernamePassword other users.
+    pub fn set_passwords(&mut self, authentication: u16, method: u16, users: Passwords) {
+        if let Some(authenticator) = self.admission.authenticators.get_mut(usize::from(authentication)) {
+            authenticator.set_passwords(method, users);
+        }
+    }
+
     /// Judges the credential of a live connection again: trust, revocation or the clock have changed. `peer_chain` is what
     /// the client presented in its handshake.
     pub fn judge_again(&mut self, now: Now, key: Key<Connection>, peer_chain: &[CertificateDer<'_>]) {
@@ -253,7 +267,8 @@ impl Broker {
             return;
         }
         let Some(authenticator) = self.admission.authenticator(connection.port) else { return };
-        match authenticator.judge_again(connection.credential_method, peer_chain, now.unix) {
+        let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { return };
+        match authenticator.judge_again(connection.credential_method, &session.identity, peer_chain, now.unix) {
             // Nothing but its end to look at, which the clock may have moved.
             None => self.arm(now, key),
             Some(Ok(identity)) => {

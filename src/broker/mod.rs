@@ -30,7 +30,7 @@ mod tests;
 mod transmit;
 
 pub use admission::{Admission, PortAdmission};
-pub use authenticate::Ticket;
+pub use authenticate::{QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use transmit::Transmitted;
 
@@ -42,7 +42,7 @@ use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
 use crate::telemetry::{Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
-use authenticate::{Parked, QUESTIONS_MAX, Raw};
+use authenticate::{Parked, Raw};
 use connections::{Phase, Reply, ReplyKind};
 use messages::MessagePool;
 use publish::Match;
@@ -124,6 +124,7 @@ struct Limits {
     message_expiry_seconds: Option<u32>,
     session_expiry_seconds: Option<u32>,
     shares_client_identifiers: bool,
+    announces_expiry: bool,
     connect_deadline_seconds: u16,
     validate_payload_format: bool,
     response_information: Option<String>,
@@ -141,6 +142,8 @@ pub struct Settings {
     pub connect_deadline_seconds: u16,
     /// Whether a client may take over the client identifier of another principal, whose session ends then.
     pub shares_client_identifiers: bool,
+    /// Whether a client is told when its credential has expired, with 0xA0; the vendor's broker says nothing.
+    pub announces_expiry: bool,
     /// Whether a payload that is marked as UTF-8 must be UTF-8. MQTT 5 §3.3.2.3.2.
     pub validate_payload_format: bool,
     /// How often `$SYS/broker/` is published, seconds; 0 for never.
@@ -200,6 +203,7 @@ impl Broker {
                 message_expiry_seconds: limits.max_message_expiry_seconds,
                 session_expiry_seconds: limits.max_session_expiry_seconds,
                 shares_client_identifiers: settings.shares_client_identifiers,
+                announces_expiry: settings.announces_expiry,
                 connect_deadline_seconds: settings.connect_deadline_seconds,
                 validate_payload_format: settings.validate_payload_format,
                 response_information: settings.response_information.clone(),
@@ -497,8 +501,8 @@ impl Broker {
                 Phase::Closing(_) => {}
                 Phase::Connected => {
                     if connection.expires.is_some_and(|expires| expires <= now.unix) {
-                        // Without a DISCONNECT, as the vendor's broker does.
-                        self.close(now, key, Cause::CredentialExpired, None);
+                        let reason = self.limits.announces_expiry.then_some(ReasonCode::MaximumConnectTime);
+                        self.close(now, key, Cause::CredentialExpired, reason);
                     } else if connection.is_silent(now.instant) {
                         self.close(now, key, Cause::KeepAliveTimeout, Some(ReasonCode::KeepAliveTimeout));
                     } else {

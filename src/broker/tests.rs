@@ -110,6 +110,7 @@ fn settings() -> Settings {
     Settings {
         connect_deadline_seconds: 10,
         shares_client_identifiers: false,
+        announces_expiry: false,
         validate_payload_format: true,
         sys_interval_seconds: 0,
         response_information: Some("answers/".to_owned()),

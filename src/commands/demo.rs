@@ -1,7 +1,8 @@
 //! `portcullis demo`: the factory tutorial on one machine.
 
 use super::CommandError;
-use super::start::{SecretsFolder, start};
+use super::paths::Paths;
+use super::start::start;
 use crate::config::{self, LoadOptions};
 use crate::pki;
 use std::io::Write;
@@ -115,7 +116,7 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }
     let text = guide(options, &report.to_string());
-    start(&configuration, &SecretsFolder::beside(Path::new(""), &configuration), |_| {
+    start(&configuration, &Paths::beside(Path::new(""), &configuration.gateway), |_| {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|error| CommandError::CannotStart(format!("cannot print: {error}")))

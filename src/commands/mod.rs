@@ -5,8 +5,11 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod inspect;
+mod paths;
 pub mod run;
 mod start;
+mod surroundings;
+mod transport;
 
 use crate::config::BlobError;
 use crate::config::diagnostic::{Diagnostics, Escaped};

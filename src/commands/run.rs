@@ -1,7 +1,8 @@
 //! `portcullis run`: the broker, until a signal stops it.
 
 use super::CommandError;
-use super::start::{SecretsFolder, start};
+use super::paths::Paths;
+use super::start::start;
 use crate::config::blob::Configuration;
 use crate::config::{self, LoadOptions};
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
             (configuration, path.parent().map(PathBuf::from).unwrap_or_default())
         }
     };
-    start(&configuration, &SecretsFolder::beside(&folder, &configuration), |_| Ok(()))
+    start(&configuration, &Paths::beside(&folder, &configuration.gateway), |_| Ok(()))
 }
 
 fn embedded_default() -> Result<Configuration, CommandError> {

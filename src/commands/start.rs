@@ -1,31 +1,23 @@
 //! From a configuration to a broker that serves: tables, policies, certificates, sockets.
 
 use super::CommandError;
-use crate::authentication::{self, Authenticator, ChainVerifier};
+use super::paths::Paths;
+use super::{surroundings, transport};
+use crate::authentication::Authenticator;
 use crate::authorization::Policy;
-use crate::broker::{Admission, Broker, PortAdmission, Settings};
-use crate::config::blob::{Bind, Configuration, Gateway, ListenerPort, Protocol, Tls};
-use crate::config::secret;
+use crate::broker::{Admission, Broker, PortAdmission, QUESTIONS_MAX, Settings};
+use crate::config::blob::{Bind, ClientIdentifiers, Configuration, ExpiryNotice, Gateway, ListenerPort, Protocol};
 use crate::crypto;
 use crate::limits::Capacities;
 use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, SystemClock};
-use crate::time::UnixTime;
-use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
-use rustls_pki_types::CertificateDer;
+use crate::service::{self, Watched};
+use smol::channel;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
-/// Where `secretRef` names are looked up.
-pub struct SecretsFolder(PathBuf);
-
-impl SecretsFolder {
-    /// The configured folder; a relative one starts at the folder of the blob.
-    pub fn beside(blob_folder: &Path, configuration: &Configuration) -> Self {
-        Self(blob_folder.join(&configuration.gateway.secrets_folder))
-    }
-}
+/// Changes that wait for the loop.
+const CHANGES_MAX: usize = 16;
 
 /// Serves `configuration` until a signal. `ready` is called once all ports are bound, with their addresses.
 ///
@@ -33,27 +25,37 @@ impl SecretsFolder {
 /// [`CommandError::CannotStart`]: a port is taken, a key cannot be read or does not fit, the memory does not suffice.
 pub fn start(
     configuration: &Configuration,
-    secrets: &SecretsFolder,
+    paths: &Paths,
     ready: impl FnOnce(&[SocketAddr]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let capacities = &configuration.board.capacities;
     check_memory(capacities)?;
-    let admission = admission(configuration)?;
-    let (listeners, settings) = open_ports(configuration, &admission, secrets)?;
+    if paths.revocation.exists() {
+        // Whoever made the folder counts on it.
+        let folder = paths.revocation.display();
+        return Err(cannot_start(format!("{folder}: revocation lists are not served yet")));
+    }
+    let mut admission = admission(configuration)?;
+    let mut watched = Vec::new();
+    surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched);
+    let inquiries = surroundings::inquiries(configuration, paths, &mut watched);
+    let (listeners, settings) = open_ports(configuration, &admission, paths, &mut watched)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let seed = platform::seed().map_err(|error| cannot_start(format!("no entropy from the system: {error}")))?;
     let broker =
         Broker::new(capacities, &configuration.clients, &broker_settings(&configuration.gateway), admission, seed);
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn = Turn::new(network, broker, TurnSettings { listeners: settings, capacities: capacities.clone() });
-    let executor = smol::LocalExecutor::new();
     let clock = SystemClock::start();
     ready(&addresses)?;
     log::info!("ready");
-    let (questions, _asked) = smol::channel::bounded(1);
-    let (_answer, answers) = smol::channel::bounded(1);
-    let (_change, changes) = smol::channel::bounded(1);
+    let (questions, asked) = channel::bounded(QUESTIONS_MAX as usize);
+    let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
+    let (change, changes) = channel::bounded(CHANGES_MAX);
     let services = Services { questions, answers, changes };
+    let executor = Rc::new(smol::LocalExecutor::new());
+    executor.spawn(inquiries.serve(Rc::clone(&executor), asked, answer)).detach();
+    executor.spawn(service::watch(watched, change)).detach();
     async_io::block_on(executor.run(serve(turn, &services, &clock))).map_err(|error| cannot_start(error.to_string()))
 }
 
@@ -64,7 +66,8 @@ fn cannot_start(message: String) -> CommandError {
 fn broker_settings(gateway: &Gateway) -> Settings {
     Settings {
         connect_deadline_seconds: gateway.connect_deadline_seconds,
-        shares_client_identifiers: false,
+        shares_client_identifiers: gateway.client_identifiers == ClientIdentifiers::Shared,
+        announces_expiry: gateway.expiry_notice == ExpiryNotice::Disconnect,
         validate_payload_format: gateway.validate_payload_format,
         sys_interval_seconds: gateway.sys_interval_seconds,
         response_information: gateway.response_information.clone(),
@@ -124,21 +127,25 @@ type OpenPorts = (Vec<TcpListener>, Vec<ListenerSettings>);
 fn open_ports(
     configuration: &Configuration,
     admission: &Admission,
-    secrets: &SecretsFolder,
+    paths: &Paths,
+    watched: &mut Vec<Watched>,
 ) -> Result<OpenPorts, CommandError> {
     let mut opened: OpenPorts = (Vec::new(), Vec::new());
     for (index, port) in (0_u16..).zip(&configuration.ports) {
-        let tls = port_tls(configuration, admission, secrets, port)?;
+        let transport = transport::of_port(configuration, &admission.authenticators, paths, index, watched)
+            .map_err(|fault| cannot_start(format!("port {}: {fault}", port.port)))?;
         let addresses = addresses(configuration, port)?;
-        let listeners = bind(&addresses, port.port, true).map_err(|error| cannot_start(error.to_string()))?;
+        let listening = !matches!(transport, Transport::AwaitsCertificate);
+        let listeners = bind(&addresses, port.port, listening).map_err(|error| cannot_start(error.to_string()))?;
         for listener in listeners {
             if let Ok(address) = listener.local_addr() {
-                log::info!("listening on {address}, {}", describe(configuration, port));
+                let verb = if listening { "listening on" } else { "waiting for a certificate to listen on" };
+                log::info!("{verb} {address}, {}", describe(configuration, port));
             }
             opened.0.push(listener);
             opened.1.push(ListenerSettings {
                 port: index,
-                transport: tls.clone().map_or(Transport::Plain, Transport::Tls),
+                transport: transport.clone(),
                 websocket: port.protocol == Protocol::WebSockets,
             });
         }
@@ -180,78 +187,4 @@ fn addresses(configuration: &Configuration, port: &ListenerPort) -> Result<Vec<I
         .iter()
         .map(|text| text.parse().map_err(|_| cannot_start(format!("'{}' is not an IP address", text.escape_debug()))))
         .collect()
-}
-
-fn port_tls(
-    configuration: &Configuration,
-    admission: &Admission,
-    secrets: &SecretsFolder,
-    port: &ListenerPort,
-) -> Result<Option<ServerTls>, CommandError> {
-    let index = match &port.tls {
-        None => return Ok(None),
-        Some(Tls::Manual { secret }) => *secret,
-        Some(Tls::Automatic(_)) => {
-            return Err(cannot_start(format!("port {}: tls.mode Automatic is not served yet", port.port)));
-        }
-    };
-    let secret = configuration
-        .secrets
-        .get(usize::from(index))
-        .ok_or_else(|| cannot_start(format!("port {}: its secret is missing from the blob", port.port)))?;
-    let (chain, key) = match &secret.embedded {
-        Some(embedded) => (embedded.certificate_chain_pem.clone(), embedded.private_key_pem.clone()),
-        None => {
-            let folder = secrets.0.join(&secret.name);
-            (read(&folder.join("tls.crt"))?, read(&folder.join("tls.key"))?)
-        }
-    };
-    let fault =
-        |fault: &dyn core::fmt::Display| cannot_start(format!("port {}: secret '{}': {fault}", port.port, secret.name));
-    let pair = secret::check_pair(chain.as_bytes(), key.as_bytes()).map_err(|error| fault(&error))?;
-    let clients = match port.authentication.and_then(|index| admission.authenticators.get(usize::from(index))) {
-        None => ClientCertificates::NotRequested,
-        Some(authenticator) => match (authenticator.client_certificates(), authenticator.chain_verifier()) {
-            (authentication::ClientCertificates::Required, Some(verifier)) => {
-                ClientCertificates::Required(Arc::new(Verifier(Arc::clone(verifier))))
-            }
-            (authentication::ClientCertificates::Requested, Some(verifier)) => {
-                ClientCertificates::Requested(Arc::new(Verifier(Arc::clone(verifier))))
-            }
-            _ => ClientCertificates::NotRequested,
-        },
-    };
-    ServerTls::new(pair.certificates, pair.key, clients, Arc::new(WallClock)).map(Some).map_err(|error| fault(&error))
-}
-
-fn read(path: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(path).map_err(|error| cannot_start(format!("cannot read {}: {error}", path.display())))
-}
-
-/// The handshake asks the same judge that CONNECT will ask again.
-#[derive(Debug)]
-struct Verifier(Arc<ChainVerifier>);
-
-impl ClientVerifier for Verifier {
-    fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
-        let path = self.0.verify(chain, now)?;
-        // Ready to paste into `subject` of an `authorizationAttributes` entry.
-        let subjects: Vec<String> = path.subjects.iter().map(|subject| format!("'{subject}'")).collect();
-        log::info!("client certificate accepted: {}", subjects.join(" issued by "));
-        Ok(())
-    }
-
-    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-}
-
-/// The wall clock, for certificate dates in a handshake.
-#[derive(Debug)]
-struct WallClock;
-
-impl tls::Clock for WallClock {
-    fn unix(&self) -> UnixTime {
-        SystemClock::unix()
-    }
 }

@@ -3,7 +3,7 @@
 use super::report::report;
 use super::system::SystemNetwork;
 use super::turn::Turn;
-use crate::authentication::{Answer, Question};
+use crate::authentication::{Answer, Passwords, Question};
 use crate::broker::Ticket;
 use crate::platform::Clock;
 use crate::time::Instant;
@@ -55,6 +55,15 @@ pub enum Change {
     ServerTls(u16, ServerTls),
     /// Trust or revocation: all credentials are to be judged again.
     Trust,
+    /// The users of a method UsernamePassword.
+    Passwords {
+        /// Index of the BrokerAuthentication.
+        authentication: u16,
+        /// Index of the method in it.
+        method: u16,
+        /// Who may log in now.
+        users: Passwords,
+    },
 }
 
 /// What ended a wait.
@@ -97,6 +106,10 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, services: &Services, clock: &i
                 Woken::Answer(ticket, answer) => turn.answer(clock.now(), ticket, answer),
                 Woken::Change(Change::ServerTls(port, tls)) => turn.set_tls(port, &tls),
                 Woken::Change(Change::Trust) => turn.judge_again(),
+                Woken::Change(Change::Passwords { authentication, method, users }) => {
+                    turn.broker().set_passwords(authentication, method, users);
+                    turn.judge_again();
+                }
                 Woken::Stop(signal) => {
                     log::info!("stopping on SIG{}", format!("{signal:?}").to_uppercase());
                     turn.network.stop_listening();

@@ -8,6 +8,8 @@ mod events;
 
 pub use events::{Action, Cause, Event, Table, Text};
 
+use std::collections::VecDeque;
+
 /// Most events between two drains.
 const EVENTS_MAX: usize = 256;
 
@@ -67,19 +69,23 @@ pub struct Counters {
 pub struct Telemetry {
     /// The counters.
     pub counters: Counters,
-    events: heapless::Deque<Event, EVENTS_MAX>,
+    /// On the heap, and never more than was reserved: with its ring inline, each move of a broker would copy half a
+    /// megabyte of stack.
+    events: VecDeque<Event>,
 }
 
 impl Telemetry {
     /// Nothing counted, nothing happened.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { counters: Counters::default(), events: VecDeque::with_capacity(EVENTS_MAX) }
     }
 
     /// Leaves an event for the shell.
     pub fn record(&mut self, event: Event) {
-        if self.events.push_back(event).is_err() {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        } else {
             self.counters.events_lost += 1;
         }
     }

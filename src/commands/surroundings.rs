@@ -1,0 +1,146 @@
+//! What authentication needs from outside of the blob: users with passwords, servers to ask. Read again when files change.
+
+use super::paths::Paths;
+use super::transport;
+use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords};
+use crate::config::blob::{Configuration, HttpsServer, Method, ServiceAccountTokens};
+use crate::https::{Resolver, Roots, Server, ServerSettings, Timing};
+use crate::net::Change;
+use crate::service::{Cluster, Inquiries, Watched};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Every method of every BrokerAuthentication, with its place.
+fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &Method)> {
+    (0_u16..).zip(&configuration.authentications).flat_map(|(authentication, resource)| {
+        (0_u16..).zip(&resource.methods).map(move |(method, settings)| ((authentication, method), settings))
+    })
+}
+
+/// Reads the users of all methods UsernamePassword. A file that cannot be used lets nobody in, until it can.
+pub fn load_passwords(
+    configuration: &Configuration,
+    paths: &Paths,
+    authenticators: &mut [Authenticator],
+    watched: &mut Vec<Watched>,
+) {
+    for ((authentication, method), settings) in methods(configuration) {
+        let Method::UsernamePassword { secret } = settings else { continue };
+        let path = paths.secrets.join(secret).join("passwords.toml");
+        match read_passwords(&path) {
+            Ok(users) => {
+                log::info!("{}: {} users", path.display(), users.len());
+                if let Some(authenticator) = authenticators.get_mut(usize::from(authentication)) {
+                    authenticator.set_passwords(method, users);
+                }
+            }
+            Err(fault) => log::error!("{fault}; nobody can log in with a password"),
+        }
+        watched.push(Watched::new(vec![path.clone()], move || match read_passwords(&path) {
+            Ok(users) => {
+                log::info!("{}: read again, {} users", path.display(), users.len());
+                vec![Change::Passwords { authentication, method, users }]
+            }
+            Err(fault) => {
+                log::error!("{fault}; the users from before stay in force");
+                Vec::new()
+            }
+        }));
+    }
+}
+
+fn read_passwords(path: &Path) -> Result<Passwords, String> {
+    let fault = |fault: &dyn core::fmt::Display| format!("{}: {fault}", path.display());
+    let length = std::fs::metadata(path).map_err(|error| fault(&error))?.len();
+    if length > PASSWORDS_BYTES_MAX as u64 {
+        return Err(fault(&"it is too long"));
+    }
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|error| fault(&error))?);
+    Passwords::parse(&text).map_err(|error| fault(&error))
+}
+
+/// Whom authentication asks: custom servers, and the cluster.
+pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec<Watched>) -> Rc<Inquiries> {
+    let mut audiences = BTreeMap::new();
+    let mut custom = Vec::new();
+    for (place, settings) in methods(configuration) {
+        match settings {
+            Method::ServiceAccountToken { audiences: wanted } => {
+                audiences.insert(place, wanted.clone());
+            }
+            Method::Custom { server } => custom.push((place, server.clone())),
+            Method::X509 { .. } | Method::UsernamePassword { .. } => {}
+        }
+    }
+    let inquiries = Rc::new(Inquiries::new(audiences));
+    for (place, server) in custom {
+        let held = Rc::clone(&inquiries);
+        keep(configuration, paths, server, watched, move |server| {
+            held.custom.borrow_mut().insert(place, Rc::new(server));
+        });
+    }
+    if let Some(ServiceAccountTokens::TokenReview { server, token_secret }) =
+        &configuration.gateway.service_account_tokens
+    {
+        let bearer: Option<PathBuf> = token_secret.as_ref().map(|name| paths.secrets.join(name).join("token"));
+        let held = Rc::clone(&inquiries);
+        keep(configuration, paths, server.clone(), watched, move |server| {
+            let cluster = Cluster { server, bearer: bearer.clone() };
+            *held.cluster.borrow_mut() = Some(Rc::new(cluster));
+        });
+    }
+    inquiries
+}
+
+/// Prepares a server now, and again when the certificate that is shown to it changes.
+fn keep(
+    configuration: &Configuration,
+    paths: &Paths,
+    server: HttpsServer,
+    watched: &mut Vec<Watched>,
+    mut put: impl FnMut(Server) + 'static,
+) {
+    match prepare(configuration, paths, &server) {
+        Ok(prepared) => put(prepared),
+        Err(fault) => log::error!("{}: {fault}; it cannot be asked", server.endpoint),
+    }
+    let secret = server.client_secret.and_then(|index| configuration.secrets.get(usize::from(index)));
+    let Some(secret) = secret.filter(|secret| secret.embedded.is_none()) else { return };
+    let files = transport::files(secret, paths);
+    let (configuration, paths) = (configuration.clone(), paths.clone());
+    watched.push(Watched::new(files, move || {
+        match prepare(&configuration, &paths, &server) {
+            Ok(prepared) => put(prepared),
+            Err(fault) => log::error!("{}: {fault}; the old certificate stays in use", server.endpoint),
+        }
+        Vec::new()
+    }));
+}
+
+fn prepare(configuration: &Configuration, paths: &Paths, server: &HttpsServer) -> Result<Server, String> {
+    let roots = match server.trust_bundle {
+        None => Roots::System,
+        Some(index) => {
+            let bundle = configuration.trust_bundles.get(usize::from(index)).ok_or("its trust bundle is missing")?;
+            Roots::Bundle(bundle.certificates.clone())
+        }
+    };
+    let identity = match server.client_secret {
+        None => None,
+        Some(index) => {
+            let secret = configuration.secrets.get(usize::from(index)).ok_or("its secret is missing")?;
+            let pair = transport::load_pair(secret, paths)?;
+            let pair = pair.ok_or_else(|| format!("certificate '{}' not found", secret.name))?;
+            Some((pair.certificates, pair.key))
+        }
+    };
+    let settings = ServerSettings {
+        endpoint: &server.endpoint,
+        roots,
+        identity,
+        headers: server.headers.clone(),
+        timing: Timing::default(),
+    };
+    Server::new(settings, Resolver::default()).map_err(|fault| fault.to_string())
+}

@@ -1,0 +1,10 @@
+//! What goes on beside the broker's loop, as tasks of the same executor: questions that authentication asks of servers and
+//! of slow hashes, files that change.
+//!
+//! **Invariant:** nothing here touches a connection; what is found out goes to the loop through a channel.
+
+mod inquiries;
+mod watch;
+
+pub use inquiries::{Cluster, Inquiries};
+pub use watch::{Watched, watch};
