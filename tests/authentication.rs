@@ -184,6 +184,7 @@ const BY_TOKEN: &str = "  - method: ServiceAccountToken\n    serviceAccountToken
 const OFFLINE: &str = "  serviceAccountTokens:\n    issuers: [{issuer: 'https://cluster', keysConfigMap: cluster-keys}]\n    \
                        attributes: {iot/mqtt-client: {group: authz-sat}}\n";
 
+/// [MQTT-3.15.2-1] [MQTT-4.12.0-5] [MQTT-4.12.1-2]
 #[test]
 fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {
     let (folder, port, issuer) = (Folder::new("s38"), free_ports(1), Issuer::new());
