@@ -23,6 +23,7 @@ mod resources;
 pub mod secret;
 mod service_account;
 mod source;
+pub mod token;
 pub mod topic;
 mod trust;
 pub mod verify;
