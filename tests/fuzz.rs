@@ -376,8 +376,8 @@ fn authorization() {
         let policy = Policy::new(loaded.configuration.authorizations[0].clone()).unwrap();
         for _ in 0..24 {
             let subject = subject(random);
-            let mut identity = Identity::default();
-            identity.username = subject.username.as_deref().map(|name| name.try_into().unwrap());
+            let username = subject.username.as_deref().map(|name| name.try_into().unwrap());
+            let mut identity = Identity { username, ..Identity::default() };
             subject.attributes.iter().for_each(|(name, value)| identity.attributes.insert(name, value).unwrap());
             let applicable = policy.applicable(&identity, &subject.identifier);
             let client = Client { rules: &applicable, identity: &identity, identifier: &subject.identifier };
