@@ -1,15 +1,18 @@
-//! What authentication needs from outside of the blob: users with passwords, servers to ask. Read again when files change.
+//! What authentication needs from outside of the blob: users with passwords, what has been revoked, servers to ask. Read
+//! again when files change.
 
 use super::paths::Paths;
-use super::transport;
-use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords};
+use super::{revocation, transport};
+use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords, RevocationInForce};
 use crate::config::blob::{Configuration, HttpsServer, Method, ServiceAccountTokens};
 use crate::https::{Resolver, Roots, Server, ServerSettings, Timing};
 use crate::net::Change;
+use crate::platform::SystemClock;
 use crate::service::{Cluster, Inquiries, Watched};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Every method of every BrokerAuthentication, with its place.
 fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &Method)> {
@@ -48,6 +51,43 @@ pub fn load_passwords(
             }
         }));
     }
+}
+
+/// Reads the revocation lists and the deny list for all methods.
+///
+/// # Errors
+/// A file cannot be used: nobody can tell whom it would have kept out.
+pub fn load_revocation(
+    configuration: &Configuration,
+    paths: &Paths,
+    authenticators: &[Authenticator],
+    watched: &mut Vec<Watched>,
+) -> Result<(), String> {
+    let (folder, stale) = (paths.revocation.clone(), configuration.gateway.stale_revocation_lists);
+    let places: Vec<Arc<RevocationInForce>> =
+        authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
+    let watched_folder = folder.clone();
+    // Whether there is a folder.
+    let put = Rc::new(move || -> Result<bool, String> {
+        let Some(read) = revocation::read(&folder, stale)? else { return Ok(false) };
+        for warning in read.warnings(SystemClock::unix()) {
+            log::warn!("{warning}");
+        }
+        let read = Arc::new(read);
+        places.iter().for_each(|place| place.replace(Arc::clone(&read)));
+        Ok(true)
+    });
+    let put_again = Rc::clone(&put);
+    watched.push(Watched::new(vec![watched_folder], move || {
+        let fault = match put_again() {
+            Ok(true) => return vec![Change::Trust],
+            Ok(false) => "the revocation folder is gone".to_owned(),
+            Err(fault) => fault,
+        };
+        log::error!("{fault}; what was revoked before stays revoked, and nothing else is");
+        Vec::new()
+    }));
+    put().map(|_| ())
 }
 
 fn read_passwords(path: &Path) -> Result<Passwords, String> {
