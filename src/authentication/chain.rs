@@ -19,8 +19,8 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use std::sync::Arc;
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
-use x509_cert::der::{Decode, Encode};
 use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 
 /// The algorithms that signatures of certificates may have.

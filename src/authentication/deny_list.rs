@@ -116,14 +116,8 @@ impl DenyList {
 
     /// Number of entries.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.count
-    }
-
-    /// Whether nobody is denied.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
     }
 
     /// The entry for a certificate. `key_info`: its SubjectPublicKeyInfo in DER.
@@ -191,8 +185,10 @@ fn hexadecimal(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
     // An odd number of digits lacks a leading zero.
     let head = digits.len() % 2;
-    let bytes = digits.get(..head)?.iter().copied().chain(digits.get(head..)?.chunks(2).map(|pair| {
-        pair.iter().fold(0, |byte, digit| byte << 4 | digit)
-    }));
+    let bytes = digits
+        .get(..head)?
+        .iter()
+        .copied()
+        .chain(digits.get(head..)?.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)));
     bytes.map(|byte| u8::try_from(byte).ok()).collect()
 }

@@ -182,7 +182,7 @@ impl Revocation {
             return Err(RevocationFault::Bytes);
         }
         let list = RevocationList::read(der, LIST_ENTRIES_MAX - self.entries).map_err(RevocationFault::List)?;
-        (self.count, self.bytes, self.entries) = (self.count + 1, bytes, self.entries + list.len());
+        (self.count, self.bytes, self.entries) = (self.count + 1, bytes, self.entries + list.count());
         let lists = self.lists.entry(list.issuer.relative_names.clone()).or_default();
         let at = lists.len();
         lists.push(list);
@@ -193,12 +193,6 @@ impl Revocation {
     #[must_use]
     pub const fn deny_list(&self) -> &DenyList {
         &self.deny_list
-    }
-
-    /// Whether nothing has been withdrawn.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.lists.is_empty() && self.deny_list.is_empty()
     }
 
     /// Judges a path: the leaf first, the anchor last.
@@ -241,9 +235,8 @@ impl Revocation {
         }
         // Another authority of the same name has lists of its own.
         let signed = || lists.iter().filter(|list| list.is_signed_by(&issuer.key_info, algorithms));
-        let in_force = signed().filter(|list| {
-            !signed().any(|other| other.scope == list.scope && other.this_update > list.this_update)
-        });
+        let in_force = signed()
+            .filter(|list| !signed().any(|other| other.scope == list.scope && other.this_update > list.this_update));
         let (mut believed, mut stale_since) = (false, None);
         for list in in_force {
             believed = true;

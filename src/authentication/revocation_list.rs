@@ -175,7 +175,7 @@ impl RevocationList {
 
     /// Number of revoked certificates.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 

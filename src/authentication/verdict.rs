@@ -100,7 +100,9 @@ impl fmt::Display for Refusal {
                 f.write_str("the clock of this gateway is not set, so that no credential can be judged")
             }
             Self::Chain(fault) => write!(f, "{fault}"),
-            Self::Denied(Denial { line, reason: None }) => write!(f, "user name denied by line {line} of the deny list"),
+            Self::Denied(Denial { line, reason: None }) => {
+                write!(f, "user name denied by line {line} of the deny list")
+            }
             Self::Denied(Denial { line, reason: Some(reason) }) => {
                 write!(f, "user name denied by line {line} of the deny list; {}", reason.escape_debug())
             }

@@ -3,7 +3,7 @@
 //! **Invariant:** all of it is read, or none: what a file that cannot be used would have revoked, nobody knows. Sizes are
 //! bounded before anything is read.
 
-use crate::authentication::{DenyList, RevocationFault, Revocation};
+use crate::authentication::{DenyList, Revocation, RevocationFault};
 use crate::config::blob::StaleRevocationLists;
 use crate::config::diagnostic::Escaped;
 use core::fmt;
@@ -59,7 +59,7 @@ pub fn read(folder: &Path, stale: StaleRevocationLists) -> Result<Option<Revocat
             Kind::Lists => lists.push(path),
             Kind::DenyList => {
                 deny_list = read_deny_list(&path)?;
-                log::info!("{}: {} entries", path.display(), deny_list.len());
+                log::info!("{}: {} entries", path.display(), deny_list.count());
             }
             Kind::Misnamed => return Err(about(&path, format_args!("the deny list is called {DENY_LIST}"))),
             Kind::Hidden => {}
@@ -104,11 +104,12 @@ fn add_lists(path: &Path, revocation: &mut Revocation) -> Result<(), String> {
     let bytes = read_file(path)?;
     let mut add = |der: &[u8]| -> Result<(), String> {
         let list = revocation.add(der).map_err(|fault: RevocationFault| about(path, fault))?;
-        let (issuer, count, until) = (&list.issuer, list.len(), list.next_update);
+        let (issuer, count, until) = (&list.issuer, list.count(), list.next_update);
         log::info!("{}: {issuer} has revoked {count} certificates, next list due {until}", path.display());
         Ok(())
     };
-    if !bytes.windows(b"-----BEGIN".len()).any(|window| window == b"-----BEGIN") {
+    // A SEQUENCE of more than 127 bytes, which no text begins with.
+    if matches!(bytes.as_slice(), [0x30, 0x80..=0xFF, ..]) {
         return add(&bytes);
     }
     let mut found = false;

@@ -32,7 +32,8 @@ pub fn start(
     check_memory(capacities)?;
     let mut admission = admission(configuration)?;
     let mut watched = Vec::new();
-    surroundings::load_revocation(configuration, paths, &admission.authenticators, &mut watched).map_err(cannot_start)?;
+    surroundings::load_revocation(configuration, paths, &admission.authenticators, &mut watched)
+        .map_err(cannot_start)?;
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched);
     let (listeners, settings) = open_ports(configuration, &admission, paths, &mut watched)?;

@@ -14,7 +14,6 @@ use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, SigningKey};
 use p256::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
 use std::net::IpAddr;
-use x509_cert::{Certificate, TbsCertificate};
 use x509_cert::builder::{Builder, CertificateBuilder, Profile};
 use x509_cert::der::asn1::{BitString, Ia5String, ObjectIdentifier, OctetString};
 use x509_cert::der::{Decode, Encode, EncodePem};
@@ -26,6 +25,7 @@ use x509_cert::ext::pkix::{
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use x509_cert::time::{Time, Validity};
+use x509_cert::{Certificate, TbsCertificate};
 use zeroize::Zeroizing;
 
 /// id-kp-serverAuth, RFC 5280 §4.2.1.12.
