@@ -102,6 +102,9 @@ fn scenario_53_who_is_denied_is_out_at_once_and_the_others_stay() {
     heater.is_disconnected(0x87);
     assert!(tls_refusal(handshake(&demo, "heater")).contains("CertificateRevoked"));
 
+    // A list that is broken does not keep a denial from being taken back, or made.
+    write(&demo, "broken.crl", "-----BEGIN X509 CRL-----\n");
+    demo.process.wait_for("broken.crl: broken PEM; what was revoked before stays revoked");
     write(&demo, "deny.yaml", "[]");
     demo.process.wait_for("deny.yaml: 0 entries");
     accepted(&demo, "thermostat").ping();

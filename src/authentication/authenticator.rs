@@ -213,7 +213,7 @@ impl Authenticator {
 
     fn denied(&self, identity: &Identity) -> Option<Refusal> {
         let username = identity.username.as_deref()?;
-        self.revocation.current().deny_list().find_username(username).cloned().map(Refusal::Denied)
+        self.revocation.current().deny_list.find_username(username).cloned().map(Refusal::Denied)
     }
 
     fn question(&self, method: u16, inquiry: Inquiry) -> Verdict {

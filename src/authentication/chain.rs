@@ -467,8 +467,10 @@ fn parse(der: &CertificateDer<'_>) -> Result<Certificate, ChainFault> {
 fn link_of(certificate: &Certificate) -> Result<Link, ChainFault> {
     let tbs = &certificate.tbs_certificate;
     let usage = tbs.get::<KeyUsage>().map_err(|_| ChainFault::Malformed)?;
+    let name = |name| DistinguishedName::from_name(name).map_err(|_| ChainFault::Malformed);
     Ok(Link {
-        subject: DistinguishedName::from_name(&tbs.subject).map_err(|_| ChainFault::Malformed)?,
+        subject: name(&tbs.subject)?,
+        issuer: name(&tbs.issuer)?,
         serial: Serial::new(tbs.serial_number.as_bytes()),
         key_info: tbs.subject_public_key_info.to_der().map_err(|_| ChainFault::Malformed)?.into(),
         signs_lists: usage.is_none_or(|(_, usage)| usage.crl_sign()),

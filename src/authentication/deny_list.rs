@@ -4,6 +4,7 @@
 //! `reason` for the log and a `comment` for people. Out: look-ups. An entry for an authority is one for all below it,
 //! because every certificate of a path is looked up.
 
+use super::revocation::Link;
 use super::revocation_list::Serial;
 use crate::config::diagnostic::{Diagnostics, Place, Report, quoted};
 use crate::config::source::walk::{Fields, distinguished_name, full_text, sequence};
@@ -120,32 +121,21 @@ impl DenyList {
         self.count
     }
 
-    /// The entry for a certificate. `key_info`: its SubjectPublicKeyInfo in DER.
+    /// The entry for a certificate.
     #[must_use]
-    pub fn find(
-        &self,
-        subject: &DistinguishedName,
-        serial: Option<&Serial>,
-        issuer: Option<&DistinguishedName>,
-        key_info: &[u8],
-    ) -> Option<&Denial> {
+    pub fn find(&self, link: &Link) -> Option<&Denial> {
         let of_serial = || {
-            let entries = self.serials.get(serial?)?;
-            let is_meant = |denied: &Option<DistinguishedName>| match (denied, issuer) {
-                (None, _) => true,
-                (Some(denied), Some(issuer)) => denied.is_same_as(issuer),
-                // An anchor, whose issuer nobody has verified.
-                (Some(_), None) => false,
-            };
-            entries.iter().find(|(issuer, _)| is_meant(issuer)).map(|(_, denial)| denial)
+            let entries = self.serials.get(link.serial.as_ref()?)?.iter();
+            let mut meant = entries.filter(|(of, _)| of.as_ref().is_none_or(|of| of.is_same_as(&link.issuer)));
+            meant.next().map(|(_, denial)| denial)
         };
         let of_key = || {
             if self.keys.is_empty() {
                 return None;
             }
-            self.keys.get(&<[u8; 32]>::from(Sha256::digest(key_info)))
+            self.keys.get(&<[u8; 32]>::from(Sha256::digest(&link.key_info)))
         };
-        self.subjects.get(&subject.relative_names).or_else(of_serial).or_else(of_key)
+        self.subjects.get(&link.subject.relative_names).or_else(of_serial).or_else(of_key)
     }
 
     /// The entry for a user name.

@@ -35,7 +35,7 @@ pub use passwords::{
 pub use question::{Answer, Inquiry, Proof, Question};
 pub use revocation::{
     LIST_BYTES_MAX, LIST_ENTRIES_MAX, LISTS_MAX, Link, ListTrouble, Objection, Revocation, RevocationFault,
-    RevocationInForce, Withdrawn, WithdrawnBy,
+    RevocationInForce, RevocationLists, Withdrawn, WithdrawnBy,
 };
 pub use revocation_list::{ListFault, RevocationList, SERIAL_BYTES_MAX, Serial};
 pub use service_account::{AccountAttributes, AccountFault, ServiceAccount};

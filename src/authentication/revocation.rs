@@ -1,7 +1,7 @@
 //! What has been withdrawn: the revocation lists of authorities, and the deny list of the operator.
 //!
-//! In: lists in DER, a deny list. Out: a verdict on each certificate of a path that was verified. A reload makes a new
-//! [`Revocation`] and puts it into the place that handshakes, CONNECT and the judgement of live clients look at.
+//! In: lists in DER, a deny list. Out: a verdict on each certificate of a path that was verified. A reload makes new ones and
+//! puts them into the place that handshakes, CONNECT and the judgement of live clients look at ([`RevocationInForce`]).
 //!
 //! **Invariants:** a verdict costs look-ups, whatever the length of the lists. An authority without a list revokes nothing;
 //! one whose lists cannot be believed lets nobody in.
@@ -142,6 +142,8 @@ pub enum Objection {
 pub struct Link {
     /// Its subject.
     pub subject: DistinguishedName,
+    /// Who says to have issued it; verified for all but the anchor.
+    pub issuer: DistinguishedName,
     /// Its serial number.
     pub serial: Option<Serial>,
     /// Its SubjectPublicKeyInfo in DER.
@@ -150,23 +152,22 @@ pub struct Link {
     pub signs_lists: bool,
 }
 
-/// What has been withdrawn.
+/// The revocation lists of all authorities.
 #[derive(Debug, Default)]
-pub struct Revocation {
+pub struct RevocationLists {
     /// By the relative names of their issuer.
     lists: BTreeMap<Vec<Vec<Attribute>>, Vec<RevocationList>>,
-    deny_list: DenyList,
     accepts_stale: bool,
     count: usize,
     entries: usize,
     bytes: usize,
 }
 
-impl Revocation {
-    /// Nothing but what `deny_list` says. `stale`: what becomes of clients of authorities whose list is past its nextUpdate.
+impl RevocationLists {
+    /// No lists. `stale`: what becomes of the clients of an authority whose list is past its nextUpdate.
     #[must_use]
-    pub fn new(deny_list: DenyList, stale: StaleRevocationLists) -> Self {
-        Self { deny_list, accepts_stale: stale == StaleRevocationLists::Accept, ..Self::default() }
+    pub fn new(stale: StaleRevocationLists) -> Self {
+        Self { accepts_stale: stale == StaleRevocationLists::Accept, ..Self::default() }
     }
 
     /// Adds a list in DER, and returns it.
@@ -189,39 +190,9 @@ impl Revocation {
         Ok(&lists[at])
     }
 
-    /// The deny list.
-    #[must_use]
-    pub const fn deny_list(&self) -> &DenyList {
-        &self.deny_list
-    }
-
-    /// Judges a path: the leaf first, the anchor last.
-    ///
-    /// # Errors
-    /// The first objection.
-    pub fn judge(
-        &self,
-        path: &[Link],
-        algorithms: &[&dyn SignatureVerificationAlgorithm],
-        now: UnixTime,
-    ) -> Result<(), Objection> {
-        for (index, link) in path.iter().enumerate() {
-            let issuer = path.get(index + 1);
-            let issuer_name = issuer.map(|issuer| &issuer.subject);
-            let denial = self.deny_list.find(&link.subject, link.serial.as_ref(), issuer_name, &link.key_info);
-            if let Some(denial) = denial {
-                return Err(withdrawn(link, WithdrawnBy::Operator(denial.clone())));
-            }
-            if let Some(issuer) = issuer {
-                self.ask_lists(link, issuer, algorithms, now)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Asks the lists of `issuer` for the certificate `link`, which it has issued. Of several lists that are signed with its
     /// key, those of the same scope replace each other.
-    fn ask_lists(
+    fn ask(
         &self,
         link: &Link,
         issuer: &Link,
@@ -272,23 +243,65 @@ impl Revocation {
     }
 }
 
+/// What has been withdrawn.
+#[derive(Clone, Debug, Default)]
+pub struct Revocation {
+    /// By authorities.
+    pub lists: Arc<RevocationLists>,
+    /// By the operator.
+    pub deny_list: Arc<DenyList>,
+}
+
+impl Revocation {
+    /// Judges a path: the leaf first, the anchor last.
+    ///
+    /// # Errors
+    /// The first certificate that has been withdrawn; else the first authority whose lists cannot be believed.
+    pub fn judge(
+        &self,
+        path: &[Link],
+        algorithms: &[&dyn SignatureVerificationAlgorithm],
+        now: UnixTime,
+    ) -> Result<(), Objection> {
+        let mut trouble = Ok(());
+        for (index, link) in path.iter().enumerate() {
+            if let Some(denial) = self.deny_list.find(link) {
+                return Err(withdrawn(link, WithdrawnBy::Operator(denial.clone())));
+            }
+            let Some(issuer) = path.get(index + 1) else { continue };
+            match self.lists.ask(link, issuer, algorithms, now) {
+                Ok(()) => {}
+                Err(objection @ Objection::Withdrawn(_)) => return Err(objection),
+                // A list that is stale for now must not hide what is withdrawn for good.
+                Err(objection @ Objection::Lists(..)) => trouble = trouble.and(Err(objection)),
+            }
+        }
+        trouble
+    }
+}
+
 fn withdrawn(link: &Link, by: WithdrawnBy) -> Objection {
     Objection::Withdrawn(Box::new(Withdrawn { subject: link.subject.clone(), serial: link.serial, by }))
 }
 
 /// The place where what is in force stands, for all who judge by it.
 #[derive(Debug, Default)]
-pub struct RevocationInForce(RwLock<Arc<Revocation>>);
+pub struct RevocationInForce(RwLock<Revocation>);
 
 impl RevocationInForce {
     /// What is in force now.
     #[must_use]
-    pub fn current(&self) -> Arc<Revocation> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    pub fn current(&self) -> Revocation {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts something else in force.
-    pub fn replace(&self, revocation: Arc<Revocation>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = revocation;
+    /// Puts other lists in force.
+    pub fn replace_lists(&self, lists: Arc<RevocationLists>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).lists = lists;
+    }
+
+    /// Puts another deny list in force.
+    pub fn replace_deny_list(&self, deny_list: Arc<DenyList>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).deny_list = deny_list;
     }
 }

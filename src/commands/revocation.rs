@@ -1,9 +1,9 @@
 //! The revocation folder: lists of authorities in `*.crl`, `*.pem` and `*.der`, PEM or DER, and the operator's `deny.yaml`.
 //!
-//! **Invariant:** all of it is read, or none: what a file that cannot be used would have revoked, nobody knows. Sizes are
-//! bounded before anything is read.
+//! **Invariant:** all lists are read, or none: what a file that cannot be used would have revoked, nobody knows. Sizes are
+//! bounded while files are read.
 
-use crate::authentication::{DenyList, Revocation, RevocationFault};
+use crate::authentication::{DenyList, RevocationLists};
 use crate::config::blob::StaleRevocationLists;
 use crate::config::diagnostic::Escaped;
 use core::fmt;
@@ -46,31 +46,39 @@ impl Kind {
     }
 }
 
+/// What was read. A list that is broken must not keep an urgent denial from coming into force.
+pub struct Found {
+    /// The deny list; empty where there is none.
+    pub deny_list: Result<DenyList, String>,
+    /// The lists of authorities.
+    pub lists: Result<RevocationLists, String>,
+}
+
 /// Reads the folder; `None` if there is none.
 ///
 /// # Errors
-/// The first file that cannot be used, and why; for the operator.
-pub fn read(folder: &Path, stale: StaleRevocationLists) -> Result<Option<Revocation>, String> {
+/// The folder cannot be read. Here and in [`Found`], what is wrong is said to the operator.
+pub fn read(folder: &Path, stale: StaleRevocationLists) -> Result<Option<Found>, String> {
     let Some(files) = files(folder)? else { return Ok(None) };
-    let mut deny_list = DenyList::default();
-    let mut lists = Vec::new();
+    let mut found = Found { deny_list: Ok(DenyList::default()), lists: Ok(RevocationLists::new(stale)) };
     for path in files {
         match Kind::of(&path) {
-            Kind::Lists => lists.push(path),
-            Kind::DenyList => {
-                deny_list = read_deny_list(&path)?;
-                log::info!("{}: {} entries", path.display(), deny_list.count());
+            Kind::Lists => {
+                if let Ok(lists) = &mut found.lists
+                    && let Err(fault) = add_lists(&path, lists)
+                {
+                    found.lists = Err(fault);
+                }
             }
-            Kind::Misnamed => return Err(about(&path, format_args!("the deny list is called {DENY_LIST}"))),
+            Kind::DenyList => found.deny_list = found.deny_list.and_then(|_| read_deny_list(&path)),
+            Kind::Misnamed => {
+                found.deny_list = Err(about(&path, format_args!("the deny list is called {DENY_LIST}")));
+            }
             Kind::Hidden => {}
             Kind::Other => log::warn!("{}: not read: its name ends in neither .crl, .pem nor .der", path.display()),
         }
     }
-    let mut revocation = Revocation::new(deny_list, stale);
-    for path in lists {
-        add_lists(&path, &mut revocation)?;
-    }
-    Ok(Some(revocation))
+    Ok(Some(found))
 }
 
 /// The files of the folder in the order of their names.
@@ -93,17 +101,19 @@ fn files(folder: &Path) -> Result<Option<Vec<PathBuf>>, String> {
 }
 
 fn read_deny_list(path: &Path) -> Result<DenyList, String> {
-    DenyList::read(&path.to_string_lossy(), &read_file(path)?).map_err(|found| {
+    let list = DenyList::read(&path.to_string_lossy(), &read_file(path)?).map_err(|found| {
         let mistakes: Vec<String> = found.0.iter().take(MISTAKES_SHOWN_MAX).map(ToString::to_string).collect();
         mistakes.join("; ")
-    })
+    })?;
+    log::info!("{}: {} entries", path.display(), list.count());
+    Ok(list)
 }
 
 /// Adds the lists of a file: all of PEM, or one in DER.
-fn add_lists(path: &Path, revocation: &mut Revocation) -> Result<(), String> {
+fn add_lists(path: &Path, lists: &mut RevocationLists) -> Result<(), String> {
     let bytes = read_file(path)?;
     let mut add = |der: &[u8]| -> Result<(), String> {
-        let list = revocation.add(der).map_err(|fault: RevocationFault| about(path, fault))?;
+        let list = lists.add(der).map_err(|fault| about(path, fault))?;
         let (issuer, count, until) = (&list.issuer, list.count(), list.next_update);
         log::info!("{}: {issuer} has revoked {count} certificates, next list due {until}", path.display());
         Ok(())

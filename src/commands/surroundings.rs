@@ -66,28 +66,46 @@ pub fn load_revocation(
     let (folder, stale) = (paths.revocation.clone(), configuration.gateway.stale_revocation_lists);
     let places: Vec<Arc<RevocationInForce>> =
         authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
-    let watched_folder = folder.clone();
-    // Whether there is a folder.
-    let put = Rc::new(move || -> Result<bool, String> {
-        let Some(read) = revocation::read(&folder, stale)? else { return Ok(false) };
-        for warning in read.warnings(SystemClock::unix()) {
-            log::warn!("{warning}");
-        }
-        let read = Arc::new(read);
-        places.iter().for_each(|place| place.replace(Arc::clone(&read)));
-        Ok(true)
-    });
-    let put_again = Rc::clone(&put);
-    watched.push(Watched::new(vec![watched_folder], move || {
-        let fault = match put_again() {
-            Ok(true) => return vec![Change::Trust],
-            Ok(false) => "the revocation folder is gone".to_owned(),
-            Err(fault) => fault,
+    let (places_now, folder_now) = (places.clone(), folder.clone());
+    // Watched first, so that nothing is missed that changes while it is read.
+    watched.push(Watched::new(vec![folder.clone()], move || {
+        let faults = match revocation::read(&folder, stale) {
+            Ok(Some(found)) => put(found, &places),
+            Ok(None) => vec!["the revocation folder is gone".to_owned()],
+            Err(fault) => vec![fault],
         };
-        log::error!("{fault}; what was revoked before stays revoked, and nothing else is");
-        Vec::new()
+        for fault in faults {
+            log::error!("{fault}; what was revoked before stays revoked");
+        }
+        vec![Change::Trust]
     }));
-    put().map(|_| ())
+    match revocation::read(&folder_now, stale)?.map(|found| put(found, &places_now)).unwrap_or_default() {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(faults.join("; ")),
+    }
+}
+
+/// Puts what was found in force, except for what cannot be used.
+fn put(found: revocation::Found, places: &[Arc<RevocationInForce>]) -> Vec<String> {
+    let mut faults = Vec::new();
+    match found.deny_list {
+        Ok(list) => {
+            let list = Arc::new(list);
+            places.iter().for_each(|place| place.replace_deny_list(Arc::clone(&list)));
+        }
+        Err(fault) => faults.push(fault),
+    }
+    match found.lists {
+        Ok(lists) => {
+            for warning in lists.warnings(SystemClock::unix()) {
+                log::warn!("{warning}");
+            }
+            let lists = Arc::new(lists);
+            places.iter().for_each(|place| place.replace_lists(Arc::clone(&lists)));
+        }
+        Err(fault) => faults.push(fault),
+    }
+    faults
 }
 
 fn read_passwords(path: &Path) -> Result<Passwords, String> {

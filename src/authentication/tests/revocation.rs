@@ -20,16 +20,21 @@ fn list_of(authority: &Issued, revoked: &[&Issued], this_update: UnixTime, next_
 }
 
 fn revocation(lists: &[Vec<u8>], stale: StaleRevocationLists) -> Revocation {
-    let mut revocation = Revocation::new(DenyList::default(), stale);
+    let mut read = RevocationLists::new(stale);
     for list in lists {
-        revocation.add(list).unwrap();
+        read.add(list).unwrap();
     }
-    revocation
+    Revocation { lists: Arc::new(read), ..Revocation::default() }
+}
+
+fn denying(text: &str) -> Revocation {
+    Revocation { deny_list: Arc::new(deny_list(text)), ..Revocation::default() }
 }
 
 fn in_force(revocation: Revocation) -> Arc<RevocationInForce> {
     let place = RevocationInForce::default();
-    place.replace(Arc::new(revocation));
+    place.replace_lists(revocation.lists);
+    place.replace_deny_list(revocation.deny_list);
     Arc::new(place)
 }
 
@@ -47,7 +52,7 @@ impl Factory {
     }
 
     fn verify_denying(&self, text: &str) -> Result<VerifiedPath, ChainFault> {
-        self.verify_by(Revocation::new(deny_list(text), StaleRevocationLists::Refuse))
+        self.verify_by(denying(text))
     }
 }
 
@@ -217,12 +222,12 @@ fn lists_beyond_the_bounds_are_refused() {
     let root = Issued::root(&authority("CN=Root")).unwrap();
     let three = root.revocation_list([&[1_u8][..], &[2], &[3]], NOW, END, |_| {}).unwrap();
     assert_eq!(RevocationList::read(&three, 2).err(), Some(ListFault::Entries));
-    let mut revocation = Revocation::default();
+    let mut revocation = RevocationLists::default();
     for _ in 0..LISTS_MAX {
         revocation.add(&three).unwrap();
     }
     assert_eq!(revocation.add(&three).err(), Some(RevocationFault::Lists));
-    let mut revocation = Revocation::default();
+    let mut revocation = RevocationLists::default();
     assert_eq!(revocation.add(&vec![0x30; LIST_BYTES_MAX + 1]).err(), Some(RevocationFault::Bytes));
     // RFC 5280 §4.1.2.2: at most 20 bytes.
     assert!(Serial::new(&[1; 20]).is_some() && Serial::new(&[1; 21]).is_none());
@@ -239,7 +244,7 @@ fn operators_are_warned_of_lists_that_end() {
         // Of a day and just made: there is nothing to say.
         list_of(&root("CN=Daily"), &[], NOW, NOW.plus_seconds(day)),
     ];
-    let warnings = revocation(&lists, StaleRevocationLists::Refuse).warnings(NOW);
+    let warnings = revocation(&lists, StaleRevocationLists::Refuse).lists.warnings(NOW);
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("CN = Old is stale since") && warnings[0].ends_with("refused"), "{warnings:?}");
     assert!(warnings[1].contains("CN = Soon is stale from"), "{warnings:?}");
@@ -269,16 +274,17 @@ fn what_comes_into_force_holds_for_live_clients_too() {
     let again = || authenticator.judge_again(method, &identity, &chain, NOW).unwrap();
     assert!(again().is_ok());
     let lists = [list(&factory.intermediate, &[&factory.thermostat])];
-    authenticator.revocation().replace(Arc::new(revocation(&lists, StaleRevocationLists::Refuse)));
+    authenticator.revocation().replace_lists(revocation(&lists, StaleRevocationLists::Refuse).lists);
     assert!(matches!(again(), Err(Refusal::Chain(ChainFault::Withdrawn(_)))));
     assert!(matches!(refusal(judge(&authenticator, &chain)), Refusal::Chain(ChainFault::Withdrawn(_))));
     // A user name is looked up whatever the method.
-    let denied = Revocation::new(deny_list("- {username: thermostat, reason: stolen}"), StaleRevocationLists::Refuse);
-    authenticator.revocation().replace(Arc::new(denied));
+    authenticator.revocation().replace_lists(Arc::default());
+    let denied = deny_list("- {username: thermostat, reason: stolen}");
+    authenticator.revocation().replace_deny_list(Arc::new(denied));
     let reason = again().unwrap_err();
     assert_eq!(reason.to_string(), "user name denied by line 1 of the deny list; stolen");
     assert_eq!(refusal(judge(&authenticator, &chain)), reason);
-    authenticator.revocation().replace(Arc::default());
+    authenticator.revocation().replace_deny_list(Arc::default());
     assert!(again().is_ok());
 }
 
@@ -319,6 +325,9 @@ fn a_serial_number_is_denied_of_one_issuer_or_of_all() {
     let with_issuer = |issuer: &str| factory.verify_denying(&format!("- serial: '{plain}'\n  issuer: {issuer}"));
     assert!(with_issuer("CN = Fabrikam Intermediate CA 1").is_err());
     assert!(with_issuer("CN = Fabrikam Root CA").is_ok());
+    // An anchor is named as it names itself.
+    let root = hexadecimal(factory.root.serial());
+    assert!(factory.verify_denying(&format!("- serial: '{root}'\n  issuer: CN = Fabrikam Root CA")).is_err());
 }
 
 #[test]
@@ -327,7 +336,7 @@ fn a_denied_key_is_out_under_every_name_and_issuer() {
     let renamed = factory.intermediate.issue_for(&leaf("CN=renamed"), &factory.thermostat).unwrap();
     let digest = Sha256::digest(factory.thermostat.public_key_info().unwrap());
     for spki in [hexadecimal(&digest), Base64::encode_string(&digest)] {
-        let denied = || Revocation::new(deny_list(&format!("- spki: \"{spki}\"")), StaleRevocationLists::Refuse);
+        let denied = || denying(&format!("- spki: \"{spki}\""));
         assert!(factory.verify_by(denied()).is_err(), "{spki}");
         let verifier = verifier(&[&factory.root]).with_revocation(in_force(denied()));
         assert!(verifier.verify(&[der(&renamed), der(&factory.intermediate)], NOW).is_err());
@@ -366,6 +375,17 @@ fn mistakes_in_a_deny_list_have_a_place_and_leave_nothing() {
     assert!(mistakes(&long).contains("more than 20000 entries"));
     assert!(deny_list("[]").count() == 0);
     assert_eq!(deny_list("- username: x\n- serial: 'a'").count(), 2);
+}
+
+#[test]
+fn a_stale_list_does_not_hide_what_is_withdrawn_above_it() {
+    let factory = Factory::new();
+    let lists = [list_of(&factory.intermediate, &[], BEGIN, BEGIN), list(&factory.root, &[&factory.intermediate])];
+    let stale = revocation(&lists[..1], StaleRevocationLists::Refuse);
+    assert!(factory.verify_by(stale.clone()).unwrap_err().is_temporary());
+    assert!(matches!(factory.verify_with(&lists), Err(ChainFault::Withdrawn(_))));
+    let denied = Revocation { lists: stale.lists, ..denying("- subject: CN = Fabrikam Root CA") };
+    assert!(matches!(factory.verify_by(denied), Err(ChainFault::Withdrawn(_))));
 }
 
 #[test]
