@@ -147,7 +147,12 @@ fn scenario_59_passwords_of_the_vendors_format_let_their_users_in() {
     // A file that is broken changes nothing.
     site.folder.write("site/secrets/users/passwords.toml", "[client2");
     site.process.wait_for("the users from before stay in force");
-    assert_eq!(with("client2", "password2").1, 0);
+    let (mut second, reason) = with("client2", "password2");
+    assert_eq!(reason, 0);
+    // The deny list of the operator knows user names too.
+    site.folder.write("site/revocation/deny.yaml", "- username: client2\n");
+    second.is_disconnected(0x87);
+    assert_eq!(with("client2", "password2").1, 0x87);
 }
 
 /// An issuer of tokens.

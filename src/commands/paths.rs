@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub struct Paths {
     /// `<name>/tls.crt`, `tls.key`, `passwords.toml`, `token`.
     pub secrets: PathBuf,
-    /// Revocation lists.
+    /// Revocation lists, `*.crl`, `*.pem` or `*.der`, and the deny list `deny.yaml`.
     pub revocation: PathBuf,
 }
 

@@ -22,7 +22,7 @@ mod name;
 mod resources;
 pub mod secret;
 mod service_account;
-mod source;
+pub(crate) mod source;
 pub mod token;
 pub mod topic;
 mod trust;

@@ -4,17 +4,18 @@
 //! a certificate; that is `authentication`.
 
 pub mod demo;
+mod revocation;
 
 use crate::distinguished_name::DistinguishedName;
 use crate::time::UnixTime;
 use core::fmt;
 use core::time::Duration;
+use p256::ecdsa::signature::Signer as _;
 use p256::ecdsa::{DerSignature, SigningKey};
 use p256::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
 use std::net::IpAddr;
-use x509_cert::Certificate;
 use x509_cert::builder::{Builder, CertificateBuilder, Profile};
-use x509_cert::der::asn1::{Ia5String, ObjectIdentifier, OctetString};
+use x509_cert::der::asn1::{BitString, Ia5String, ObjectIdentifier, OctetString};
 use x509_cert::der::{Decode, Encode, EncodePem};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
@@ -24,6 +25,7 @@ use x509_cert::ext::pkix::{
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use x509_cert::time::{Time, Validity};
+use x509_cert::{Certificate, TbsCertificate};
 use zeroize::Zeroizing;
 
 /// id-kp-serverAuth, RFC 5280 §4.2.1.12.
@@ -151,6 +153,33 @@ impl Issued {
         let key = random_key()?;
         let certificate = sign(template, &key, Some(&self.certificate), &self.key)?;
         Ok(Self { certificate, key })
+    }
+
+    /// As [`Self::issue`], for the key of `subject`: a cross-signed or renewed certificate.
+    ///
+    /// # Errors
+    /// No entropy, or contents that cannot be encoded.
+    pub fn issue_for(&self, template: &Template, subject: &Self) -> Result<Self, PkiFault> {
+        let certificate = sign(template, &subject.key, Some(&self.certificate), &self.key)?;
+        Ok(Self { certificate, key: subject.key.clone() })
+    }
+
+    /// This certificate with what `edit` makes of its contents, signed by `issuer`: for what no template says.
+    ///
+    /// # Errors
+    /// Contents that cannot be encoded.
+    pub fn edited(&self, issuer: &Self, edit: impl FnOnce(&mut TbsCertificate)) -> Result<Self, PkiFault> {
+        let mut edited = self.clone();
+        edit(&mut edited.certificate.tbs_certificate);
+        edited.certificate.signature_algorithm = edited.certificate.tbs_certificate.signature.clone();
+        edited.certificate.signature = issuer.signature_of(&edited.certificate.tbs_certificate)?;
+        Ok(edited)
+    }
+
+    /// The signature over something in DER.
+    fn signature_of(&self, content: &impl Encode) -> Result<BitString, PkiFault> {
+        let signature: DerSignature = self.key.sign(&content.to_der().map_err(encoding)?);
+        BitString::from_bytes(signature.as_bytes()).map_err(encoding)
     }
 
     /// The certificate and key of two PEM texts.
