@@ -101,9 +101,13 @@ impl Broker {
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
         let mut rules_changed = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
-            rules_changed = session.port != port || session.rules != rules;
+            rules_changed = session.port != port
+                || session.rules != rules
+                || session.policy_epoch != self.policy_epoch
+                || session.identity_is_stale;
             session.port = port;
             session.identity = identity;
+            session.identity_is_stale = false;
             session.rules = rules;
             session.policy_epoch = self.policy_epoch;
         }
@@ -136,6 +140,8 @@ impl Broker {
             connection.keep_alive_milliseconds = (keep_alive > 0).then(|| u64::from(keep_alive) * 1_500);
             connection.expires = expires;
             connection.asked_for_expiry = asked_for_expiry > 0;
+            connection.packet_bytes_max = self.limits.packet_bytes;
+            connection.receive_maximum_announced = self.limits.receive_maximum;
             connection.maximum_packet_bytes = properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
             connection.receive_maximum =
                 properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(IN_FLIGHT_MAX);

@@ -624,7 +624,7 @@ fn ruled(policy: Policy) -> Admission {
 fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
     let before = policy(&[("a", &["a/#"]), ("b", &["b/#"]), ("stored", &["x/#", "y/#"])]);
     let mut bench = Bench::new(&capacities(), &limits());
-    bench.broker.replace_admission(ruled(before));
+    bench.broker.replace_admission(ruled(before), &[Succession::Unchanged]);
     let lasting = [0x11, 0, 0, 0x0E, 0x10];
     let (a, b) = (bench.client("a"), bench.client_with("b", &lasting));
     let stored = bench.client_with("stored", &lasting);
@@ -642,7 +642,7 @@ fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
     bench.take(a);
 
     let after = policy(&[("a", &["a/#"]), ("stored", &["x/1", "x/+"])]);
-    bench.broker.replace_admission(ruled(after));
+    bench.broker.replace_admission(ruled(after), &[Succession::Unchanged]);
     // b has a message waiting, which it may not have any more: the first thing that happens is that it is told to go.
     let said = bench.take(b);
     assert_eq!(said.iter().map(|(first, body)| (*first, body[0])).collect::<Vec<_>>(), [(0xE0, 0x87)]);
