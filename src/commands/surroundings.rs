@@ -18,12 +18,14 @@ fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &
     })
 }
 
-/// Reads the users of all methods UsernamePassword. A file that cannot be used lets nobody in, until it can.
+/// Reads the users of all methods UsernamePassword. A file that cannot be used is among the `faults`, and lets nobody in until
+/// it can.
 pub fn load_passwords(
     configuration: &Configuration,
     paths: &Paths,
     authenticators: &mut [Authenticator],
     watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
 ) {
     for ((authentication, method), settings) in methods(configuration) {
         let Method::UsernamePassword { secret } = settings else { continue };
@@ -35,7 +37,7 @@ pub fn load_passwords(
                     authenticator.set_passwords(method, users);
                 }
             }
-            Err(fault) => log::error!("{fault}; nobody can log in with a password"),
+            Err(fault) => faults.push(format!("{fault}; nobody can log in with a password")),
         }
         watched.push(Watched::new(vec![path.clone()], move || match read_passwords(&path) {
             Ok(users) => {
@@ -60,8 +62,13 @@ fn read_passwords(path: &Path) -> Result<Passwords, String> {
     Passwords::parse(&text).map_err(|error| fault(&error))
 }
 
-/// Whom authentication asks: custom servers, and the cluster.
-pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec<Watched>) -> Rc<Inquiries> {
+/// Whom authentication asks: custom servers, and the cluster. Who cannot be asked is among the `faults`.
+pub fn inquiries(
+    configuration: &Configuration,
+    paths: &Paths,
+    watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
+) -> Rc<Inquiries> {
     let mut audiences = BTreeMap::new();
     let mut custom = Vec::new();
     for (place, settings) in methods(configuration) {
@@ -76,7 +83,7 @@ pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec
     let inquiries = Rc::new(Inquiries::new(audiences));
     for (place, server) in custom {
         let held = Rc::clone(&inquiries);
-        keep(configuration, paths, server, watched, move |server| {
+        keep(configuration, paths, server, watched, faults, move |server| {
             held.custom.borrow_mut().insert(place, Rc::new(server));
         });
     }
@@ -85,7 +92,7 @@ pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec
     {
         let bearer: Option<PathBuf> = token_secret.as_ref().map(|name| paths.secrets.join(name).join("token"));
         let held = Rc::clone(&inquiries);
-        keep(configuration, paths, server.clone(), watched, move |server| {
+        keep(configuration, paths, server.clone(), watched, faults, move |server| {
             let cluster = Cluster { server, bearer: bearer.clone() };
             *held.cluster.borrow_mut() = Some(Rc::new(cluster));
         });
@@ -99,11 +106,12 @@ fn keep(
     paths: &Paths,
     server: HttpsServer,
     watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
     mut put: impl FnMut(Server) + 'static,
 ) {
     match prepare(configuration, paths, &server) {
         Ok(prepared) => put(prepared),
-        Err(fault) => log::error!("{}: {fault}; it cannot be asked", server.endpoint),
+        Err(fault) => faults.push(format!("{}: {fault}; it cannot be asked", server.endpoint)),
     }
     let secret = server.client_secret.and_then(|index| configuration.secrets.get(usize::from(index)));
     let Some(secret) = secret.filter(|secret| secret.embedded.is_none()) else { return };
