@@ -99,19 +99,21 @@ impl Broker {
             }
         };
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
-        let mut rules_changed = false;
+        let mut to_be_enforced = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
-            rules_changed = session.port != port
+            to_be_enforced = session.port != port
                 || session.rules != rules
                 || session.policy_epoch != self.policy_epoch
-                || session.identity_is_stale;
+                || session.identity_is_stale
+                // What had been sent when its rules changed was not taken back then, but would be sent again now.
+                || session.in_flight.front().is_some();
             session.port = port;
             session.identity = identity;
             session.identity_is_stale = false;
             session.rules = rules;
             session.policy_epoch = self.policy_epoch;
         }
-        if rules_changed && resumed.is_some() {
+        if to_be_enforced && resumed.is_some() {
             self.enforce_rules(session_key);
         }
         if let Some(session) = self.sessions.get_mut(session_key) {

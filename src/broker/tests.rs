@@ -665,3 +665,102 @@ fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
     let messages = bench.take(back);
     assert!(messages.is_empty(), "neither x/# nor y/# is covered any more: {messages:?}");
 }
+
+#[test]
+fn a_session_is_taken_over_from_a_connection_that_has_not_sent_its_last_words() {
+    let lasting = [0x11, 0, 0, 0x0E, 0x10];
+    let mut bench = Bench::new(&capacities(), &limits());
+    bench.broker.replace_admission(ruled(policy(&[("a", &["a/#"])])), &[Succession::Unchanged]);
+    let condemned = bench.client_with("a", &lasting);
+    bench.broker.replace_admission(ruled(policy(&[("b", &["b/#"])])), &[Succession::Unchanged]);
+    bench.broker.work(bench.now.instant);
+    bench.broker.replace_admission(ruled(policy(&[("a", &["a/#"])])), &[Succession::Unchanged]);
+    let back = bench.open();
+    bench.give(back, &wire::connect_again("a", &lasting));
+    assert_eq!(bench.take(back)[0].1[..2], [1, 0], "the session is there");
+    bench.hang_up(condemned);
+    bench.give(back, &wire::subscribe("a/#", 1));
+    bench.give(back, &wire::publish("a/1", 7, &[], b"x"));
+    let kinds: Vec<u8> = bench.take(back).iter().map(|(first, _)| first >> 4).collect();
+    assert_eq!(kinds, [4, 9, 3], "the session is still its own");
+}
+
+#[test]
+fn what_was_sent_and_is_forbidden_now_is_not_sent_again() {
+    let lasting = [0x11, 0, 0, 0x0E, 0x10];
+    let mut bench = Bench::new(&capacities(), &limits());
+    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#", "y/#"])])), &[Succession::Unchanged]);
+    let client = bench.client_with("a", &lasting);
+    for filter in ["x/#", "y/#"] {
+        bench.give(client, &wire::subscribe(filter, 1));
+    }
+    for topic in ["x/1", "y/1"] {
+        bench.give(client, &wire::publish(topic, 7, &[], b"x"));
+    }
+    let messages = |said: Vec<(u8, Vec<u8>)>| said.into_iter().filter(|(first, _)| first >> 4 == 3).count();
+    assert_eq!(messages(bench.take(client)), 2);
+    // It is here: what was sent is not taken back. Then it goes and comes back under the same rules.
+    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#"])])), &[Succession::Unchanged]);
+    assert_eq!(messages(bench.take(client)), 0);
+    bench.hang_up(client);
+    let back = bench.open();
+    bench.give(back, &wire::connect_again("a", &lasting));
+    assert_eq!(messages(bench.take(back)), 1);
+    assert_eq!(bench.broker.in_use().deliveries, 1);
+}
+
+#[test]
+fn what_is_to_be_sent_again_is_asked_of_new_rules() {
+    let lasting = [0x11, 0, 0, 0x0E, 0x10];
+    let mut bench = Bench::new(&capacities(), &limits());
+    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#", "y/#"])])), &[Succession::Unchanged]);
+    let client = bench.client_with("a", &lasting);
+    for filter in ["x/#", "y/#"] {
+        bench.give(client, &wire::subscribe(filter, 1));
+    }
+    for topic in ["x/1", "y/1", "x/2"] {
+        bench.give(client, &wire::publish(topic, 7, &[], b"x"));
+    }
+    bench.take(client);
+    bench.hang_up(client);
+    let back = bench.open();
+    bench.give(back, &wire::connect_again("a", &lasting));
+    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#"])])), &[Succession::Unchanged]);
+    let topics: Vec<String> = bench
+        .take(back)
+        .iter()
+        .filter(|(first, _)| first >> 4 == 3)
+        .map(|(_, body)| String::from_utf8_lossy(&body[2..5]).into_owned())
+        .collect();
+    assert_eq!(topics, ["x/1", "x/2"]);
+}
+
+#[test]
+fn nothing_is_taken_from_or_given_to_a_client_before_it_is_judged_again() {
+    let mut bench = Bench::new(&capacities(), &limits());
+    let (stays, goes, other) = (bench.client("stays"), bench.client("goes"), bench.client("other"));
+    for key in [stays, goes] {
+        bench.give(key, &wire::subscribe("a", 1));
+        bench.take(key);
+    }
+    let open = || Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+    bench.broker.replace_admission(open(), &[Succession::Changed(vec![Heir::Method(0)])]);
+    bench.broker.judge_again(bench.now, other, &[]);
+    bench.give(other, &wire::publish("a", 7, &[], b"x"));
+    assert_eq!(bench.take(other).len(), 1, "who has been judged goes on");
+    let paused = Received { consumed: 0, then: Then::Paused };
+    assert_eq!(bench.give(stays, &[0xC0, 0]), paused);
+    assert_eq!((bench.take(stays).len(), bench.take(goes).len()), (0, 0));
+    bench.broker.judge_again(bench.now, stays, &[]);
+    assert!(core::iter::from_fn(|| bench.broker.next_ready()).any(|key| key == stays), "it is asked for again");
+    bench.give(stays, &[0xC0, 0]);
+    assert_eq!(bench.take(stays).iter().map(|(first, _)| first >> 4).collect::<Vec<_>>(), [13, 3]);
+    // Its method goes with the next replacement, before anybody has judged it.
+    bench.broker.replace_admission(open(), &[Succession::Changed(Vec::new())]);
+    bench.broker.judge_again(bench.now, goes, &[]);
+    assert_eq!(bench.take(goes).iter().map(|(first, body)| (*first, body[0])).collect::<Vec<_>>(), [(0xE0, 0x87)]);
+    let late = bench.client("late");
+    bench.broker.replace_admission(open(), &[Succession::Changed(vec![Heir::MustBeShownAgain])]);
+    bench.broker.judge_again(bench.now, late, &[]);
+    assert_eq!(bench.take(late).iter().map(|(first, body)| (*first, body[0])).collect::<Vec<_>>(), [(0xE0, 0x98)]);
+}
