@@ -971,7 +971,7 @@ fn encode_publish(topic: &str, qos: u8, dup: bool, retain: bool, identifier: u16
 /// Whether rules decide, and change, with this seed.
 fn has_rules(seed: u64) -> bool {
     // Not in step with the number of clients.
-    seed / 4 % 2 == 0
+    (seed / 4).is_multiple_of(2)
 }
 
 fn simulate(seed: u64, clients: usize, steps: usize) -> usize {
