@@ -340,12 +340,23 @@ fn an_authority_that_is_taken_away_takes_its_clients_along_and_nobody_else() {
 }
 
 #[test]
-fn clients_of_a_method_that_is_gone_must_go() {
+fn clients_whose_judge_is_another_must_come_again_and_without_one_must_go() {
     let port = free_ports(1);
     let folder = with_users("methods", port, &["a"]);
     rules(&folder, &[(r#"{"usernames": ["a"]}"#, &["a/#"])]);
     let mut gateway = Gateway::start(folder);
     let (mut client, _) = log_in(port, "a", true);
+    // The users of another file: a password that one of them had is not theirs.
+    let folder = &gateway.folder;
+    std::fs::create_dir(folder.join("secrets/others")).unwrap();
+    std::fs::copy(folder.join("secrets/users/passwords.toml"), folder.join("secrets/others/passwords.toml")).unwrap();
+    let methods = std::fs::read_to_string(folder.join("site/logins.authentication.json")).unwrap();
+    folder.write("site/logins.authentication.json", methods.replace("users", "others"));
+    gateway.change();
+    client.is_disconnected(0x98);
+    // It comes again, to the session that it had.
+    let (mut client, present) = log_in(port, "a", false);
+    assert!(present);
     gateway.folder.write(
         "site/logins.authentication.json",
         r#"{"authenticationMethods": [{"method": "Custom", "customSettings": {"endpoint": "https://localhost:9"}}]}"#,

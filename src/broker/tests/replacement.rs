@@ -25,14 +25,43 @@ fn ruled(policy: Policy) -> Admission {
     Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
 }
 
+const LASTING: [u8; 5] = [0x11, 0, 0, 0x0E, 0x10];
+
+/// A client "a" with a lasting session, which has been sent messages of these topics and has acknowledged none.
+fn sent(topics: &[&str]) -> (Bench, Key<Connection>) {
+    let mut bench = Bench::new(&capacities(), &limits());
+    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#", "y/#"])])), &[Succession::Unchanged]);
+    let client = bench.client_with("a", &LASTING);
+    for filter in ["x/#", "y/#"] {
+        bench.give(client, &wire::subscribe(filter, 1));
+    }
+    for topic in topics {
+        bench.give(client, &wire::publish(topic, 7, &[], b"x"));
+    }
+    assert_eq!(topics_of(&bench.take(client)), topics);
+    (bench, client)
+}
+
+/// The client "a" comes back.
+fn back(bench: &mut Bench) -> Key<Connection> {
+    let key = bench.open();
+    bench.give(key, &wire::connect_again("a", &LASTING));
+    key
+}
+
+/// Topics, of three letters, of the PUBLISH packets among others.
+fn topics_of(packets: &[(u8, Vec<u8>)]) -> Vec<String> {
+    let publishes = packets.iter().filter(|(first, _)| first >> 4 == 3);
+    publishes.map(|(_, body)| String::from_utf8_lossy(&body[2..5]).into_owned()).collect()
+}
+
 #[test]
 fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
     let before = policy(&[("a", &["a/#"]), ("b", &["b/#"]), ("stored", &["x/#", "y/#"])]);
     let mut bench = Bench::new(&capacities(), &limits());
     bench.broker.replace_admission(ruled(before), &[Succession::Unchanged]);
-    let lasting = [0x11, 0, 0, 0x0E, 0x10];
-    let (a, b) = (bench.client("a"), bench.client_with("b", &lasting));
-    let stored = bench.client_with("stored", &lasting);
+    let (a, b) = (bench.client("a"), bench.client_with("b", &LASTING));
+    let stored = bench.client_with("stored", &LASTING);
     for (key, filters) in [(a, vec!["a/#"]), (b, vec!["b/#"]), (stored, vec!["x/#", "y/#"])] {
         for filter in filters {
             bench.give(key, &wire::subscribe(filter, 1));
@@ -57,14 +86,8 @@ fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
     assert_eq!(bench.take(a).iter().filter(|(first, _)| first >> 4 == 3).count(), 1, "a goes on");
     // The stored session keeps the filter that is covered still, and no message of the other one.
     let back = bench.open();
-    bench.give(back, &wire::connect_again("stored", &lasting));
-    let messages: Vec<String> = bench
-        .take(back)
-        .iter()
-        .filter(|(first, _)| first >> 4 == 3)
-        .map(|(_, body)| String::from_utf8_lossy(&body[2..5]).into_owned())
-        .collect();
-    assert_eq!(messages, ["x/1"], "what was queued");
+    bench.give(back, &wire::connect_again("stored", &LASTING));
+    assert_eq!(topics_of(&bench.take(back)), ["x/1"], "what was queued");
     bench.give(a, &wire::publish("y/2", 9, &[], b"after"));
     bench.give(a, &wire::publish("x/2", 10, &[], b"after"));
     let messages = bench.take(back);
@@ -73,15 +96,13 @@ fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
 
 #[test]
 fn a_session_is_taken_over_from_a_connection_that_has_not_sent_its_last_words() {
-    let lasting = [0x11, 0, 0, 0x0E, 0x10];
     let mut bench = Bench::new(&capacities(), &limits());
     bench.broker.replace_admission(ruled(policy(&[("a", &["a/#"])])), &[Succession::Unchanged]);
-    let condemned = bench.client_with("a", &lasting);
+    let condemned = bench.client_with("a", &LASTING);
     bench.broker.replace_admission(ruled(policy(&[("b", &["b/#"])])), &[Succession::Unchanged]);
     bench.broker.work(bench.now.instant);
     bench.broker.replace_admission(ruled(policy(&[("a", &["a/#"])])), &[Succession::Unchanged]);
-    let back = bench.open();
-    bench.give(back, &wire::connect_again("a", &lasting));
+    let back = back(&mut bench);
     assert_eq!(bench.take(back)[0].1[..2], [1, 0], "the session is there");
     bench.hang_up(condemned);
     bench.give(back, &wire::subscribe("a/#", 1));
@@ -92,52 +113,23 @@ fn a_session_is_taken_over_from_a_connection_that_has_not_sent_its_last_words() 
 
 #[test]
 fn what_was_sent_and_is_forbidden_now_is_not_sent_again() {
-    let lasting = [0x11, 0, 0, 0x0E, 0x10];
-    let mut bench = Bench::new(&capacities(), &limits());
-    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#", "y/#"])])), &[Succession::Unchanged]);
-    let client = bench.client_with("a", &lasting);
-    for filter in ["x/#", "y/#"] {
-        bench.give(client, &wire::subscribe(filter, 1));
-    }
-    for topic in ["x/1", "y/1"] {
-        bench.give(client, &wire::publish(topic, 7, &[], b"x"));
-    }
-    let messages = |said: Vec<(u8, Vec<u8>)>| said.into_iter().filter(|(first, _)| first >> 4 == 3).count();
-    assert_eq!(messages(bench.take(client)), 2);
+    let (mut bench, client) = sent(&["x/1", "y/1"]);
     // It is here: what was sent is not taken back. Then it goes and comes back under the same rules.
     bench.broker.replace_admission(ruled(policy(&[("a", &["x/#"])])), &[Succession::Unchanged]);
-    assert_eq!(messages(bench.take(client)), 0);
+    assert!(topics_of(&bench.take(client)).is_empty());
     bench.hang_up(client);
-    let back = bench.open();
-    bench.give(back, &wire::connect_again("a", &lasting));
-    assert_eq!(messages(bench.take(back)), 1);
+    let client = back(&mut bench);
+    assert_eq!(topics_of(&bench.take(client)), ["x/1"]);
     assert_eq!(bench.broker.in_use().deliveries, 1);
 }
 
 #[test]
 fn what_is_to_be_sent_again_is_asked_of_new_rules() {
-    let lasting = [0x11, 0, 0, 0x0E, 0x10];
-    let mut bench = Bench::new(&capacities(), &limits());
-    bench.broker.replace_admission(ruled(policy(&[("a", &["x/#", "y/#"])])), &[Succession::Unchanged]);
-    let client = bench.client_with("a", &lasting);
-    for filter in ["x/#", "y/#"] {
-        bench.give(client, &wire::subscribe(filter, 1));
-    }
-    for topic in ["x/1", "y/1", "x/2"] {
-        bench.give(client, &wire::publish(topic, 7, &[], b"x"));
-    }
-    bench.take(client);
+    let (mut bench, client) = sent(&["x/1", "y/1", "x/2"]);
     bench.hang_up(client);
-    let back = bench.open();
-    bench.give(back, &wire::connect_again("a", &lasting));
+    let client = back(&mut bench);
     bench.broker.replace_admission(ruled(policy(&[("a", &["x/#"])])), &[Succession::Unchanged]);
-    let topics: Vec<String> = bench
-        .take(back)
-        .iter()
-        .filter(|(first, _)| first >> 4 == 3)
-        .map(|(_, body)| String::from_utf8_lossy(&body[2..5]).into_owned())
-        .collect();
-    assert_eq!(topics, ["x/1", "x/2"]);
+    assert_eq!(topics_of(&bench.take(client)), ["x/1", "x/2"]);
 }
 
 #[test]
