@@ -5,13 +5,21 @@
 //! acknowledgement came, who had a subscription the whole time: they must get it, with QoS 2 once; nobody gets what nothing
 //! asked for; and order is kept for a publisher, a topic and a QoS.
 //!
+//! With every other seed rules decide who may do what, and others take their place at any moment. A client that sends a
+//! PINGREQ behind a replacement knows by the PINGRESP that all that follows is decided by the new ones or later ones: nothing
+//! that all of these forbid may arrive, and nothing may be lost that none of them forbids.
+//!
 //! `PORTCULLIS_SIMULATION_SEED=7 cargo test --test simulation` replays one seed; `cargo xtask simulate` runs many.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
+use portcullis::authorization::Policy;
+use portcullis::broker::{Admission, Broker, Heir, PortAdmission, Settings, Succession};
 use portcullis::config::blob::{ClientLimits, QueueStrategy};
+use portcullis::config::{LoadOptions, load_embedded};
 use portcullis::limits::Capacities;
-use portcullis::net::{Accepted, Interest, Io, ListenerSettings, Network, Readiness, Transport, Turn, TurnSettings};
+use portcullis::net::{
+    Accepted, Interest, Io, ListenerSettings, Network, Readiness, Reconfiguration, Transport, Turn, TurnSettings,
+};
 use portcullis::time::{Instant, Now, UnixTime};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -145,6 +153,8 @@ struct Outgoing {
     qos: u8,
     /// PUBREC has come, PUBREL was sent.
     released: bool,
+    /// The rules when it was sent last; it is judged by these or later ones.
+    generation: usize,
     /// Who was subscribed when it was first sent: client, epoch of its session, epoch of its subscription.
     candidates: Vec<(usize, u32, u32, u8)>,
 }
@@ -155,6 +165,31 @@ struct Subscription {
     epoch: u32,
     /// SUBACK has come and no UNSUBSCRIBE was sent since.
     sure: bool,
+}
+
+/// What a client may do under some rules.
+struct Permit {
+    connect: bool,
+    publish: Vec<&'static str>,
+    subscribe: Vec<&'static str>,
+}
+
+impl Permit {
+    fn everything() -> Self {
+        Self { connect: true, publish: vec!["#"], subscribe: vec!["#"] }
+    }
+
+    fn may_publish(&self, topic: &str) -> bool {
+        self.connect && self.publish.iter().any(|pattern| matches(pattern, topic))
+    }
+
+    fn may_subscribe(&self, filter: &str) -> bool {
+        self.connect && self.subscribe.iter().any(|pattern| covers(pattern, filter))
+    }
+
+    fn may_receive(&self, topic: &str) -> bool {
+        self.connect && self.subscribe.iter().any(|pattern| matches(pattern, topic))
+    }
 }
 
 #[derive(Default)]
@@ -172,8 +207,12 @@ struct Client {
     outgoing: BTreeMap<u16, Outgoing>,
     next_identifier: u16,
     counter: u32,
-    /// SUBSCRIBE and UNSUBSCRIBE that await their answer: filter, and the epoch it gets.
-    pending: BTreeMap<u16, (String, Option<u32>)>,
+    /// SUBSCRIBE and UNSUBSCRIBE that await their answer: filter, the epoch it gets, and the rules when it was sent.
+    pending: BTreeMap<u16, (String, Option<u32>, usize)>,
+    /// The oldest rules that what arrives now may have been decided by.
+    floor: usize,
+    /// The rules when each PINGREQ was sent that has no answer.
+    pings: VecDeque<usize>,
     received_exactly_once: BTreeSet<u16>,
     acknowledgements: VecDeque<Vec<u8>>,
     seen: BTreeSet<MessageId>,
@@ -194,6 +233,11 @@ struct Simulation {
     owed: Vec<(usize, u32, u32, MessageId)>,
     /// Sent again by their publisher: with QoS 1 they may be routed twice, the second time to somebody new.
     resent: BTreeSet<MessageId>,
+    /// By generation and client; none where there are no rules.
+    permits: Vec<Vec<Permit>>,
+    capacities: Capacities,
+    limits: ClientLimits,
+    settings: Settings,
     /// Whether a full table was met.
     refused: bool,
     random: Random,
@@ -201,6 +245,43 @@ struct Simulation {
 
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "d", "d/e", "x//y"];
 const FILTERS: [&str; 10] = ["a", "a/b", "a/#", "+", "+/b", "#", "a/+/c", "d/e", "x/+/y", "+/+"];
+
+const PATTERNS: [&str; 6] = ["a/#", "+", "+/b", "d/e", "x/+/y", "+/+/#"];
+
+/// Whether every topic that the filter matches is matched by the pattern.
+fn covers(pattern: &str, filter: &str) -> bool {
+    fn levels(pattern: &[&str], filter: &[&str]) -> bool {
+        match (pattern.first(), filter.first()) {
+            (Some(&"#"), _) | (None, None) => true,
+            (Some(&"+"), Some(level)) => *level != "#" && levels(&pattern[1..], &filter[1..]),
+            (Some(literal), Some(level)) => literal == level && levels(&pattern[1..], &filter[1..]),
+            _ => false,
+        }
+    }
+    levels(&pattern.split('/').collect::<Vec<_>>(), &filter.split('/').collect::<Vec<_>>())
+}
+
+/// The rules of some permits, for a port without authentication.
+fn ruled(permits: &[Permit]) -> Admission {
+    let rules = permits.iter().enumerate().filter(|(_, permit)| permit.connect).map(|(client, permit)| {
+        let mut resources = vec![r#"{"method": "Connect"}"#.to_owned()];
+        for (method, topics) in [("Publish", &permit.publish), ("Subscribe", &permit.subscribe)] {
+            if !topics.is_empty() {
+                resources.push(format!(r#"{{"method": "{method}", "topics": {topics:?}}}"#));
+            }
+        }
+        format!(
+            r#"{{"principals": {{"clientIds": ["client-{client}"]}}, "brokerResources": [{}]}}"#,
+            resources.join(", ")
+        )
+    });
+    let rules = format!("[{}]", rules.collect::<Vec<_>>().join(",\n"));
+    let files = [("any.listener.yaml", "ports: [{port: 1883}]"), ("live.authorization.json", &rules)];
+    let loaded = load_embedded(&files, &LoadOptions::default()).expect("rules");
+    let policy = Policy::new(loaded.configuration.authorizations[0].clone()).expect("a policy");
+    let port = PortAdmission { authenticator: None, policy: Some(0) };
+    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
+}
 
 fn matches(filter: &str, topic: &str) -> bool {
     fn levels(filter: &[&str], topic: &[&str]) -> bool {
@@ -274,18 +355,89 @@ impl Simulation {
             sys_interval_seconds: 5,
             response_information: None,
         };
-        let admission =
-            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let mut permits = Vec::new();
+        let admission = if has_rules(seed) {
+            permits.push(std::iter::repeat_with(Permit::everything).take(clients).collect::<Vec<_>>());
+            ruled(&permits[0])
+        } else {
+            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() }
+        };
         let broker = Broker::new(&capacities, &limits, &settings, admission, seed);
         let mix = |salt: u64| Random((seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let world = World { pipes: Vec::new(), pending: VecDeque::new(), random: mix(0xA5A5) };
         let sim = Sim(Rc::new(RefCell::new(world)));
         let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
-        let turn = Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities });
+        let turn = Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities: capacities.clone() });
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let clients = std::iter::repeat_with(Client::default).take(clients).collect();
         let (messages, owed, resent) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
-        Self { seed, sim, turn, now, clients, epoch: 0, messages, owed, resent, refused: false, random: mix(0x5A5A) }
+        let random = mix(0x5A5A);
+        let (epoch, refused) = (0, false);
+        Self {
+            seed,
+            sim,
+            turn,
+            now,
+            clients,
+            epoch,
+            messages,
+            owed,
+            resent,
+            permits,
+            capacities,
+            limits,
+            settings,
+            refused,
+            random,
+        }
+    }
+
+    /// The rules that are in force, by number.
+    fn generation(&self) -> usize {
+        self.permits.len().saturating_sub(1)
+    }
+
+    /// Whether some rules that were in force since `generation` let a client do something. Without rules it may.
+    fn some_rules_say(&self, generation: usize, client: usize, may: impl Fn(&Permit) -> bool) -> bool {
+        self.permits.is_empty() || self.permits[generation..].iter().any(|permits| may(&permits[client]))
+    }
+
+    fn draw_permit(&mut self) -> Permit {
+        let mut draw = |everything: usize| {
+            if self.random.chance(everything) {
+                return vec!["#"];
+            }
+            let count = self.random.below(4);
+            let drawn: BTreeSet<_> = (0..count).map(|_| PATTERNS[self.random.below(PATTERNS.len())]).collect();
+            drawn.into_iter().collect()
+        };
+        let (publish, subscribe) = (draw(70), draw(50));
+        Permit { connect: self.random.chance(92), publish, subscribe }
+    }
+
+    /// Puts other rules in force, and forgets what is promised to those who lose it.
+    fn replace_rules(&mut self, permits: Vec<Permit>) {
+        let admission = ruled(&permits);
+        if self.random.chance(50) {
+            self.turn.broker().replace_admission(admission, &[Succession::Unchanged]);
+        } else {
+            // As if authentication were replaced too: everybody is judged again before going on.
+            let new = Reconfiguration {
+                admission,
+                successions: vec![Succession::Changed(vec![Heir::Method(0)])],
+                capacities: self.capacities.clone(),
+                limits: self.limits.clone(),
+                settings: self.settings.clone(),
+                transports: vec![Transport::Plain],
+            };
+            self.turn.reconfigure(self.now, new);
+        }
+        for (client, permit) in self.clients.iter_mut().zip(&permits) {
+            client.subscriptions.retain(|filter, _| permit.may_subscribe(filter));
+        }
+        let messages = &self.messages;
+        self.owed.retain(|(client, _, _, message)| permits[*client].may_receive(&messages[message].0));
+        self.permits.push(permits);
     }
 
     fn send(&self, client: usize, bytes: &[u8]) {
@@ -302,12 +454,15 @@ impl Simulation {
             world.pending.push_back(pipe);
             pipe
         };
+        let generation = self.generation();
         let client = &mut self.clients[index];
         client.pipe = Some(pipe);
         client.connected = false;
         client.input.clear();
         client.acknowledgements.clear();
         client.pending.clear();
+        client.pings.clear();
+        client.floor = generation;
         let clean = clean || client.owes_clean;
         client.asked_clean = clean;
         client.owes_clean = clean;
@@ -349,7 +504,7 @@ impl Simulation {
         }
         client.connected = false;
         // What was asked and not answered may have been done or not.
-        for (filter, _) in std::mem::take(&mut client.pending).into_values() {
+        for (filter, ..) in std::mem::take(&mut client.pending).into_values() {
             if let Some(subscription) = client.subscriptions.get_mut(&filter) {
                 subscription.sure = false;
             }
@@ -372,8 +527,9 @@ impl Simulation {
         let qos = self.random.below(3) as u8;
         let identifier = self.identifier(index);
         self.epoch += 1;
+        let generation = self.generation();
         let client = &mut self.clients[index];
-        client.pending.insert(identifier, (filter.to_owned(), Some(self.epoch)));
+        client.pending.insert(identifier, (filter.to_owned(), Some(self.epoch), generation));
         client.ever_subscribed.insert(filter.to_owned());
         client.subscriptions.insert(filter.to_owned(), Subscription { qos, epoch: self.epoch, sure: false });
         let handling = [0x00, 0x10, 0x20][self.random.below(3)];
@@ -384,9 +540,10 @@ impl Simulation {
     fn unsubscribe(&mut self, index: usize) {
         let filter = FILTERS[self.random.below(FILTERS.len())];
         let identifier = self.identifier(index);
+        let generation = self.generation();
         let client = &mut self.clients[index];
         client.subscriptions.remove(filter);
-        client.pending.insert(identifier, (filter.to_owned(), None));
+        client.pending.insert(identifier, (filter.to_owned(), None, generation));
         self.send(index, &packet(0xA2, &[&identifier.to_be_bytes()[..], &[0], &text(filter)].concat()));
     }
 
@@ -408,7 +565,7 @@ impl Simulation {
         let identifier = self.identifier(index);
         let candidates = self.candidates(&topic);
         self.send(index, &encode_publish(&topic, qos, false, retain, identifier, message));
-        let outgoing = Outgoing { message, topic, qos, released: false, candidates };
+        let outgoing = Outgoing { message, topic, qos, released: false, generation: self.generation(), candidates };
         self.clients[index].outgoing.insert(identifier, outgoing);
     }
 
@@ -485,9 +642,23 @@ impl Simulation {
                 self.refused = true;
                 self.clients[index].outgoing.remove(&identifier(0));
             }
+            4 | 5 if body.get(2) == Some(&0x87) => {
+                if let Some(outgoing) = self.clients[index].outgoing.remove(&identifier(0)) {
+                    let denied = |permit: &Permit| !permit.may_publish(&outgoing.topic);
+                    let denied = !self.permits.is_empty() && self.some_rules_say(outgoing.generation, index, denied);
+                    assert!(denied, "seed {}: client {index} may publish to {}", self.seed, outgoing.topic);
+                }
+            }
             4 | 7 => {
                 assert!(body.len() == 2 || body[2] == 0x92 && first >> 4 == 7, "seed {}: {body:02x?}", self.seed);
                 if let Some(outgoing) = self.clients[index].outgoing.remove(&identifier(0)) {
+                    let allowed = |permit: &Permit| permit.may_publish(&outgoing.topic);
+                    assert!(
+                        outgoing.released || self.some_rules_say(outgoing.generation, index, allowed),
+                        "seed {}: client {index} may not publish to {}",
+                        self.seed,
+                        outgoing.topic
+                    );
                     self.settle(&outgoing);
                 }
             }
@@ -503,23 +674,51 @@ impl Simulation {
                 self.acknowledge(index, &[0x70, 2, body[0], body[1]]);
             }
             9 | 11 => {
+                let Some((filter, epoch, generation)) = self.clients[index].pending.remove(&identifier(0)) else {
+                    return;
+                };
+                let denied = first >> 4 == 9 && body[3] == 0x87;
+                if first >> 4 == 9 {
+                    let expected = |permit: &Permit| permit.may_subscribe(&filter) != denied;
+                    let right =
+                        !(denied && self.permits.is_empty()) && self.some_rules_say(generation, index, expected);
+                    assert!(right, "seed {}: client {index}, {filter}, denied {denied}", self.seed);
+                }
                 let client = &mut self.clients[index];
-                if let Some((filter, epoch)) = client.pending.remove(&identifier(0)) {
+                if denied {
+                    if client.subscriptions.get(&filter).is_some_and(|held| Some(held.epoch) == epoch) {
+                        client.subscriptions.remove(&filter);
+                    }
+                } else {
                     assert!(body[3] < 0x80, "seed {}: {body:02x?}", self.seed);
-                    let overtaken = client.pending.values().any(|(pending, _)| *pending == filter);
+                    let overtaken = client.pending.values().any(|(pending, ..)| *pending == filter);
                     if let Some(subscription) = client.subscriptions.get_mut(&filter) {
                         subscription.sure = Some(subscription.epoch) == epoch && !overtaken;
                     }
                 }
             }
-            13 => {}
+            13 => {
+                let client = &mut self.clients[index];
+                client.floor = client.pings.pop_front().expect("an answer to a PINGREQ");
+            }
+            14 if body.first() == Some(&0x87) => self.shut_out(index),
             14 => assert_eq!(body.first(), Some(&0x8E), "seed {}: DISCONNECT", self.seed),
             other => panic!("seed {}: packet type {other}", self.seed),
         }
     }
 
+    /// A client hears that it may not be connected.
+    fn shut_out(&self, index: usize) {
+        let denied = self.some_rules_say(self.clients[index].floor, index, |permit| !permit.connect);
+        assert!(denied && !self.permits.is_empty(), "seed {}: client {index} may connect", self.seed);
+    }
+
     fn connected(&mut self, index: usize, body: &[u8]) {
+        if body[1] == 0x87 {
+            return self.shut_out(index);
+        }
         assert_eq!(body[1], 0, "seed {}: refused", self.seed);
+        let generation = self.generation();
         let client = &mut self.clients[index];
         client.connected = true;
         client.owes_clean = false;
@@ -529,6 +728,9 @@ impl Simulation {
         }
         if !present && !client.asked_clean {
             assert!(client.session == 0 && client.subscriptions.values().all(|s| !s.sure), "seed {}: lost", self.seed);
+        }
+        for outgoing in client.outgoing.values_mut() {
+            outgoing.generation = generation;
         }
         // Everything that is open is sent again, in order.
         let mut again: Vec<(&u16, &Outgoing)> = client.outgoing.iter().collect();
@@ -569,6 +771,10 @@ impl Simulation {
         let (topic, published) = self.messages.get(&message).expect("a message that was published").clone();
         assert!(said.is_empty() || said == topic, "seed {seed}");
         assert!(qos <= published, "seed {seed}");
+        assert!(
+            self.some_rules_say(self.clients[index].floor, index, |permit| permit.may_receive(&topic)),
+            "seed {seed}: client {index} got {topic}, which its rules forbid"
+        );
         let client = &mut self.clients[index];
         assert!(
             client.ever_subscribed.iter().any(|filter| matches(filter, &topic)),
@@ -586,7 +792,7 @@ impl Simulation {
             // A publisher of QoS 1 may send it again, and what was routed twice comes twice.
             assert!(first_time || dup || published == 1, "seed {seed}: {message:?} twice with QoS {qos}");
             // A refusal that was lost on the way is tried again too, and may succeed then.
-            let may_be_late = published == 1 || self.refused;
+            let may_be_late = published == 1 || self.refused || !self.permits.is_empty();
             if first_time && !(may_be_late && self.resent.contains(&message)) {
                 let last = client.last.insert((message.0, topic.clone(), published, qos), message.1);
                 assert!(
@@ -623,6 +829,18 @@ impl Simulation {
     }
 
     fn step(&mut self) {
+        if !self.permits.is_empty() && self.random.below(200) == 0 {
+            let mut permits: Vec<Permit> = (0..self.clients.len()).map(|_| self.draw_permit()).collect();
+            // There is no policy without rules.
+            permits[0].connect = true;
+            self.replace_rules(permits);
+            // Some want to know when it is in force.
+            for index in 0..self.clients.len() {
+                if self.clients[index].connected && self.random.chance(60) {
+                    self.ping(index);
+                }
+            }
+        }
         let index = self.random.below(self.clients.len());
         if self.clients[index].pipe.is_none() {
             if self.random.chance(30) {
@@ -634,7 +852,7 @@ impl Simulation {
                 0..15 => self.subscribe(index),
                 15..20 => self.unsubscribe(index),
                 20..80 => self.publish(index),
-                80..84 => self.send(index, &[0xC0, 0]),
+                80..84 => self.ping(index),
                 84..88 => self.leave(index, false),
                 88..90 => self.leave(index, true),
                 // The same client once more: the older connection is taken over.
@@ -656,6 +874,12 @@ impl Simulation {
         if self.random.chance(70) {
             self.turn();
         }
+    }
+
+    fn ping(&mut self, index: usize) {
+        let generation = self.generation();
+        self.clients[index].pings.push_back(generation);
+        self.send(index, &[0xC0, 0]);
     }
 
     /// The client starts anew while its older connection is still open.
@@ -688,6 +912,10 @@ impl Simulation {
 
     /// Everybody comes back and takes everything; then nothing may be owed.
     fn finish(&mut self) {
+        if !self.permits.is_empty() {
+            let clients = self.clients.len();
+            self.replace_rules(std::iter::repeat_with(Permit::everything).take(clients).collect());
+        }
         for round in 0..20_000 {
             let mut quiet = round > 20;
             for index in 0..self.clients.len() {
@@ -739,6 +967,12 @@ fn encode_publish(topic: &str, qos: u8, dup: bool, retain: bool, identifier: u16
     // Some do not fit into one block of the pool, nor into one socket buffer.
     body.resize(body.len() + [0, 30, 600, 3_000][message.1 as usize % 4], 7);
     packet(0x30 | u8::from(dup) << 3 | qos << 1 | u8::from(retain), &body)
+}
+
+/// Whether rules decide, and change, with this seed.
+fn has_rules(seed: u64) -> bool {
+    // Not in step with the number of clients.
+    (seed / 4).is_multiple_of(2)
 }
 
 fn simulate(seed: u64, clients: usize, steps: usize) -> usize {

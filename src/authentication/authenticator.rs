@@ -123,6 +123,22 @@ impl Authenticator {
         }
     }
 
+    /// Whether the methods UsernamePassword of both, which have the same methods, have the same users with the same
+    /// attributes.
+    #[must_use]
+    pub fn has_users_of(&self, other: &Self) -> bool {
+        self.methods.iter().zip(&other.methods).all(|methods| match methods {
+            (Method::Password(users), Method::Password(others)) => users.grants_like(others),
+            _ => true,
+        })
+    }
+
+    /// Number of methods.
+    #[must_use]
+    pub fn methods(&self) -> usize {
+        self.methods.len()
+    }
+
     /// Judges a client.
     #[must_use]
     pub fn authenticate(&self, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {

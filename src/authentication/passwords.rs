@@ -361,6 +361,13 @@ pub struct Passwords {
 }
 
 impl Passwords {
+    /// Whether both files have the same users with the same attributes, whatever their passwords.
+    #[must_use]
+    pub fn grants_like(&self, other: &Self) -> bool {
+        let mut pairs = self.users.iter().zip(&other.users);
+        self.users.len() == other.users.len() && pairs.all(|(user, other)| user.0 == other.0 && user.1.1 == other.1.1)
+    }
+
     /// Reads a file. Without users it is well-formed, and lets nobody in.
     ///
     /// # Errors

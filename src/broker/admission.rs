@@ -28,6 +28,27 @@ pub struct Admission {
     pub policies: Vec<Policy>,
 }
 
+/// What becomes of the clients of one port when authentication is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Succession {
+    /// The same methods decide by the same facts: who a client is does not change.
+    Unchanged,
+    /// Clients are judged again before anything else. By index of the former method: what judges those that it accepted.
+    /// Those of a method without entry are disconnected.
+    Changed(Vec<Heir>),
+}
+
+/// What judges the clients that a method accepted which is no more, or no longer in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heir {
+    /// The method with this index.
+    Method(u16),
+    /// There is a method of the kind, but what the client showed is not known any more: it must come and show it again.
+    MustBeShownAgain,
+    /// Nothing: the port no longer has such a method.
+    None,
+}
+
 /// What is known of a client after a step of its authentication.
 pub enum Ruling {
     /// Who it is, and the method that decided.

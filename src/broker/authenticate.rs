@@ -4,9 +4,12 @@
 //! A CONNECT or AUTH that waits for an answer is kept as it came, and read again when the answer is there: what it says is
 //! then judged by the same code as if nobody had been asked.
 //!
+//! Authentication may be replaced meanwhile: a packet that waits for an answer is then judged from the start by the new one,
+//! and a connection by what the new one has in place of its method, before anything else happens to it.
+//!
 //! **Invariant:** a connection has at most one question outstanding, and a question whose connection is gone has no effect.
 
-use super::admission::Ruling;
+use super::admission::{Heir, Ruling};
 use super::connections::{Enhanced, Phase, ReplyKind};
 use super::{Broker, Connection};
 use crate::authentication::{Answer, Authenticator, Evidence, Passwords, Question, Refusal, Verdict};
@@ -36,6 +39,8 @@ pub struct Parked {
     version: ProtocolVersion,
     /// The method that asked.
     method: u16,
+    /// Which policies were in force when it asked.
+    policy_epoch: u32,
 }
 
 impl Drop for Parked {
@@ -84,6 +89,9 @@ impl Broker {
         // It was decoded once, before it was parked.
         let Ok(packet) = decode(parked.header, &parked.body, parked.version) else { return };
         let raw = Raw { header: parked.header, body: &parked.body };
+        if parked.policy_epoch != self.policy_epoch {
+            return self.start_again(now, key, peer_chain, &packet, raw);
+        }
         match packet {
             Packet::Connect(connect) => {
                 self.connect(now, key, peer_chain, &connect, raw, Some((parked.method, answer)));
@@ -94,6 +102,28 @@ impl Broker {
                     authenticator.conclude_renewal(parked.method, answer, &evidence, known)
                 });
                 self.settle_renewal(now, key, verdict, raw);
+            }
+            _ => {}
+        }
+    }
+
+    /// Judges a packet anew whose question was asked by methods that are no longer in force: what was answered is forgotten,
+    /// since the method with that index may be another one.
+    fn start_again(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        peer_chain: &[CertificateDer<'_>],
+        packet: &Packet<'_>,
+        raw: Raw<'_>,
+    ) {
+        match packet {
+            Packet::Connect(connect) => self.connect(now, key, peer_chain, connect, raw, None),
+            Packet::Auth(auth) => {
+                self.judge_again(now, key, peer_chain);
+                if self.connections.get(key).is_some_and(|connection| connection.phase == Phase::Connected) {
+                    self.renew(now, key, auth, raw);
+                }
             }
             _ => {}
         }
@@ -115,8 +145,14 @@ impl Broker {
         if self.parked_bytes + raw.body.len() > PARKED_BYTES_MAX {
             return Err(busy());
         }
-        let parked =
-            Parked { connection: key, header: raw.header, body: raw.body.to_vec(), version, method: question.method };
+        let parked = Parked {
+            connection: key,
+            header: raw.header,
+            body: raw.body.to_vec(),
+            version,
+            method: question.method,
+            policy_epoch: self.policy_epoch,
+        };
         let ticket = self.parked.insert(parked).map_err(|_| busy())?;
         self.parked_bytes += raw.body.len();
         if self.questions.len() == self.questions.capacity() {
@@ -144,7 +180,6 @@ impl Broker {
     /// AUTH from a client that is connected: it renews its credential. MQTT 5 §4.12.1, azure-model §2.6.
     pub(super) fn auth(&mut self, now: Now, key: Key<Connection>, auth: &Auth<'_>, raw: Raw<'_>) {
         let Some(connection) = self.connections.get(key) else { return };
-        let method = connection.credential_method;
         // No Authentication Method was accepted in CONNECT, or it was another one. [MQTT-4.12.0-7] [MQTT-4.12.1-1]
         let Some(enhanced) = connection.enhanced.as_ref() else { return self.violate(key, ReasonCode::ProtocolError) };
         let fits = auth.properties.authentication_method == Some(&*enhanced.method)
@@ -159,6 +194,12 @@ impl Broker {
         if !fits {
             return self.violate(key, ReasonCode::ProtocolError);
         }
+        self.renew(now, key, auth, raw);
+    }
+
+    fn renew(&mut self, now: Now, key: Key<Connection>, auth: &Auth<'_>, raw: Raw<'_>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let method = connection.credential_method;
         let evidence = evidence_of_auth(auth);
         let verdict = self.authenticator_of(key, |authenticator, _| authenticator.renew(method, &evidence, now.unix));
         self.settle_renewal(now, key, verdict, raw);
@@ -224,6 +265,9 @@ impl Broker {
         connection.expires = identity.expires;
         let changed = !session.is_judged_as(rules.as_ref(), &identity);
         session.identity = identity;
+        let changed = changed || session.policy_epoch != self.policy_epoch || session.identity_is_stale;
+        session.identity_is_stale = false;
+        session.policy_epoch = self.policy_epoch;
         session.rules = rules;
         self.decisions.forget();
         if changed && let Some(session) = connection.session {
@@ -260,27 +304,49 @@ impl Broker {
         }
     }
 
-    /// Judges the credential of a live connection again: trust, revocation or the clock have changed. `peer_chain` is what
-    /// the client presented in its handshake.
+    /// Judges the credential of a live connection again: trust, revocation, the clock or authentication as a whole have
+    /// changed. `peer_chain` is what the client presented in its handshake.
     pub fn judge_again(&mut self, now: Now, key: Key<Connection>, peer_chain: &[CertificateDer<'_>]) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else { return };
         if connection.phase != Phase::Connected {
             return;
         }
-        let Some(authenticator) = self.admission.authenticator(connection.port) else { return };
-        let Some(session) = connection.session.and_then(|key| self.sessions.get(key)) else { return };
-        match authenticator.judge_again(connection.credential_method, &session.identity, peer_chain, now.unix) {
-            // Nothing but its end to look at, which the clock may have moved.
-            None => self.arm(now, key),
-            Some(Ok(identity)) => {
-                if let Err(refusal) = self.adopt(now, key, identity) {
-                    self.expel(now, key, &refusal);
-                }
+        let replaced = connection.heir.is_some();
+        match connection.heir.take() {
+            None => {}
+            Some(Heir::Method(method)) => connection.credential_method = method,
+            Some(Heir::MustBeShownAgain) => {
+                return self.close(now, key, Cause::AuthenticationChanged, Some(ReasonCode::AdministrativeAction));
             }
-            // The clock was good enough when it came in.
-            Some(Err(refusal)) if refusal.is_temporary() => self.arm(now, key),
-            Some(Err(refusal)) => self.expel(now, key, &refusal),
+            Some(Heir::None) => return self.expel(now, key, &Refusal::NoCredentials),
         }
+        if let Some(refusal) = self.judge_live(now, key, peer_chain) {
+            return self.expel(now, key, &refusal);
+        }
+        if replaced && let Some(session) = self.connections.get(key).and_then(|connection| connection.session) {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.identity_is_stale = false;
+            }
+            self.refresh(session);
+            // It has been kept from reading and writing.
+            self.make_ready(key);
+        }
+    }
+
+    /// Why a live client must go, if it must.
+    fn judge_live(&mut self, now: Now, key: Key<Connection>, peer_chain: &[CertificateDer<'_>]) -> Option<Refusal> {
+        let connection = self.connections.get(key)?;
+        let authenticator = self.admission.authenticator(connection.port)?;
+        let session = self.sessions.get(connection.session?)?;
+        match authenticator.judge_again(connection.credential_method, &session.identity, peer_chain, now.unix) {
+            Some(Ok(identity)) => return self.adopt(now, key, identity).err(),
+            // The clock was good enough when it came in.
+            Some(Err(refusal)) if !refusal.is_temporary() => return Some(refusal),
+            // Nothing but its end to look at, which the clock may have moved.
+            Some(Err(_)) | None => {}
+        }
+        self.arm(now, key);
+        None
     }
 
     fn expel(&mut self, now: Now, key: Key<Connection>, refusal: &Refusal) {

@@ -90,7 +90,8 @@ impl Broker {
                 });
                 self.start_closing(key, cause);
             }
-            (Phase::Closing(_), _) => {}
+            // Its last words have not been taken yet, but whoever comes for its session need not wait for that.
+            (Phase::Closing(cause), _) => self.detach(now, key, cause, None, Text::default()),
         }
     }
 

@@ -99,18 +99,24 @@ impl Broker {
             }
         };
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
-        let mut rules_changed = false;
+        let mut to_be_enforced = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
-            rules_changed = session.port != port || !session.is_judged_as(rules.as_ref(), &identity);
+            to_be_enforced = session.port != port
+                || !session.is_judged_as(rules.as_ref(), &identity)
+                || session.policy_epoch != self.policy_epoch
+                || session.identity_is_stale
+                // What had been sent when its rules changed was not taken back then, but would be sent again now.
+                || session.in_flight.front().is_some();
             session.port = port;
             session.identity = identity;
+            session.identity_is_stale = false;
             session.rules = rules;
             session.policy_epoch = self.policy_epoch;
         }
-        if rules_changed {
+        if to_be_enforced {
             self.decisions.forget();
         }
-        if rules_changed && resumed.is_some() {
+        if to_be_enforced && resumed.is_some() {
             self.enforce_rules(session_key);
         }
         if let Some(session) = self.sessions.get_mut(session_key) {
@@ -139,6 +145,8 @@ impl Broker {
             connection.keep_alive_milliseconds = (keep_alive > 0).then(|| u64::from(keep_alive) * 1_500);
             connection.expires = expires;
             connection.asked_for_expiry = asked_for_expiry > 0;
+            connection.packet_bytes_max = self.limits.packet_bytes;
+            connection.receive_maximum_announced = self.limits.receive_maximum;
             connection.maximum_packet_bytes = properties.maximum_packet_size.map_or(u32::MAX, NonZeroU32::get);
             connection.receive_maximum =
                 properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get).min(IN_FLIGHT_MAX);

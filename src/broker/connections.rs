@@ -1,5 +1,6 @@
 //! What the broker knows of a network connection, from accept to close.
 
+use super::admission::Heir;
 use super::authenticate::Ticket;
 use super::messages::{Mark, Message};
 use super::sessions::{IDENTIFIERS_PER_DELIVERY, Session};
@@ -36,12 +37,19 @@ pub struct Connection {
     pub expires: Option<UnixTime>,
     /// Index of the authentication method that accepted it.
     pub credential_method: u16,
+    /// What is to judge its credential, because authentication was replaced. Until it has, nothing is taken from or given
+    /// to the client.
+    pub heir: Option<Heir>,
     /// What AUTH packets need, where CONNECT had an Authentication Method.
     pub enhanced: Option<Box<Enhanced>>,
     /// The packet whose credential is being judged elsewhere.
     pub parked: Option<Ticket>,
     /// Whether CONNECT asked for a Session Expiry Interval above 0.
     pub asked_for_expiry: bool,
+    /// Largest packet that it may send, as announced in CONNACK, bytes.
+    pub packet_bytes_max: u32,
+    /// The Receive Maximum that was announced to it.
+    pub receive_maximum_announced: u16,
     /// The client's Maximum Packet Size.
     pub maximum_packet_bytes: u32,
     /// The client's Receive Maximum, capped.
@@ -191,9 +199,9 @@ pub struct Transmitting {
 }
 
 impl Connection {
-    /// A connection that has just been accepted.
+    /// A connection that has just been accepted, whose CONNECT may have `packet_bytes_max` bytes.
     #[must_use]
-    pub fn new(port: u16, now: Instant) -> Self {
+    pub fn new(port: u16, packet_bytes_max: u32, now: Instant) -> Self {
         Self {
             port,
             phase: Phase::AwaitConnect,
@@ -203,9 +211,12 @@ impl Connection {
             last_packet: now,
             expires: None,
             credential_method: 0,
+            heir: None,
             enhanced: None,
             parked: None,
             asked_for_expiry: false,
+            packet_bytes_max,
+            receive_maximum_announced: 0,
             maximum_packet_bytes: u32::MAX,
             receive_maximum: u16::MAX,
             in_flight: 0,
@@ -226,6 +237,12 @@ impl Connection {
     #[must_use]
     pub fn can_be_told(&self) -> bool {
         self.version == ProtocolVersion::V5
+    }
+
+    /// Whether it must be judged again before anything is taken from or given to its client.
+    #[must_use]
+    pub fn awaits_judgement(&self) -> bool {
+        self.heir.is_some() && self.phase == Phase::Connected
     }
 
     /// Replies that wait.

@@ -30,7 +30,7 @@ mod sys;
 mod tests;
 mod transmit;
 
-pub use admission::{Admission, PortAdmission};
+pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use transmit::Transmitted;
@@ -156,6 +156,27 @@ pub struct Settings {
     pub response_information: Option<String>,
 }
 
+impl Limits {
+    fn new(capacities: &Capacities, limits: &ClientLimits, settings: &Settings) -> Self {
+        Self {
+            packet_bytes: limits.max_packet_size_bytes.min(capacities.packet_bytes),
+            receive_maximum: limits.max_receive_maximum.clamp(1, RECEIVE_MAXIMUM_MAX),
+            keep_alive_seconds: limits.max_keep_alive_seconds,
+            message_expiry_seconds: limits.max_message_expiry_seconds,
+            session_expiry_seconds: limits.max_session_expiry_seconds,
+            shares_client_identifiers: settings.shares_client_identifiers,
+            announces_expiry: settings.announces_expiry,
+            connect_deadline_seconds: settings.connect_deadline_seconds,
+            validate_payload_format: settings.validate_payload_format,
+            response_information: settings.response_information.clone(),
+            subscriptions_per_session: capacities.subscriptions_per_session,
+            queue_length: u32::try_from(limits.subscriber_queue_length).unwrap_or(u32::MAX),
+            queue_strategy: limits.subscriber_queue_strategy,
+            deliveries_per_session: capacities.deliveries.div_ceil(2),
+        }
+    }
+}
+
 /// Deliveries waiting for one session above which publishers wait for it.
 const QUEUE_HIGH_MARK: u32 = 512;
 /// Deliveries waiting for one session below which publishers no longer wait for it.
@@ -200,22 +221,7 @@ impl Broker {
     ) -> Self {
         let reserved = |count: u32| count as usize;
         Self {
-            limits: Limits {
-                packet_bytes: limits.max_packet_size_bytes.min(capacities.packet_bytes),
-                receive_maximum: limits.max_receive_maximum.clamp(1, RECEIVE_MAXIMUM_MAX),
-                keep_alive_seconds: limits.max_keep_alive_seconds,
-                message_expiry_seconds: limits.max_message_expiry_seconds,
-                session_expiry_seconds: limits.max_session_expiry_seconds,
-                shares_client_identifiers: settings.shares_client_identifiers,
-                announces_expiry: settings.announces_expiry,
-                connect_deadline_seconds: settings.connect_deadline_seconds,
-                validate_payload_format: settings.validate_payload_format,
-                response_information: settings.response_information.clone(),
-                subscriptions_per_session: capacities.subscriptions_per_session,
-                queue_length: u32::try_from(limits.subscriber_queue_length).unwrap_or(u32::MAX),
-                queue_strategy: limits.subscriber_queue_strategy,
-                deliveries_per_session: capacities.deliveries.div_ceil(2),
-            },
+            limits: Limits::new(capacities, limits, settings),
             admission,
             decisions: Decisions::new(seed),
             connections: Slab::new(capacities.connections),
@@ -256,6 +262,12 @@ impl Broker {
             seed,
             identifiers_assigned: 0,
         }
+    }
+
+    /// Puts other limits in force, for the same capacities. What was announced to clients that are connected holds for them.
+    pub fn set_limits(&mut self, now: Instant, capacities: &Capacities, limits: &ClientLimits, settings: &Settings) {
+        self.limits = Limits::new(capacities, limits, settings);
+        self.sys.set_interval(now, settings.sys_interval_seconds);
     }
 
     /// Most sessions that one message goes to: every session, every shared group, and a copy for every eight Subscription
@@ -323,7 +335,7 @@ impl Broker {
     /// # Errors
     /// [`Full`] when the connection table is: the shell closes the socket.
     pub fn open(&mut self, now: Instant, port: u16) -> Result<Key<Connection>, Full> {
-        let key = self.connections.insert(Connection::new(port, now)).inspect_err(|_| {
+        let key = self.connections.insert(Connection::new(port, self.limits.packet_bytes, now)).inspect_err(|_| {
             self.telemetry.full(Table::Connections);
         })?;
         self.telemetry.counters.connections_opened += 1;
@@ -347,10 +359,12 @@ impl Broker {
             match connection.phase {
                 Phase::Closing(_) => return then(Then::Closing),
                 Phase::Authenticating => return then(Then::Paused),
+                Phase::Connected if connection.awaits_judgement() => return then(Then::Paused),
                 Phase::AwaitConnect | Phase::Connected => {}
             }
             let version = connection.version;
             let awaits_connect = connection.phase == Phase::AwaitConnect;
+            let packet_bytes_max = connection.packet_bytes_max as usize;
             let rest = bytes.get(consumed..).unwrap_or_default();
             let header = match decode_fixed_header(rest) {
                 Ok(Some(header)) => header,
@@ -376,7 +390,7 @@ impl Broker {
                 return then(Then::Closing);
             }
             let packet_bytes = header.packet_bytes();
-            if packet_bytes > self.limits.packet_bytes as usize {
+            if packet_bytes > packet_bytes_max {
                 self.violate(key, ReasonCode::PacketTooLarge);
                 return then(Then::Closing);
             }

@@ -123,7 +123,7 @@ impl Broker {
             return self.acknowledge(key, exactly_once, packet_identifier, ReasonCode::Success, None);
         }
         let unacknowledged = connection.unacknowledged as usize + session.received.len();
-        if unacknowledged >= usize::from(self.limits.receive_maximum) {
+        if unacknowledged >= usize::from(connection.receive_maximum_announced) {
             // [MQTT-3.3.4-9]
             return self.violate(key, ReasonCode::ReceiveMaximumExceeded);
         }

@@ -30,6 +30,8 @@ pub struct Session {
     pub port: u16,
     /// What authentication found out.
     pub identity: Identity,
+    /// Whether authentication was replaced since: what the identity is worth is known when its client comes back.
+    pub identity_is_stale: bool,
     /// The rules that apply to it; `None` where the port has no policy.
     pub rules: Option<ApplicableRules>,
     /// Which policies the rules are of.
@@ -101,6 +103,7 @@ impl Session {
             hash,
             port,
             identity,
+            identity_is_stale: false,
             rules,
             policy_epoch: 0,
             connection: None,

@@ -46,6 +46,15 @@ impl Sys {
         }
     }
 
+    /// Publishes every `interval_seconds` from now on; averages go on.
+    pub fn set_interval(&mut self, now: Instant, interval_seconds: u16) {
+        let Self { interval_milliseconds, due, .. } = Self::new(interval_seconds);
+        if interval_milliseconds != self.interval_milliseconds {
+            self.interval_milliseconds = interval_milliseconds;
+            self.due = due.map(|_| now.plus_milliseconds(interval_milliseconds));
+        }
+    }
+
     /// When the topics are published next.
     #[must_use]
     pub const fn due(&self) -> Option<Instant> {

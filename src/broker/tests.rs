@@ -1,9 +1,9 @@
 //! The broker without sockets: bytes in, bytes out, time as an argument.
 
+mod replacement;
+
 use super::*;
-use crate::authorization::Policy;
 use crate::config::blob::ClientLimits;
-use crate::config::{LoadOptions, load_embedded};
 
 /// Packets as a client writes and reads them, without the codec.
 mod wire {
@@ -599,70 +599,4 @@ fn a_subscriber_that_stays_behind_slows_its_publishers_for_a_moment_only() {
     // It has had its moment.
     bench.give(publisher, &wire::publish("a", 601, &[], b"x"));
     assert_eq!(bench.take(publisher).len(), 1);
-}
-
-/// A policy in which each client identifier may connect, publish anywhere and subscribe to its filters.
-fn policy(clients: &[(&str, &[&str])]) -> Policy {
-    let rule = |(client, filters): &(&str, &[&str])| {
-        format!(
-            "{{principals: {{clientIds: [{client}]}}, brokerResources: [{{method: Connect}}, \
-             {{method: Publish, topics: ['#']}}, {{method: Subscribe, topics: {filters:?}}}]}}"
-        )
-    };
-    let rules: Vec<String> = clients.iter().map(rule).collect();
-    let rules = format!("[{}]", rules.join(",\n"));
-    let files = [("any.listener.yaml", "ports: [{port: 1883}]"), ("live.authorization.yaml", &rules)];
-    let loaded = load_embedded(&files, &LoadOptions::default()).unwrap();
-    Policy::new(loaded.configuration.authorizations[0].clone()).unwrap()
-}
-
-fn ruled(policy: Policy) -> Admission {
-    let port = PortAdmission { authenticator: None, policy: Some(0) };
-    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
-}
-
-#[test]
-fn scenario_51_a_new_policy_takes_only_what_it_forbids() {
-    let before = policy(&[("a", &["a/#"]), ("b", &["b/#"]), ("stored", &["x/#", "y/#"])]);
-    let mut bench = Bench::new(&capacities(), &limits());
-    bench.broker.replace_admission(ruled(before));
-    let lasting = [0x11, 0, 0, 0x0E, 0x10];
-    let (a, b) = (bench.client("a"), bench.client_with("b", &lasting));
-    let stored = bench.client_with("stored", &lasting);
-    for (key, filters) in [(a, vec!["a/#"]), (b, vec!["b/#"]), (stored, vec!["x/#", "y/#"])] {
-        for filter in filters {
-            bench.give(key, &wire::subscribe(filter, 1));
-            assert_eq!(bench.take(key)[0].1[3], 1, "{filter}");
-        }
-    }
-    bench.hang_up(stored);
-    for topic in ["x/1", "y/1", "a/1", "b/1"] {
-        bench.give(a, &wire::publish(topic, 7, &[], b"before"));
-        bench.give(a, &wire::puback(1));
-    }
-    bench.take(a);
-
-    let after = policy(&[("a", &["a/#"]), ("stored", &["x/1", "x/+"])]);
-    bench.broker.replace_admission(ruled(after));
-    // b has a message waiting, which it may not have any more: the first thing that happens is that it is told to go.
-    let said = bench.take(b);
-    assert_eq!(said.iter().map(|(first, body)| (*first, body[0])).collect::<Vec<_>>(), [(0xE0, 0x87)]);
-    assert!(bench.is_closing(b));
-    bench.hang_up(b);
-    bench.give(a, &wire::publish("a/2", 8, &[], b"after"));
-    assert_eq!(bench.take(a).iter().filter(|(first, _)| first >> 4 == 3).count(), 1, "a goes on");
-    // The stored session keeps the filter that is covered still, and no message of the other one.
-    let back = bench.open();
-    bench.give(back, &wire::connect_again("stored", &lasting));
-    let messages: Vec<String> = bench
-        .take(back)
-        .iter()
-        .filter(|(first, _)| first >> 4 == 3)
-        .map(|(_, body)| String::from_utf8_lossy(&body[2..5]).into_owned())
-        .collect();
-    assert_eq!(messages, ["x/1"], "what was queued");
-    bench.give(a, &wire::publish("y/2", 9, &[], b"after"));
-    bench.give(a, &wire::publish("x/2", 10, &[], b"after"));
-    let messages = bench.take(back);
-    assert!(messages.is_empty(), "neither x/# nor y/# is covered any more: {messages:?}");
 }

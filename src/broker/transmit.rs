@@ -50,6 +50,10 @@ impl Broker {
             self.refresh(session);
         }
         let mut more = self.continue_publish(key, out, &mut written);
+        if self.connections.get(key).is_some_and(Connection::awaits_judgement) {
+            self.telemetry.counters.bytes_sent += written as u64;
+            return Transmitted { bytes: written, more, close: None };
+        }
         if !more {
             more = self.transmit_replies(now.instant, key, out, &mut written);
         }
@@ -156,8 +160,8 @@ impl Broker {
                     connection.session.and_then(|key| self.sessions.get(key)).map(|s| s.client_identifier.as_str());
                 let properties = ConnAckProperties {
                     session_expiry_interval: expiry_seconds,
-                    receive_maximum: NonZeroU16::new(self.limits.receive_maximum),
-                    maximum_packet_size: NonZeroU32::new(self.limits.packet_bytes),
+                    receive_maximum: NonZeroU16::new(connection.receive_maximum_announced),
+                    maximum_packet_size: NonZeroU32::new(connection.packet_bytes_max),
                     topic_alias_maximum: Some(TOPIC_ALIASES_MAX),
                     assigned_client_identifier: identifier.filter(|_| assigned),
                     response_information: self.limits.response_information.as_deref().filter(|_| response_information),

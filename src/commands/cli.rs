@@ -64,7 +64,7 @@ Options:
 const RUN_HELP: &str = "\
 Start the broker
 
-Usage: portcullis run [--config FILE] [--log LEVEL]
+Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]] [--log LEVEL]
 
 Without --config, an embedded configuration is used: MQTT without TLS and without
 authentication on port 1883 of the loopback interface.
@@ -72,7 +72,18 @@ authentication on port 1883 of the loopback interface.
 Options:
   --config FILE   A blob that `portcullis bake` wrote. Server certificates that it
                   does not embed are read from its secrets folder
+  --state FOLDER  What outlives a restart (default: that of the Gateway resource,
+                  `state` beside FILE). It belongs to one broker. The last
+                  configuration that was in force is kept there, as last-good.blob
+  --no-fallback   Do not start when FILE cannot be used. By default the last
+                  configuration that was in force takes its place, with an error in
+                  the log; also when FILE is good but does not fit this program
   --log LEVEL     error, warn, info (default), debug, trace or off
+
+FILE is read again when it changes, and on SIGHUP. Policies, trust, limits and
+certificates change while clients stay connected; only those that lost the right
+are disconnected. A FILE that cannot be used, or that changes what needs a restart,
+is refused with a line in the log, and the configuration from before stays in force.
 
 SIGTERM and SIGINT (Ctrl-C) stop it: every client gets a DISCONNECT first.
 ";
@@ -183,13 +194,18 @@ fn demo_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<C
 }
 
 fn run_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
-    let mut options = run::RunOptions { configuration: None };
+    let mut options = run::RunOptions::default();
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("no-fallback") => options.no_fallback = true,
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }
+    }
+    if options.configuration.is_none() && (options.state.is_some() || options.no_fallback) {
+        return Err(CommandError::Usage("--state and --no-fallback need --config FILE".to_owned()));
     }
     Ok(Command::Run(options, level.unwrap_or(LevelFilter::Info)))
 }
@@ -289,7 +305,7 @@ mod tests {
     #[test]
     fn the_log_level_may_stand_on_either_side() {
         for line in ["--log warn run", "run --log warn"] {
-            assert_eq!(parsed(line), Ok(Command::Run(run::RunOptions { configuration: None }, LevelFilter::Warn)));
+            assert_eq!(parsed(line), Ok(Command::Run(run::RunOptions::default(), LevelFilter::Warn)));
         }
     }
 
@@ -310,6 +326,7 @@ mod tests {
             ("inspect", "FILE"),
             ("run --nonsense", "--nonsense"),
             ("run --log loud", "--log takes"),
+            ("run --state folder", "--config"),
             ("demo --port 65535", "--port"),
             ("demo --port many", "many"),
         ] {

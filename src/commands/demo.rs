@@ -2,7 +2,7 @@
 
 use super::CommandError;
 use super::paths::Paths;
-use super::start::start;
+use super::start::{Candidate, start};
 use crate::config::{self, LoadOptions};
 use crate::pki;
 use std::io::Write;
@@ -116,7 +116,8 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }
     let text = guide(options, &report.to_string());
-    start(&configuration, &Paths::beside(&options.directory, &configuration.gateway), |_| {
+    let paths = Paths::beside(&options.directory, &configuration.gateway);
+    start(Candidate::new(configuration, paths, None)?, None, |_| {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|error| CommandError::CannotStart(format!("cannot print: {error}")))

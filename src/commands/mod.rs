@@ -5,10 +5,14 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod inspect;
+mod last_good;
 mod paths;
+mod prepare;
+mod reload;
 mod revocation;
 pub mod run;
 mod start;
+mod succession;
 mod surroundings;
 mod transport;
 

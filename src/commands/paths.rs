@@ -3,6 +3,9 @@
 use crate::config::blob::Gateway;
 use std::path::{Path, PathBuf};
 
+/// Where the state is while no `Gateway` resource can be read to say so.
+const STATE_FOLDER: &str = "state";
+
 /// The folders of the `Gateway` resource; relative ones start at the folder of the blob.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -10,6 +13,8 @@ pub struct Paths {
     pub secrets: PathBuf,
     /// Revocation lists, `*.crl`, `*.pem` or `*.der`, and the deny list `deny.yaml`.
     pub revocation: PathBuf,
+    /// What outlives a restart.
+    pub state: PathBuf,
 }
 
 impl Paths {
@@ -19,6 +24,13 @@ impl Paths {
         Self {
             secrets: blob_folder.join(&gateway.secrets_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
+            state: blob_folder.join(&gateway.state_folder),
         }
+    }
+
+    /// The state folder beside a blob that cannot be read.
+    #[must_use]
+    pub fn default_state(blob_folder: &Path) -> PathBuf {
+        blob_folder.join(STATE_FOLDER)
     }
 }

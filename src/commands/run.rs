@@ -1,17 +1,23 @@
 //! `portcullis run`: the broker, until a signal stops it.
 
-use super::CommandError;
 use super::paths::Paths;
-use super::start::start;
+use super::reload::Origin;
+use super::start::{Candidate, start};
+use super::{CommandError, last_good};
 use crate::config::blob::Configuration;
 use crate::config::{self, LoadOptions};
-use std::path::PathBuf;
+use crate::service::Fingerprint;
+use std::path::{Path, PathBuf};
 
 /// Options of `run`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
     /// The blob; `None` for the embedded default configuration.
     pub configuration: Option<PathBuf>,
+    /// The state folder; `None` for that of the `Gateway` resource.
+    pub state: Option<PathBuf>,
+    /// Whether a blob that cannot be used is an error, even if a last good one is kept.
+    pub no_fallback: bool,
 }
 
 /// Largest blob that is read, bytes.
@@ -20,19 +26,62 @@ const BLOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`CommandError::ConfigurationRefused`] for a blob that does not verify, [`CommandError::CannotStart`] for everything
-/// that keeps a good configuration from being served.
+/// [`CommandError::ConfigurationRefused`] for a blob that cannot be used where no last good one can take its place,
+/// [`CommandError::CannotStart`] for everything that keeps a good configuration from being served.
 pub fn run(options: &RunOptions) -> Result<(), CommandError> {
-    let (configuration, folder) = match &options.configuration {
-        None => (embedded_default()?, PathBuf::new()),
-        Some(path) => {
-            let blob = read_blob(path)?;
-            let configuration = config::decode(&blob)
-                .map_err(|fault| CommandError::ConfigurationRefused(format!("{}: {fault}", path.display())))?;
-            (configuration, path.parent().map(PathBuf::from).unwrap_or_default())
-        }
+    let Some(blob) = &options.configuration else {
+        let configuration = embedded_default()?;
+        let paths = Paths::beside(Path::new(""), &configuration.gateway);
+        return start(Candidate::new(configuration, paths, None)?, None, |_| Ok(()));
     };
-    start(&configuration, &Paths::beside(&folder, &configuration.gateway), |_| Ok(()))
+    let folder = blob.parent().unwrap_or(Path::new(""));
+    let read = Fingerprint::of(core::slice::from_ref(blob));
+    let (candidate, contents) = match candidate(blob, folder, options) {
+        // What the machine refuses it would refuse an older configuration too, or worse: grant it.
+        Err(CommandError::ConfigurationRefused(fault)) if !options.no_fallback => fall_back(fault, folder, options)?,
+        outcome => outcome?,
+    };
+    let would_be_found = options.state.clone().unwrap_or_else(|| Paths::default_state(folder));
+    if candidate.paths.state != would_be_found {
+        log::warn!(
+            "a blob that is damaged cannot say that its state folder is {state}: start with --state {state}, or the last \
+             good configuration will not be found",
+            state = candidate.paths.state.display()
+        );
+    }
+    start(candidate, Some(Origin { blob: blob.clone(), read, contents }), |_| Ok(()))
+}
+
+/// What the blob at `path` says to run, and its contents. `folder` is where its relative paths start.
+fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candidate, Vec<u8>), CommandError> {
+    let refused = |fault: String| CommandError::ConfigurationRefused(format!("{}: {fault}", path.display()));
+    let contents = read_blob(path).map_err(refused)?;
+    let configuration = config::decode(&contents).map_err(|fault| refused(fault.to_string()))?;
+    let mut paths = Paths::beside(folder, &configuration.gateway);
+    if let Some(state) = &options.state {
+        paths.state.clone_from(state);
+    }
+    let candidate = Candidate::new(configuration, paths, None).map_err(|error| match error {
+        CommandError::ConfigurationRefused(fault) => refused(fault),
+        other => other,
+    })?;
+    Ok((candidate, contents))
+}
+
+/// The last good configuration in place of one that was refused because of `fault`. There is one attempt.
+fn fall_back(fault: String, folder: &Path, options: &RunOptions) -> Result<(Candidate, Vec<u8>), CommandError> {
+    let kept = last_good::path(&options.state.clone().unwrap_or_else(|| Paths::default_state(folder)));
+    match candidate(&kept, folder, options) {
+        Ok(found) => {
+            log::error!("{fault}");
+            log::error!("running on {} instead: the last configuration that was in force here", kept.display());
+            Ok(found)
+        }
+        Err(error) => {
+            log::error!("no last good configuration to run on instead: {error}");
+            Err(CommandError::ConfigurationRefused(fault))
+        }
+    }
 }
 
 fn embedded_default() -> Result<Configuration, CommandError> {
@@ -40,14 +89,17 @@ fn embedded_default() -> Result<Configuration, CommandError> {
     loaded.map(|loaded| loaded.configuration).map_err(|found| CommandError::ConfigurationRefused(found.to_string()))
 }
 
-fn read_blob(path: &std::path::Path) -> Result<Vec<u8>, CommandError> {
-    let refused = |what: String| CommandError::ConfigurationRefused(format!("{}: {what}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
+/// The contents of a blob's file.
+///
+/// # Errors
+/// Why there are none.
+pub(super) fn read_blob(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        return Err(refused("not a file; `portcullis bake` makes a blob of a folder".to_owned()));
+        return Err("not a file; `portcullis bake` makes a blob of a folder".to_owned());
     }
     if metadata.len() > BLOB_BYTES_MAX {
-        return Err(refused(format!("{} bytes are too many for a configuration", metadata.len())));
+        return Err(format!("{} bytes are too many for a configuration", metadata.len()));
     }
-    std::fs::read(path).map_err(|error| refused(error.to_string()))
+    std::fs::read(path).map_err(|error| error.to_string())
 }

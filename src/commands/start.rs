@@ -1,74 +1,108 @@
-//! From a configuration to a broker that serves: tables, policies, certificates, sockets.
+//! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
 use super::paths::Paths;
-use super::{surroundings, transport};
-use crate::authentication::Authenticator;
-use crate::authorization::Policy;
-use crate::broker::{Admission, Broker, PortAdmission, QUESTIONS_MAX, Settings};
-use crate::config::blob::{Bind, ClientIdentifiers, Configuration, ExpiryNotice, Gateway, ListenerPort, Protocol};
-use crate::crypto;
+use super::prepare::{Prepared, prepare};
+use super::reload::Origin;
+use crate::authentication::{Answer, Question, Revocation};
+use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
+use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::limits::Capacities;
 use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, SystemClock};
-use crate::service::{self, Watched};
-use smol::channel;
+use crate::service::{self, Inquiries};
+use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
 /// Changes that wait for the loop.
 const CHANGES_MAX: usize = 16;
 
-/// Serves `configuration` until a signal. `ready` is called once all ports are bound, with their addresses.
+/// A configuration on its way to being served.
+pub struct Candidate {
+    /// The configuration.
+    pub configuration: Configuration,
+    /// Where the rest lies.
+    pub paths: Paths,
+    /// What it was made into.
+    pub prepared: Prepared,
+}
+
+impl Candidate {
+    /// Makes everything of a configuration that is to be found out before anything is taken from the machine. `former` is what
+    /// a running broker has revoked.
+    ///
+    /// # Errors
+    /// As [`prepare`].
+    pub fn new(configuration: Configuration, paths: Paths, former: Option<&Revocation>) -> Result<Self, CommandError> {
+        let prepared = prepare(&configuration, &paths, former)?;
+        Ok(Self { configuration, paths, prepared })
+    }
+}
+
+/// Serves until a signal. `origin` is the blob to read again when it changes, if there is one. `ready` is called once all ports
+/// are bound, with their addresses.
 ///
 /// # Errors
-/// [`CommandError::CannotStart`]: a port is taken, a key cannot be read or does not fit, the memory does not suffice.
+/// [`CommandError::CannotStart`]: a port is taken, or the memory does not suffice.
 pub fn start(
-    configuration: &Configuration,
-    paths: &Paths,
+    candidate: Candidate,
+    origin: Option<Origin>,
     ready: impl FnOnce(&[SocketAddr]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
+    let Candidate { configuration, paths, prepared } = candidate;
+    let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
     let capacities = &configuration.board.capacities;
     check_memory(capacities)?;
-    let mut admission = admission(configuration)?;
-    let mut watched = Vec::new();
-    surroundings::load_revocation(configuration, paths, &admission.authenticators, &mut watched)
-        .map_err(cannot_start)?;
-    surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched);
-    let inquiries = surroundings::inquiries(configuration, paths, &mut watched);
-    let (listeners, settings) = open_ports(configuration, &admission, paths, &mut watched)?;
+    for fault in faults {
+        log::error!("{fault}");
+    }
+    let (listeners, listener_settings) = open_ports(&configuration, &transports)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let seed = platform::seed().map_err(|error| cannot_start(format!("no entropy from the system: {error}")))?;
-    let broker =
-        Broker::new(capacities, &configuration.clients, &broker_settings(&configuration.gateway), admission, seed);
+    let broker = Broker::new(capacities, &configuration.clients, &settings, admission, seed);
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
-    let turn = Turn::new(network, broker, TurnSettings { listeners: settings, capacities: capacities.clone() });
+    let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone() };
+    let turn = Turn::new(network, broker, turn_settings);
     let clock = SystemClock::start();
-    ready(&addresses)?;
-    log::info!("ready");
-    let (questions, asked) = channel::bounded(QUESTIONS_MAX as usize);
+    let executor = Rc::new(smol::LocalExecutor::new());
     let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
     let (change, changes) = channel::bounded(CHANGES_MAX);
+    let inquirer = Inquirer { executor: Rc::clone(&executor), answer };
+    let questions = inquirer.serve(inquiries);
+    let source = match origin {
+        None => None,
+        Some(origin) => {
+            origin.keep(&paths);
+            let source = origin.watch(configuration, paths, revocation, inquirer);
+            Some(source.map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?)
+        }
+    };
+    ready(&addresses)?;
+    log::info!("ready");
     let services = Services { questions, answers, changes };
-    let executor = Rc::new(smol::LocalExecutor::new());
-    executor.spawn(inquiries.serve(Rc::clone(&executor), asked, answer)).detach();
-    executor.spawn(service::watch(watched, change)).detach();
-    async_io::block_on(executor.run(serve(turn, &services, &clock))).map_err(|error| cannot_start(error.to_string()))
+    executor.spawn(service::watch(watched, source, change)).detach();
+    async_io::block_on(executor.run(serve(turn, services, &clock))).map_err(|error| cannot_start(error.to_string()))
+}
+
+/// Starts tasks that take questions to those who answer them.
+#[derive(Clone)]
+pub struct Inquirer {
+    executor: Rc<smol::LocalExecutor<'static>>,
+    answer: Sender<(Ticket, Answer)>,
+}
+
+impl Inquirer {
+    /// Takes the questions of one configuration; ends when nobody asks any more.
+    pub fn serve(&self, inquiries: Rc<Inquiries>) -> Sender<(Ticket, Question)> {
+        let (questions, asked) = channel::bounded(QUESTIONS_MAX as usize);
+        self.executor.spawn(inquiries.serve(Rc::clone(&self.executor), asked, self.answer.clone())).detach();
+        questions
+    }
 }
 
 fn cannot_start(message: String) -> CommandError {
     CommandError::CannotStart(message)
-}
-
-fn broker_settings(gateway: &Gateway) -> Settings {
-    Settings {
-        connect_deadline_seconds: gateway.connect_deadline_seconds,
-        shares_client_identifiers: gateway.client_identifiers == ClientIdentifiers::Shared,
-        announces_expiry: gateway.expiry_notice == ExpiryNotice::Disconnect,
-        validate_payload_format: gateway.validate_payload_format,
-        sys_interval_seconds: gateway.sys_interval_seconds,
-        response_information: gateway.response_information.clone(),
-    }
 }
 
 /// Says what the tables take, and refuses what the machine does not have.
@@ -93,44 +127,11 @@ fn available_memory() -> Option<u64> {
     Some(kibibytes * 1_024)
 }
 
-fn admission(configuration: &Configuration) -> Result<Admission, CommandError> {
-    let algorithms = crypto::provider().signature_verification_algorithms.all;
-    let mut authenticators = Vec::new();
-    for (index, resource) in (0_u16..).zip(&configuration.authentications) {
-        let authenticator = Authenticator::new(configuration, index, algorithms)
-            .map_err(|fault| cannot_start(format!("BrokerAuthentication '{}': {fault}", resource.name)))?;
-        for warning in authenticator.warnings(SystemClock::unix()) {
-            log::warn!("BrokerAuthentication '{}': {warning}", resource.name);
-        }
-        authenticators.push(authenticator);
-    }
-    let mut policies = Vec::new();
-    for resource in &configuration.authorizations {
-        policies.push(
-            Policy::new(resource.clone())
-                .map_err(|fault| cannot_start(format!("BrokerAuthorization '{}': {fault}", resource.name)))?,
-        );
-    }
-    let ports = configuration
-        .ports
-        .iter()
-        .map(|port| PortAdmission { authenticator: port.authentication, policy: port.authorization })
-        .collect();
-    Ok(Admission { ports, authenticators, policies })
-}
-
 type OpenPorts = (Vec<TcpListener>, Vec<ListenerSettings>);
 
-fn open_ports(
-    configuration: &Configuration,
-    admission: &Admission,
-    paths: &Paths,
-    watched: &mut Vec<Watched>,
-) -> Result<OpenPorts, CommandError> {
+fn open_ports(configuration: &Configuration, transports: &[Transport]) -> Result<OpenPorts, CommandError> {
     let mut opened: OpenPorts = (Vec::new(), Vec::new());
-    for (index, port) in (0_u16..).zip(&configuration.ports) {
-        let transport = transport::of_port(configuration, &admission.authenticators, paths, index, watched)
-            .map_err(|fault| cannot_start(format!("port {}: {fault}", port.port)))?;
+    for (index, (port, transport)) in (0_u16..).zip(configuration.ports.iter().zip(transports)) {
         let addresses = addresses(configuration, port)?;
         let listening = !matches!(transport, Transport::AwaitsCertificate);
         let listeners = bind(&addresses, port.port, listening).map_err(|error| cannot_start(error.to_string()))?;

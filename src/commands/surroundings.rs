@@ -3,7 +3,7 @@
 
 use super::paths::Paths;
 use super::{revocation, transport};
-use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords, RevocationInForce};
+use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords, Revocation, RevocationInForce};
 use crate::config::blob::{Configuration, HttpsServer, Method, ServiceAccountTokens};
 use crate::https::{Resolver, Roots, Server, ServerSettings, Timing};
 use crate::net::Change;
@@ -21,12 +21,14 @@ fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &
     })
 }
 
-/// Reads the users of all methods UsernamePassword. A file that cannot be used lets nobody in, until it can.
+/// Reads the users of all methods UsernamePassword. A file that cannot be used is among the `faults`, and lets nobody in until
+/// it can.
 pub fn load_passwords(
     configuration: &Configuration,
     paths: &Paths,
     authenticators: &mut [Authenticator],
     watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
 ) {
     for ((authentication, method), settings) in methods(configuration) {
         let Method::UsernamePassword { secret } = settings else { continue };
@@ -38,7 +40,7 @@ pub fn load_passwords(
                     authenticator.set_passwords(method, users);
                 }
             }
-            Err(fault) => log::error!("{fault}; nobody can log in with a password"),
+            Err(fault) => faults.push(format!("{fault}; nobody can log in with a password")),
         }
         watched.push(Watched::new(vec![path.clone()], move || match read_passwords(&path) {
             Ok(users) => {
@@ -54,6 +56,7 @@ pub fn load_passwords(
 }
 
 /// Reads the revocation lists and the deny list for all methods.
+/// `former` is what a running broker has in force: where the folder is gone, it stays so.
 ///
 /// # Errors
 /// A file cannot be used: nobody can tell whom it would have kept out.
@@ -62,6 +65,7 @@ pub fn load_revocation(
     paths: &Paths,
     authenticators: &[Authenticator],
     watched: &mut Vec<Watched>,
+    former: Option<&Revocation>,
 ) -> Result<(), String> {
     let (folder, stale) = (paths.revocation.clone(), configuration.gateway.stale_revocation_lists);
     let places: Vec<Arc<RevocationInForce>> =
@@ -79,9 +83,19 @@ pub fn load_revocation(
         }
         vec![Change::Trust]
     }));
-    match revocation::read(&folder_now, stale)?.map(|found| put(found, &places_now)).unwrap_or_default() {
-        faults if faults.is_empty() => Ok(()),
-        faults => Err(faults.join("; ")),
+    match (revocation::read(&folder_now, stale)?, former) {
+        (Some(found), _) => match put(found, &places_now) {
+            faults if faults.is_empty() => Ok(()),
+            faults => Err(faults.join("; ")),
+        },
+        (None, Some(former)) => {
+            for place in places_now {
+                place.replace_lists(Arc::clone(&former.lists));
+                place.replace_deny_list(Arc::clone(&former.deny_list));
+            }
+            Ok(())
+        }
+        (None, None) => Ok(()),
     }
 }
 
@@ -118,8 +132,13 @@ fn read_passwords(path: &Path) -> Result<Passwords, String> {
     Passwords::parse(&text).map_err(|error| fault(&error))
 }
 
-/// Whom authentication asks: custom servers, and the cluster.
-pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec<Watched>) -> Rc<Inquiries> {
+/// Whom authentication asks: custom servers, and the cluster. Who cannot be asked is among the `faults`.
+pub fn inquiries(
+    configuration: &Configuration,
+    paths: &Paths,
+    watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
+) -> Rc<Inquiries> {
     let mut audiences = BTreeMap::new();
     let mut custom = Vec::new();
     for (place, settings) in methods(configuration) {
@@ -134,7 +153,7 @@ pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec
     let inquiries = Rc::new(Inquiries::new(audiences));
     for (place, server) in custom {
         let held = Rc::clone(&inquiries);
-        keep(configuration, paths, server, watched, move |server| {
+        keep(configuration, paths, server, watched, faults, move |server| {
             held.custom.borrow_mut().insert(place, Rc::new(server));
         });
     }
@@ -143,7 +162,7 @@ pub fn inquiries(configuration: &Configuration, paths: &Paths, watched: &mut Vec
     {
         let bearer: Option<PathBuf> = token_secret.as_ref().map(|name| paths.secrets.join(name).join("token"));
         let held = Rc::clone(&inquiries);
-        keep(configuration, paths, server.clone(), watched, move |server| {
+        keep(configuration, paths, server.clone(), watched, faults, move |server| {
             let cluster = Cluster { server, bearer: bearer.clone() };
             *held.cluster.borrow_mut() = Some(Rc::new(cluster));
         });
@@ -157,11 +176,12 @@ fn keep(
     paths: &Paths,
     server: HttpsServer,
     watched: &mut Vec<Watched>,
+    faults: &mut Vec<String>,
     mut put: impl FnMut(Server) + 'static,
 ) {
     match prepare(configuration, paths, &server) {
         Ok(prepared) => put(prepared),
-        Err(fault) => log::error!("{}: {fault}; it cannot be asked", server.endpoint),
+        Err(fault) => faults.push(format!("{}: {fault}; it cannot be asked", server.endpoint)),
     }
     let secret = server.client_secret.and_then(|index| configuration.secrets.get(usize::from(index)));
     let Some(secret) = secret.filter(|secret| secret.embedded.is_none()) else { return };

@@ -13,6 +13,7 @@ pub mod blob;
 pub mod board;
 mod broker;
 mod certificate;
+pub mod changes;
 pub mod diagnostic;
 pub mod envelope;
 mod gateway;

@@ -10,4 +10,4 @@ mod turn;
 pub use network::{Accepted, Interest, Io, Network, Readiness};
 pub use serve::{Change, ServeError, Services, serve};
 pub use system::{BindError, SystemNetwork, bind};
-pub use turn::{ListenerSettings, Transport, Turn, TurnSettings};
+pub use turn::{ListenerSettings, Reconfiguration, Transport, Turn, TurnSettings};

@@ -2,7 +2,7 @@
 
 use super::report::report;
 use super::system::SystemNetwork;
-use super::turn::Turn;
+use super::turn::{Reconfiguration, Turn};
 use crate::authentication::{Answer, Passwords, Question};
 use crate::broker::Ticket;
 use crate::platform::Clock;
@@ -64,6 +64,8 @@ pub enum Change {
         /// Who may log in now.
         users: Passwords,
     },
+    /// Another configuration, and who takes its questions.
+    Configuration(Box<Reconfiguration>, Sender<(Ticket, Question)>),
 }
 
 /// What ended a wait.
@@ -79,7 +81,11 @@ enum Woken {
 ///
 /// # Errors
 /// [`ServeError`] when the system's poller fails.
-pub async fn serve(mut turn: Turn<SystemNetwork>, services: &Services, clock: &impl Clock) -> Result<(), ServeError> {
+pub async fn serve(
+    mut turn: Turn<SystemNetwork>,
+    mut services: Services,
+    clock: &impl Clock,
+) -> Result<(), ServeError> {
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
     // A duplicate of the poller's descriptor, because the reactor wants to own what it watches.
     let descriptor: OwnedFd = turn.network.descriptor().try_clone_to_owned()?;
@@ -99,7 +105,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, services: &Services, clock: &i
                 return Ok(());
             }
             let deadline = if busy { Some(now.instant) } else { turn.next_deadline().into_iter().chain(stop_at).min() };
-            match wait(&poller, &mut signals, services, deadline, now.instant, stop_at.is_some()).await? {
+            match wait(&poller, &mut signals, &services, deadline, now.instant, stop_at.is_some()).await? {
                 Woken::Sockets if busy => {}
                 Woken::Sockets => turn.network.poll(&mut ready)?,
                 Woken::Deadline => {}
@@ -109,6 +115,12 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, services: &Services, clock: &i
                 Woken::Change(Change::Passwords { authentication, method, users }) => {
                     turn.broker().set_passwords(authentication, method, users);
                     turn.judge_again();
+                }
+                Woken::Change(Change::Configuration(new, questions)) => {
+                    // Who took the questions of the former configuration answers those that it has, and ends.
+                    services.questions = questions;
+                    turn.reconfigure(clock.now(), *new);
+                    log::info!("the new configuration is in force");
                 }
                 Woken::Stop(signal) => {
                     log::info!("stopping on SIG{}", format!("{signal:?}").to_uppercase());

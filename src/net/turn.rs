@@ -7,8 +7,9 @@
 use super::link::{Link, LinkState};
 use super::network::{Accepted, Interest, Io, Network, Readiness};
 use crate::authentication::Answer;
-use crate::broker::{Broker, Connection, Then, Ticket};
+use crate::broker::{Admission, Broker, Connection, Settings, Succession, Then, Ticket};
 use crate::collections::{DeadlineHeap, Key};
+use crate::config::blob::ClientLimits;
 use crate::limits::Capacities;
 use crate::telemetry::{Cause, Text};
 use crate::time::{Instant, Now};
@@ -68,6 +69,22 @@ pub struct TurnSettings {
     pub listeners: Vec<ListenerSettings>,
     /// Sizes of tables.
     pub capacities: Capacities,
+}
+
+/// What a configuration decides that may change while the broker serves.
+pub struct Reconfiguration {
+    /// Authenticators and policies, for the same ports.
+    pub admission: Admission,
+    /// By port: what becomes of its clients.
+    pub successions: Vec<Succession>,
+    /// The sizes of the tables, which are as they were.
+    pub capacities: Capacities,
+    /// Limits of clients.
+    pub limits: ClientLimits,
+    /// Settings of the gateway.
+    pub settings: Settings,
+    /// By port: what handshakes that begin from now on are made with. One without certificate keeps what it has.
+    pub transports: Vec<Transport>,
 }
 
 /// Connections and the broker, and the order in which they are served.
@@ -146,6 +163,26 @@ impl<N: Network> Turn<N> {
             }
             listener.transport = Transport::Tls(tls.clone());
         }
+    }
+
+    /// Puts another configuration in force, between two turns. Clients are judged again in the following ones, each before
+    /// anything is taken from or given to it.
+    pub fn reconfigure(&mut self, now: Now, new: Reconfiguration) {
+        let mut unasked = Vec::new();
+        while let Some((ticket, _)) = self.broker.next_question() {
+            unasked.push(ticket);
+        }
+        self.broker.replace_admission(new.admission, &new.successions);
+        self.broker.set_limits(now.instant, &new.capacities, &new.limits, &new.settings);
+        for (port, transport) in (0_u16..).zip(&new.transports) {
+            if let Transport::Tls(tls) = transport {
+                self.set_tls(port, tls);
+            }
+        }
+        for ticket in unasked {
+            self.answer(now, ticket, Answer::Unavailable("authentication was replaced".to_owned()));
+        }
+        self.judge_again();
     }
 
     /// Judges the credentials of all connections again, some each turn: trust, revocation or the clock have changed.

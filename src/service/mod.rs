@@ -7,4 +7,4 @@ mod inquiries;
 mod watch;
 
 pub use inquiries::{Cluster, Inquiries};
-pub use watch::{Watched, watch};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, watch};

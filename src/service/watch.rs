@@ -1,11 +1,16 @@
 //! Files that may change while the broker runs: looked at once a second, read again when they are not as they were.
 //!
 //! By status calls, not by inotify: they see what a renamed folder, a replaced link, a remounted card and a file that is
-//! not there yet have in common, and cost microseconds.
+//! not there yet have in common, and cost microseconds. The configuration's own file is one of them; SIGHUP has it read again
+//! whether it has changed or not.
 
 use crate::net::Change;
 use async_io::Timer;
+use async_signal::{Signal, Signals};
 use smol::channel::Sender;
+use smol::future::FutureExt as _;
+use smol::stream::StreamExt as _;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,14 +22,15 @@ const FILES_MAX: usize = 256;
 
 /// What tells one state of some files from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Fingerprint(Vec<Option<State>>);
+pub struct Fingerprint(Vec<Option<State>>);
 
 /// Device, inode, size, and time of change in seconds and nanoseconds of a file that is there.
 type State = (u64, u64, u64, i64, i64);
 
 impl Fingerprint {
     /// The state of these files now; of a folder, that of the files in it.
-    fn of(paths: &[PathBuf]) -> Self {
+    #[must_use]
+    pub fn of(paths: &[PathBuf]) -> Self {
         let mut states = Vec::new();
         for path in paths {
             states.push(state(path));
@@ -69,15 +75,97 @@ impl Watched {
     }
 }
 
+/// Why a configuration is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// SIGHUP.
+    Signal,
+    /// Its file is another one, or has other contents.
+    File,
+}
+
+/// A configuration that has been read again, complete.
+pub struct Reloaded {
+    /// What is watched from now on in place of what was.
+    pub watched: Vec<Watched>,
+    /// What the loop is to do.
+    pub change: Change,
+}
+
+/// The file of a configuration, which is read again when it changes and on SIGHUP.
+pub struct Source {
+    paths: Vec<PathBuf>,
+    /// As it was when it was read last.
+    read: Fingerprint,
+    /// As it was when it was looked at last.
+    seen: Fingerprint,
+    hangups: Signals,
+    reload: Box<dyn FnMut(Trigger) -> Option<Reloaded>>,
+}
+
+impl Source {
+    /// From now on SIGHUP does not end the program. `read` is the fingerprint of `path` from before it was read. `reload`
+    /// reads it again; what is wrong with it it says itself.
+    ///
+    /// # Errors
+    /// The system has no room for a signal's handler.
+    pub fn new(
+        path: PathBuf,
+        read: Fingerprint,
+        reload: impl FnMut(Trigger) -> Option<Reloaded> + 'static,
+    ) -> io::Result<Self> {
+        let hangups = Signals::new([Signal::Hup])?;
+        Ok(Self { paths: vec![path], seen: read.clone(), read, hangups, reload: Box::new(reload) })
+    }
+
+    /// Waits until it is time to look at files again, or for SIGHUP.
+    async fn wait(&mut self) -> Option<Trigger> {
+        let period = async {
+            Timer::after(PERIOD).await;
+            None
+        };
+        let hangup = async {
+            match self.hangups.next().await {
+                Some(_) => Some(Trigger::Signal),
+                None => core::future::pending().await,
+            }
+        };
+        hangup.or(period).await
+    }
+
+    /// Reads the configuration again if there is a reason. A file that is written in place looks different from one second to
+    /// the next: it is read once it no longer does, so that its first half is not taken for a mistake.
+    fn look(&mut self, trigger: Option<Trigger>) -> Option<Reloaded> {
+        let now = Fingerprint::of(&self.paths);
+        let settled = now == self.seen;
+        self.seen = now.clone();
+        let trigger = trigger.or_else(|| (settled && now != self.read).then_some(Trigger::File))?;
+        self.read = now;
+        (self.reload)(trigger)
+    }
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
-pub async fn watch(mut watched: Vec<Watched>, changes: Sender<Change>) {
+pub async fn watch(mut watched: Vec<Watched>, mut source: Option<Source>, changes: Sender<Change>) {
     loop {
-        Timer::after(PERIOD).await;
-        for one in &mut watched {
-            for change in one.look() {
-                if changes.send(change).await.is_err() {
-                    return;
-                }
+        let trigger = match &mut source {
+            Some(source) => source.wait().await,
+            None => {
+                Timer::after(PERIOD).await;
+                None
+            }
+        };
+        let reloaded = source.as_mut().and_then(|source| source.look(trigger));
+        let found = match reloaded {
+            Some(reloaded) => {
+                watched = reloaded.watched;
+                vec![reloaded.change]
+            }
+            None => watched.iter_mut().flat_map(Watched::look).collect(),
+        };
+        for change in found {
+            if changes.send(change).await.is_err() {
+                return;
             }
         }
     }
@@ -87,6 +175,36 @@ pub async fn watch(mut watched: Vec<Watched>, changes: Sender<Change>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    #[test]
+    fn a_file_that_is_being_written_is_read_once_it_has_settled() {
+        let folder = std::env::temp_dir().join(format!("portcullis-source-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("site.blob");
+        let times = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&times);
+        let read = Fingerprint::of(std::slice::from_ref(&file));
+        let reload = move |_| {
+            counted.set(counted.get() + 1);
+            None
+        };
+        let mut source = Source::new(file.clone(), read, reload).unwrap();
+        let mut look = |trigger| {
+            source.look(trigger);
+            times.get()
+        };
+        assert_eq!((look(None), look(None)), (0, 0));
+        for part in ["a", "ab", "abc"] {
+            std::fs::write(&file, part).unwrap();
+            assert_eq!(look(None), 0, "{part}");
+        }
+        assert_eq!((look(None), look(None), look(None)), (1, 1, 1));
+        assert_eq!((look(Some(Trigger::Signal)), look(None)), (2, 2));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!((look(None), look(None), look(None)), (2, 3, 3));
+    }
 
     #[test]
     fn what_is_replaced_added_or_taken_away_is_seen_once() {

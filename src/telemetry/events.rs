@@ -164,6 +164,8 @@ pub enum Cause {
     PolicyChanged,
     /// The credential is no longer accepted: renewed badly, revoked, not trusted any more.
     CredentialRefused,
+    /// Authentication was replaced, and what the client had shown cannot be judged by the new one.
+    AuthenticationChanged,
     /// The broker stops.
     ShuttingDown,
     /// The TLS session failed.
@@ -187,6 +189,7 @@ impl fmt::Display for Cause {
             Self::CredentialExpired => "credential expired",
             Self::PolicyChanged => "policy changed",
             Self::CredentialRefused => "credential refused",
+            Self::AuthenticationChanged => "authentication changed, the credential must be shown again",
             Self::ShuttingDown => "broker shutting down",
             Self::TlsFailed => "TLS failed",
             Self::WebSocketEnded => "WebSocket closed",

@@ -231,6 +231,19 @@ pub fn connect_packet(identifier: &str, keep_alive: u16) -> Vec<u8> {
     packet(0x10, &body)
 }
 
+/// A CONNECT of a session that outlives its connection by an hour, with user name and password where there are some.
+pub fn lasting_connect_packet(identifier: &str, login: Option<(&str, &str)>, clean_start: bool) -> Vec<u8> {
+    let mut body = text("MQTT");
+    let flags = if clean_start { 0x02 } else { 0 } | if login.is_some() { 0xC0 } else { 0 };
+    body.extend_from_slice(&[5, flags, 0, 0, 5, 0x11, 0, 0, 0x0E, 0x10]);
+    body.extend_from_slice(&text(identifier));
+    if let Some((username, password)) = login {
+        body.extend_from_slice(&text(username));
+        body.extend_from_slice(&text(password));
+    }
+    packet(0x10, &body)
+}
+
 pub fn publish_packet(topic: &str, qos: u8, identifier: u16, payload: &[u8]) -> Vec<u8> {
     let mut body = text(topic);
     if qos > 0 {

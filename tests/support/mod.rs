@@ -122,20 +122,30 @@ impl Process {
 
     /// Waits for a line that contains `part`, and returns it.
     pub fn wait_for(&mut self, part: &str) -> String {
+        self.wait_for_another(part, 0)
+    }
+
+    /// Waits for a line that contains `part` behind as many others that do, and returns it.
+    pub fn wait_for_another(&mut self, part: &str, others: usize) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
-            if let Some(line) = self.output().into_iter().find(|line| line.contains(part)) {
+            if let Some(line) = self.output().into_iter().filter(|line| line.contains(part)).nth(others) {
                 return line;
             }
             let rest = end.saturating_duration_since(Instant::now());
             assert!(!rest.is_zero(), "waited in vain for {part:?}; got:\n{}", self.output().join("\n"));
             if self.news.recv_timeout(rest.min(Duration::from_millis(200))).is_err()
                 && self.child.try_wait().expect("own child").is_some()
-                && !self.output().iter().any(|line| line.contains(part))
+                && self.count(part) <= others
             {
                 panic!("the program ended before it said {part:?}; it said:\n{}", self.output().join("\n"));
             }
         }
+    }
+
+    /// How many lines contain `part` so far.
+    pub fn count(&self, part: &str) -> usize {
+        self.output().iter().filter(|line| line.contains(part)).count()
     }
 
     /// Everything printed so far.
@@ -164,8 +174,13 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends a signal, named as `kill` takes it.
+    pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill exists");
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill exists");
         assert!(status.success());
     }
 

@@ -1,0 +1,129 @@
+//! The blob of a running broker, read again: on SIGHUP, and when its file changes.
+//!
+//! **Invariant:** everything is made of the new configuration before anything of the old one is given up. Whatever is wrong
+//! with it is said in one line, and the old one stays in force as it was.
+
+use super::paths::Paths;
+use super::prepare::{Prepared, secret_of};
+use super::run::read_blob;
+use super::start::{Candidate, Inquirer};
+use super::{last_good, succession};
+use crate::authentication::RevocationInForce;
+use crate::config::blob::Configuration;
+use crate::config::{self, changes};
+use crate::net::{Change, Reconfiguration, Transport};
+use crate::service::{Fingerprint, Reloaded, Source, Trigger};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where the configuration of a broker came from.
+pub struct Origin {
+    /// The blob that it was to run with.
+    pub blob: PathBuf,
+    /// The state of that file before it was read.
+    pub read: Fingerprint,
+    /// The blob that it runs with.
+    pub contents: Vec<u8>,
+}
+
+impl Origin {
+    /// Keeps the blob that is in force as the last good one.
+    pub fn keep(&self, paths: &Paths) {
+        keep(paths, &self.contents);
+    }
+
+    /// The blob as a source of changes to `configuration`, which is in force. `inquirer` starts those who are to be asked.
+    ///
+    /// # Errors
+    /// SIGHUP cannot be listened to.
+    pub fn watch(
+        self,
+        configuration: Configuration,
+        paths: Paths,
+        revocation: Option<Arc<RevocationInForce>>,
+        inquirer: Inquirer,
+    ) -> io::Result<Source> {
+        let blob = self.blob.clone();
+        let mut reload = Reload { blob: self.blob, configuration, paths, revocation, inquirer };
+        Source::new(blob, self.read, move |trigger| {
+            let blob = reload.blob.display();
+            match trigger {
+                Trigger::Signal => log::info!("SIGHUP: {blob} is read again"),
+                Trigger::File => log::info!("{blob} has changed and is read again"),
+            }
+            match reload.again() {
+                Ok(reloaded) => Some(reloaded),
+                Err(fault) => {
+                    log::error!("{}: {fault}; the configuration from before stays in force", reload.blob.display());
+                    None
+                }
+            }
+        })
+    }
+}
+
+fn keep(paths: &Paths, blob: &[u8]) {
+    if let Err(error) = last_good::keep(&paths.state, blob) {
+        let path = last_good::path(&paths.state);
+        log::warn!("{}: the configuration cannot be kept as the last good one: {error}", path.display());
+    }
+}
+
+struct Reload {
+    blob: PathBuf,
+    /// What is in force.
+    configuration: Configuration,
+    paths: Paths,
+    /// What is revoked.
+    revocation: Option<Arc<RevocationInForce>>,
+    inquirer: Inquirer,
+}
+
+impl Reload {
+    fn again(&mut self) -> Result<Reloaded, String> {
+        let contents = read_blob(&self.blob)?;
+        let next = config::decode(&contents).map_err(|error| error.to_string())?;
+        let differences = changes::that_need_a_restart(&self.configuration, &next);
+        if !differences.is_empty() {
+            return Err(format!("only a restart can change {}", differences.join(", ")));
+        }
+        // The folders are the same.
+        let revoked = self.revocation.as_ref().map(|place| place.current());
+        let candidate =
+            Candidate::new(next, self.paths.clone(), revoked.as_ref()).map_err(|error| error.to_string())?;
+        let Candidate { configuration: next, prepared, .. } = candidate;
+        let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
+        if let Some(fault) = faults.into_iter().next() {
+            return Err(fault);
+        }
+        self.check_certificates(&next, &transports)?;
+        let new = Reconfiguration {
+            admission,
+            successions: succession::of_ports(&self.configuration, &next),
+            capacities: next.board.capacities.clone(),
+            limits: next.clients.clone(),
+            settings,
+            transports,
+        };
+        let questions = self.inquirer.serve(inquiries);
+        keep(&self.paths, &contents);
+        self.configuration = next;
+        // Without anybody to authenticate, what was revoked stays known for when there is.
+        self.revocation = revocation.or(self.revocation.take());
+        Ok(Reloaded { watched, change: Change::Configuration(Box::new(new), questions) })
+    }
+
+    /// A port that serves, or waits for its certificate, does not begin to wait for another one.
+    fn check_certificates(&self, next: &Configuration, transports: &[Transport]) -> Result<(), String> {
+        for ((former, port), transport) in self.configuration.ports.iter().zip(&next.ports).zip(transports) {
+            let name = secret_of(next, port.tls.as_ref()).map(|secret| &secret.name);
+            let former_name = secret_of(&self.configuration, former.tls.as_ref()).map(|secret| &secret.name);
+            if matches!(transport, Transport::AwaitsCertificate) && name != former_name {
+                let name = name.map_or("", String::as_str);
+                return Err(format!("port {}: server certificate '{name}' not found", port.port));
+            }
+        }
+        Ok(())
+    }
+}
