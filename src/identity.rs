@@ -105,6 +105,20 @@ pub enum AuthenticationMethod {
     UsernamePassword,
 }
 
+impl AuthenticationMethod {
+    /// Its name as `authenticationMethods[].method` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::X509 => "X509",
+            Self::ServiceAccountToken => "ServiceAccountToken",
+            Self::Custom => "Custom",
+            Self::UsernamePassword => "UsernamePassword",
+        }
+    }
+}
+
 impl fmt::Display for AuthenticationMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

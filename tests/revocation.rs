@@ -76,12 +76,14 @@ fn scenario_53_who_is_denied_is_out_at_once_and_the_others_stay() {
     let (mut thermostat, mut heater) = (accepted(&demo, "thermostat"), accepted(&demo, "heater"));
     write(&demo, "deny.yaml", "# Found open in the yard.\n- subject: CN = thermostat\n  reason: stolen\n");
     thermostat.is_disconnected(0x87);
-    let line = demo.process.wait_for("client 'thermostat' closed: credential refused");
+    let line = demo
+        .process
+        .wait_for("audit disconnected client='thermostat' user='thermostat' method=X509 cause='credential refused'");
     let reason = format!(
         "certificate denied by line 2 of the deny list: serial {}, CN = thermostat; stolen",
         serial(&demo, "thermostat.crt")
     );
-    assert!(line.contains(&reason) && line.ends_with("(0x87)"), "{line}");
+    assert!(line.contains(&reason) && line.ends_with("code=0x87"), "{line}");
     let refusal = tls_refusal(handshake(&demo, "thermostat"));
     assert!(refusal.contains("CertificateRevoked"), "{refusal}");
     demo.process.wait_for(&format!("client refused: {reason}"));
@@ -118,7 +120,9 @@ fn a_list_of_openssl_that_is_dropped_into_the_folder_ends_the_connections_of_the
     write(&demo, "fabrikam.crl", list);
     thermostat.is_disconnected(0x87);
     demo.process.wait_for("CN = Fabrikam Intermediate CA 1 has revoked 1 certificates, next list due");
-    let line = demo.process.wait_for("client 'thermostat' closed: credential refused");
+    let line = demo
+        .process
+        .wait_for("audit disconnected client='thermostat' user='thermostat' method=X509 cause='credential refused'");
     let reason = format!("revoked (keyCompromise): serial {}, CN = thermostat", serial(&demo, "thermostat.crt"));
     assert!(line.contains(&reason), "{line}");
     heater.ping();
@@ -161,7 +165,9 @@ fn an_intermediate_that_its_root_revokes_takes_its_clients_along() {
     lists.extend(openssl_list(&demo, "fabrikam_root_ca", &["fabrikam_intermediate_ca.crt"]));
     write(&demo, "all.pem", lists);
     thermostat.is_disconnected(0x87);
-    let line = demo.process.wait_for("client 'thermostat' closed: credential refused");
+    let line = demo
+        .process
+        .wait_for("audit disconnected client='thermostat' user='thermostat' method=X509 cause='credential refused'");
     assert!(line.contains("CN = Fabrikam Intermediate CA 1"), "{line}");
     assert!(tls_refusal(handshake(&demo, "thermostat")).contains("CertificateRevoked"));
 }
@@ -204,5 +210,6 @@ fn scenario_37_a_certificate_that_ends_closes_its_connection_without_a_word() {
     let stream = tls(demo.port, &demo.folder.join("demo/contoso_root_ca.crt"), Some((chain, key)));
     let mut client = Client::accepted(stream.expect("a TLS connection"), "short-lived");
     assert_eq!(client.receive(), None);
-    demo.process.wait_for("client 'short-lived' closed: credential expired");
+    demo.process
+        .wait_for("audit disconnected client='short-lived' user='short-lived' method=X509 cause='credential expired'");
 }

@@ -64,7 +64,9 @@ fn the_tutorial_runs_line_for_line() {
     );
     // Written to the other stream, so its place among the lines is not fixed.
     assert_lines(&humidity, &["Warning: Publish 1 failed: Not authorized."]);
-    demo.process.wait_for("denied: no rule allows it to publish to 'telemetry/humidity'");
+    demo.process.wait_for(
+        "audit denied client='thermostat' user='thermostat' method=X509 action=publish resource='telemetry/humidity'",
+    );
 
     // 4: the heater is told 135 for heartbeats and stays connected.
     let mut refused =

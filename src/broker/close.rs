@@ -5,7 +5,7 @@ use super::sessions::{NEVER_EXPIRES, Session};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::{Disconnect, ReasonCode};
 use crate::collections::Key;
-use crate::telemetry::{Cause, Event, Text};
+use crate::telemetry::{Action, Cause, Event, Text};
 use crate::time::{Instant, Now};
 
 impl Broker {
@@ -62,12 +62,8 @@ impl Broker {
             let _ = self.reply(key, ReplyKind::Disconnect(reason));
         }
         if let Some(session) = connection_session(&self.connections, key).and_then(|key| self.sessions.get(key)) {
-            self.telemetry.record(Event::Disconnected {
-                client: Text::new(&session.client_identifier),
-                cause,
-                reason_code: Some(reason.as_u8()),
-                detail,
-            });
+            let who = session.who();
+            self.telemetry.record(Event::Disconnected { who, cause, reason_code: Some(reason.as_u8()), detail });
         }
         self.start_closing(key, cause);
     }
@@ -156,12 +152,12 @@ impl Broker {
         let Some(session_key) = connection.session.take() else { return };
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         if !said {
-            self.telemetry.record(Event::Disconnected {
-                client: Text::new(&session.client_identifier),
-                cause,
-                reason_code: reason.map(ReasonCode::as_u8),
-                detail,
-            });
+            let (who, reason_code) = (session.who(), reason.map(ReasonCode::as_u8));
+            self.telemetry.record(Event::Disconnected { who, cause, reason_code, detail });
+        }
+        let count = session.audit.settle();
+        if count > 0 {
+            self.telemetry.record(Event::DeniedUnsaid { who: session.who(), count });
         }
         session.connection = None;
         self.sessions_connected -= 1;
@@ -185,6 +181,14 @@ impl Broker {
             None => {}
         }
         self.arm_session(session_key);
+    }
+
+    /// No rule allows a session what it asked for.
+    pub(super) fn denied(&mut self, key: Key<Session>, action: Action, resource: &str) {
+        let Some(session) = self.sessions.get_mut(key) else { return self.telemetry.count_denied(action) };
+        let mut budget = session.audit;
+        self.telemetry.deny(self.latest, &mut budget, action, resource, || session.who());
+        session.audit = budget;
     }
 
     /// Ends a session that has no connection: its Will is published, and everything it holds is freed.

@@ -10,7 +10,7 @@ use crate::authorization::ApplicableRules;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
-use crate::telemetry::{Action, Cause, Event, Table, Text};
+use crate::telemetry::{Action, AuditBudget, Cause, Event, Table, Text, Who};
 use crate::time::Now;
 use core::fmt::Write as _;
 use core::num::{NonZeroU16, NonZeroU32};
@@ -70,7 +70,9 @@ impl Broker {
             }
         };
         let rules = self.admission.authorize(port, &identity, &client_identifier).map_err(|NotAuthorized| {
-            self.telemetry.counters.authorization_denied += 1;
+            let (now, mut budget) = (self.latest, AuditBudget::default());
+            let who = || Who::new(&client_identifier, &identity);
+            self.telemetry.deny(now, &mut budget, Action::Connect, &client_identifier, who);
             let detail = Text::of(format_args!("no rule allows {} to connect", Described(&identity)));
             (ReasonCode::NotAuthorized, detail)
         })?;
@@ -262,13 +264,9 @@ impl Broker {
         }
         let asker = Asker { port, rules, identity, client_identifier, memory: None };
         if !self.admission.may_publish(&asker, will.topic) {
-            self.telemetry.counters.authorization_denied += 1;
-            self.telemetry.record(Event::Denied {
-                client: Text::new(client_identifier),
-                username: identity.username.as_deref().map(Text::new),
-                action: Action::Will,
-                resource: Text::new(will.topic),
-            });
+            let (now, mut budget) = (self.latest, AuditBudget::default());
+            let who = || Who::new(client_identifier, identity);
+            self.telemetry.deny(now, &mut budget, Action::Will, will.topic, who);
             return Err((ReasonCode::NotAuthorized, Text::new("not allowed to publish its will")));
         }
         Ok(())

@@ -14,7 +14,7 @@ use super::{Admission, Broker, Heir, Succession};
 use crate::authorization::ApplicableRules;
 use crate::codec::ReasonCode;
 use crate::collections::{Key, Queue};
-use crate::telemetry::{Action, Cause, Event, Text};
+use crate::telemetry::{Action, Cause, Text};
 
 /// Sessions that are looked at in one turn because the policies were replaced.
 const SESSIONS_PER_TURN: u32 = 16;
@@ -120,7 +120,7 @@ impl Broker {
     }
 
     fn drop_forbidden_subscriptions(&mut self, key: Key<Session>) {
-        let Self { sessions, subscriptions, admission, decisions, telemetry, filter_scratch, .. } = self;
+        let Self { sessions, subscriptions, admission, decisions, telemetry, filter_scratch, latest, .. } = self;
         let Some(session) = sessions.get_mut(key) else { return };
         let mut at = session.first_subscription;
         while let Some(subscription) = at {
@@ -130,13 +130,9 @@ impl Broker {
             if admission.may_subscribe(&session.asker(key, decisions), filter) {
                 continue;
             }
-            telemetry.counters.authorization_denied += 1;
-            telemetry.record(Event::Denied {
-                client: Text::new(&session.client_identifier),
-                username: session.identity.username.as_deref().map(Text::new),
-                action: Action::KeepSubscription,
-                resource: Text::new(filter),
-            });
+            let mut audit = session.audit;
+            telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, || session.who());
+            session.audit = audit;
             subscriptions.drop_one(subscription, &mut session.first_subscription);
             session.subscriptions = session.subscriptions.saturating_sub(1);
         }
@@ -175,7 +171,7 @@ impl Broker {
         while let Some(delivery) = queue.pop_front(&mut self.deliveries) {
             reached |= Some(delivery) == from;
             if reached && !self.may_have(key, delivery, &mut topic) {
-                self.telemetry.counters.authorization_denied += 1;
+                self.telemetry.count_denied(Action::Receive);
                 self.drop_delivery(delivery);
                 continue;
             }

@@ -113,6 +113,8 @@ pub struct Broker {
     parked_bytes: usize,
     /// Questions that the shell has not taken yet.
     questions: VecDeque<(Ticket, Question)>,
+    /// The time of the last call that had one.
+    latest: Instant,
     sys: Sys,
     telemetry: Telemetry,
     seed: u64,
@@ -257,6 +259,7 @@ impl Broker {
             parked: Slab::new(QUESTIONS_MAX),
             parked_bytes: 0,
             questions: VecDeque::with_capacity(reserved(QUESTIONS_MAX)),
+            latest: Instant::ZERO,
             sys: Sys::new(settings.sys_interval_seconds),
             telemetry: Telemetry::new(),
             seed,
@@ -352,6 +355,7 @@ impl Broker {
         peer_chain: &[CertificateDer<'_>],
         bytes: &[u8],
     ) -> Received {
+        self.latest = now.instant;
         let mut consumed = 0;
         loop {
             let then = |then| Received { consumed, then };
@@ -504,6 +508,7 @@ impl Broker {
     /// Ends what is due: connections without CONNECT, without life, with an expired credential; sessions whose client did
     /// not come back. Publishes Wills and `$SYS` topics whose time has come.
     pub fn expire(&mut self, now: Now) {
+        self.latest = now.instant;
         self.publish_sys(now);
         if self.gate_ends.is_some_and(|ends| ends <= now.instant) {
             self.gate_ends = None;

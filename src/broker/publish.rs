@@ -8,7 +8,7 @@ use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
-use crate::telemetry::{Action, Cause, Event, Table, Text};
+use crate::telemetry::{Action, Cause, Table};
 use crate::time::{Instant, Now};
 
 /// The vendor's user property that keeps messages of one value with one member of a shared subscription.
@@ -185,16 +185,10 @@ impl Broker {
         }
         let Some(session) = self.sessions.get(publisher) else { return (ReasonCode::UnspecifiedError, None) };
         if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
-            self.telemetry.counters.authorization_denied += 1;
             if publish.qos == QoS::AtMostOnce {
                 self.telemetry.counters.qos0_denied += 1;
             }
-            self.telemetry.record(Event::Denied {
-                client: Text::new(&session.client_identifier),
-                username: session.identity.username.as_deref().map(Text::new),
-                action: Action::Publish,
-                resource: Text::new(topic),
-            });
+            self.denied(publisher, Action::Publish, topic);
             return (ReasonCode::NotAuthorized, None);
         }
         self.telemetry.counters.authorization_allowed += 1;
@@ -260,7 +254,7 @@ impl Broker {
                     self.telemetry.full(table);
                 }
             } else {
-                self.telemetry.counters.authorization_denied += 1;
+                self.denied(owner, Action::Will, text);
             }
         }
         topic.clear();

@@ -11,6 +11,7 @@ use crate::codec::{PacketIdentifier, QoS};
 use crate::collections::{Key, Linked, Queue};
 use crate::identity::Identity;
 use crate::limits::CLIENT_IDENTIFIER_BYTES_MAX;
+use crate::telemetry::{AuditBudget, Who};
 use crate::time::Instant;
 use core::cell::Cell;
 
@@ -62,6 +63,8 @@ pub struct Session {
     pub will_due: Option<Instant>,
     /// Since when more waits for it than publishers should add to.
     pub behind_since: Option<Instant>,
+    /// How much of its denials is said.
+    pub audit: AuditBudget,
     /// Whether retained messages wait until less is in its queue.
     pub replay_held: bool,
     /// The PUBLISH that was last matched to this session, and where in the list of matches it stands.
@@ -79,6 +82,12 @@ impl Session {
             client_identifier: &self.client_identifier,
             memory: Some((decisions, key)),
         }
+    }
+
+    /// Who its client is, for the audit.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        Who::new(&self.client_identifier, &self.identity)
     }
 
     /// Whether decisions about it are the same with these rules and this identity.
@@ -119,6 +128,7 @@ impl Session {
             will: None,
             will_due: None,
             behind_since: None,
+            audit: AuditBudget::default(),
             replay_held: false,
             matched: Cell::new((0, 0)),
         }

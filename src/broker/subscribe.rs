@@ -9,7 +9,7 @@ use crate::codec::{
 };
 use crate::collections::{Full, Key};
 use crate::limits::{FILTERS_PER_PACKET_MAX, TOPIC_LEVELS_MAX};
-use crate::telemetry::{Action, Event, Table, Text};
+use crate::telemetry::{Action, Table};
 use crate::time::Now;
 
 /// Collects reason codes into replies.
@@ -97,13 +97,7 @@ impl Broker {
         let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
         let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
         if !self.admission.may_subscribe(&session.asker(key, &self.decisions), target.filter) {
-            self.telemetry.counters.authorization_denied += 1;
-            self.telemetry.record(Event::Denied {
-                client: Text::new(&session.client_identifier),
-                username: session.identity.username.as_deref().map(Text::new),
-                action: Action::Subscribe,
-                resource: Text::new(filter),
-            });
+            self.denied(key, Action::Subscribe, filter);
             return ReasonCode::NotAuthorized;
         }
         self.telemetry.counters.authorization_allowed += 1;

@@ -4,6 +4,7 @@
 //! may write them.
 
 use super::Broker;
+use crate::telemetry::Action;
 use crate::time::{Instant, Now};
 use core::fmt::Write as _;
 
@@ -105,6 +106,12 @@ impl Broker {
             ("bytes/sent", counters.bytes_sent),
         ] {
             self.say(now, name, format_args!("{value}"));
+        }
+        for (action, count) in Action::ALL.into_iter().zip(counters.denied) {
+            let mut name = heapless::String::<64>::new();
+            if write!(name, "authorization/denied/{action}").is_ok() {
+                self.say(now, &name, format_args!("{count}"));
+            }
         }
         let counted = [
             counters.packets_received,

@@ -1,14 +1,92 @@
 //! Events of the broker as log lines.
+//!
+//! Lines that begin with `audit` have fixed words and `name=value` pairs, for programs: a denial, and the end of a connection
+//! because of its credential or of the rules. What a peer can cause without being let in is said so many times a second; the
+//! rest is counted.
 
 use super::network::Network;
 use super::turn::Turn;
 use crate::codec::ReasonCode;
-use crate::telemetry::{Action, Cause, Event};
+use crate::telemetry::{Action, Cause, Counters, Event};
+use crate::time::Instant;
 
-/// Logs what happened since the last call.
-pub fn report<N: Network>(turn: &mut Turn<N>) {
-    while let Some(event) = turn.broker().telemetry().take_event() {
-        log(&event);
+/// Lines about refused connections and denials in one second.
+const REFUSALS_MAX: u32 = 50;
+/// How often the totals of the audit are said, if they have changed, milliseconds.
+const TOTALS_MILLISECONDS: u64 = 60_000;
+
+/// Says what happened.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    /// The second in which so many lines were said and so many left out.
+    second: u64,
+    said: u32,
+    left_out: u64,
+    totals_due: Instant,
+    totals: ([u64; Action::ALL.len()], [u64; Cause::CREDENTIAL_DRIVEN.len()], u64),
+}
+
+impl Reporter {
+    /// Logs what happened since the last call.
+    pub fn report<N: Network>(&mut self, now: Instant, turn: &mut Turn<N>) {
+        let second = now.as_milliseconds() / 1_000;
+        if second != self.second {
+            (self.second, self.said) = (second, 0);
+            let left_out = core::mem::take(&mut self.left_out);
+            if left_out > 0 {
+                log::warn!("{left_out} lines about refused connections and denials were left out");
+            }
+        }
+        let telemetry = turn.broker().telemetry();
+        while let Some(event) = telemetry.take_event() {
+            if self.may_say(&event) {
+                log(&event);
+            }
+        }
+        if now >= self.totals_due {
+            self.totals_due = now.plus_milliseconds(TOTALS_MILLISECONDS);
+            self.say_totals(&telemetry.counters);
+        }
+    }
+
+    fn may_say(&mut self, event: &Event) -> bool {
+        if !matches!(event, Event::Refused { .. } | Event::Denied { .. }) {
+            return true;
+        }
+        if self.said == REFUSALS_MAX {
+            self.left_out += 1;
+            return false;
+        }
+        self.said += 1;
+        true
+    }
+
+    fn say_totals(&mut self, counters: &Counters) {
+        let totals = (counters.denied, counters.credential_ends, counters.authentication_refused);
+        if self.totals == totals {
+            return;
+        }
+        self.totals = totals;
+        let mut line = heapless::String::<512>::new();
+        // Fits: there are eleven short words and numbers.
+        for (action, count) in Action::ALL.into_iter().zip(counters.denied) {
+            let _ = core::fmt::write(&mut line, format_args!(" denied-{action}={count}"));
+        }
+        for (cause, count) in Cause::CREDENTIAL_DRIVEN.into_iter().zip(counters.credential_ends) {
+            let _ = core::fmt::write(&mut line, format_args!(" {}={count}", word(cause)));
+        }
+        log::info!("audit totals{line} authentication-refused={}", counters.authentication_refused);
+    }
+}
+
+/// A cause of the audit in one word.
+const fn word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::CredentialExpired => "credential-expired",
+        Cause::CredentialRefused => "credential-refused",
+        Cause::PolicyChanged => "policy-changed",
+        Cause::AuthenticationChanged => "authentication-changed",
+        _ => "other",
     }
 }
 
@@ -33,9 +111,13 @@ fn log(event: &Event) {
                 None => log::info!("connection closed: {detail}"),
             }
         }
-        Event::Disconnected { client, cause, reason_code, detail } => {
+        Event::Disconnected { who, cause, reason_code, detail } if cause.is_credential_driven() => {
+            let code = reason_code.unwrap_or(0);
+            log::info!("audit disconnected {who} cause='{cause}' detail='{detail}' code=0x{code:02X}");
+        }
+        Event::Disconnected { who, cause, reason_code, detail } => {
             let separator = if detail.is_empty() { "" } else { ": " };
-            let code = Code(*reason_code);
+            let (client, code) = (&who.client, Code(*reason_code));
             match cause {
                 Cause::ClientDisconnected => log::info!("client '{client}' disconnected{code}"),
                 cause => log::info!("client '{client}' closed: {cause}{separator}{detail}{code}"),
@@ -43,21 +125,14 @@ fn log(event: &Event) {
         }
         Event::TableFull { table, times } => log::warn!("{table}: {times} refused so far"),
         Event::SessionExpired { client } => log::info!("session of client '{client}' expired"),
-        Event::Denied { client, username, action, resource } => {
-            let action = match action {
-                Action::Connect => "connect as",
-                Action::Publish => "publish to",
-                Action::Subscribe => "subscribe to",
-                Action::Will => "leave a will for",
-                Action::KeepSubscription => "stay subscribed to",
-            };
-            match username {
-                Some(username) => {
-                    log::debug!("client '{client}' ('{username}') denied: no rule allows it to {action} '{resource}'")
-                }
-                None => log::debug!("client '{client}' denied: no rule allows it to {action} '{resource}'"),
-            }
+        // Rules only allow: what is denied is denied by the lack of one. `portcullis explain` tells the nearest.
+        Event::Denied { who, action, resource, unsaid: 0 } => {
+            log::info!("audit denied {who} action={action} resource='{resource}' rule=none");
         }
+        Event::Denied { who, action, resource, unsaid } => {
+            log::info!("audit denied {who} action={action} resource='{resource}' rule=none unsaid={unsaid}");
+        }
+        Event::DeniedUnsaid { who, count } => log::info!("audit denied {who} unsaid={count}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The loop around the turn: one task of the executor that waits for the poller, the next deadline or a signal.
 
-use super::report::report;
+use super::report::Reporter;
 use super::system::SystemNetwork;
 use super::turn::{Reconfiguration, Turn};
 use crate::authentication::{Answer, Passwords, Question};
@@ -93,6 +93,7 @@ pub async fn serve(
     let mut ready = Vec::new();
     let mut stop_at: Option<Instant> = None;
     let mut turns_without_wait = 0;
+    let mut reporter = Reporter::default();
     loop {
         ready.clear();
         turn.network.poll(&mut ready)?;
@@ -131,8 +132,9 @@ pub async fn serve(
                 }
             }
         }
-        turn.run(clock.now(), &ready);
-        report(&mut turn);
+        let now = clock.now();
+        turn.run(now, &ready);
+        reporter.report(now.instant, &mut turn);
         while let Some((ticket, question)) = turn.broker().next_question() {
             if services.questions.try_send((ticket, question)).is_err() {
                 turn.answer(clock.now(), ticket, Answer::Unavailable("nobody takes questions".to_owned()));

@@ -1,5 +1,6 @@
 //! Events of connections, sessions and decisions.
 
+use super::{Action, Who};
 use crate::identity::AuthenticationMethod;
 use core::fmt::{self, Write as _};
 
@@ -84,21 +85,6 @@ const fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
 }
 
-/// What a client wanted to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A subscription that was allowed once.
-    KeepSubscription,
-    /// CONNECT.
-    Connect,
-    /// PUBLISH.
-    Publish,
-    /// SUBSCRIBE.
-    Subscribe,
-    /// Leave a Will at CONNECT, or have it published.
-    Will,
-}
-
 /// What can be full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
@@ -174,6 +160,18 @@ pub enum Cause {
     WebSocketEnded,
 }
 
+impl Cause {
+    /// What ends a connection because of who its client is or what it may do: lines of the audit.
+    pub const CREDENTIAL_DRIVEN: [Self; 4] =
+        [Self::CredentialExpired, Self::CredentialRefused, Self::PolicyChanged, Self::AuthenticationChanged];
+
+    /// Whether it is one of [`Self::CREDENTIAL_DRIVEN`].
+    #[must_use]
+    pub fn is_credential_driven(self) -> bool {
+        Self::CREDENTIAL_DRIVEN.contains(&self)
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -226,8 +224,8 @@ pub enum Event {
     },
     /// A session's connection ended.
     Disconnected {
-        /// Client Identifier.
-        client: Text,
+        /// Who.
+        who: Who,
         /// Why.
         cause: Cause,
         /// Reason Code received or sent in DISCONNECT, if one was.
@@ -249,14 +247,21 @@ pub enum Event {
     },
     /// No rule allows what a client asked for.
     Denied {
-        /// Client Identifier.
-        client: Text,
-        /// User name that rules see.
-        username: Option<Text>,
+        /// Who.
+        who: Who,
         /// What it asked for.
         action: Action,
         /// Topic name or filter.
         resource: Text,
+        /// Denials of its session before this one that were not said.
+        unsaid: u32,
+    },
+    /// Denials of a session whose connection has ended were not said.
+    DeniedUnsaid {
+        /// Who.
+        who: Who,
+        /// How many.
+        count: u32,
     },
 }
 

@@ -4,9 +4,11 @@
 //! turn; an event that finds the ring full is counted as lost. Text in an event was chosen by a peer and may contain
 //! anything: whoever prints it escapes it.
 
+mod audit;
 mod events;
 
-pub use events::{Action, Cause, Event, Table, Text};
+pub use audit::{Action, AuditBudget, Who};
+pub use events::{Cause, Event, Table, Text};
 
 use std::collections::VecDeque;
 
@@ -42,8 +44,10 @@ pub struct Counters {
     pub payload_bytes_sent: u64,
     /// Authorization decisions that allowed.
     pub authorization_allowed: u64,
-    /// Authorization decisions that denied.
-    pub authorization_denied: u64,
+    /// Authorization decisions that denied, by [`Action`].
+    pub denied: [u64; Action::ALL.len()],
+    /// Connections that a credential or a policy ended, by [`Cause::CREDENTIAL_DRIVEN`].
+    pub credential_ends: [u64; Cause::CREDENTIAL_DRIVEN.len()],
     /// QoS 0 messages not routed because their publisher may not publish there.
     pub qos0_denied: u64,
     /// Messages not delivered to one subscriber because its queue was full.
@@ -62,6 +66,14 @@ pub struct Counters {
     pub protocol_violations: u64,
     /// Events that found the ring full.
     pub events_lost: u64,
+}
+
+impl Counters {
+    /// Authorization decisions that denied.
+    #[must_use]
+    pub fn authorization_denied(&self) -> u64 {
+        self.denied.iter().sum()
+    }
 }
 
 /// Counters and the ring of events.
@@ -83,6 +95,12 @@ impl Telemetry {
 
     /// Leaves an event for the shell.
     pub fn record(&mut self, event: Event) {
+        if let Event::Disconnected { cause, .. } = &event
+            && let Some(place) = Cause::CREDENTIAL_DRIVEN.iter().position(|driven| driven == cause)
+            && let Some(count) = self.counters.credential_ends.get_mut(place)
+        {
+            *count += 1;
+        }
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
         } else {
