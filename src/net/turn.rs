@@ -144,8 +144,21 @@ impl<N: Network> Turn<N> {
             if matches!(listener.transport, Transport::AwaitsCertificate) {
                 self.network.listen(index, true);
             }
-            listener.transport = Transport::Tls(tls.clone());
+            let former = core::mem::replace(&mut listener.transport, Transport::Tls(tls.clone()));
+            if let Transport::Tls(former) = former {
+                former.retire_tickets();
+            }
         }
+    }
+
+    /// Trust or revocation have changed: no ticket from before lets anyone in, and all credentials are judged again.
+    pub fn trust_changed(&mut self) {
+        for listener in &mut self.listeners {
+            if let Transport::Tls(tls) = &mut listener.transport {
+                *tls = tls.with_new_tickets();
+            }
+        }
+        self.judge_again();
     }
 
     /// Judges the credentials of all connections again, some each turn: trust, revocation or the clock have changed.
