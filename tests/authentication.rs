@@ -398,6 +398,7 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     site.folder.write("site/secrets/server/tls.key", "no key");
     site.process.wait_for("the old one stays in use");
     Client::accepted(tls(port, &second, None).expect("TLS"), "third").ping();
+    early.ping();
 }
 
 /// Runs OpenSSL in a folder.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub struct Paths {
     /// `<name>/tls.crt`, `tls.key`, `passwords.toml`, `token`.
     pub secrets: PathBuf,
+    /// `<name>/tls.crt` and `tls.key` of authorities that issue certificates of mode Automatic.
+    pub issuers: PathBuf,
     /// Revocation lists.
     pub revocation: PathBuf,
 }
@@ -18,6 +20,7 @@ impl Paths {
     pub fn beside(blob_folder: &Path, gateway: &Gateway) -> Self {
         Self {
             secrets: blob_folder.join(&gateway.secrets_folder),
+            issuers: blob_folder.join(&gateway.issuers_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
         }
     }
