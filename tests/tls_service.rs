@@ -3,11 +3,13 @@
 
 mod support;
 
-use portcullis::pki;
+use portcullis::distinguished_name::DistinguishedName;
+use portcullis::pki::{self, Issued, Template};
+use portcullis::time::UnixTime;
 use rustls::HandshakeKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 use support::client::{Client, certificates, key, tls, tls_again, tls_config};
 use support::{Folder, PATIENCE, Process, Site, free_ports, plain_listener, portcullis, run};
 
@@ -51,6 +53,39 @@ fn a_resumed_client_has_the_identity_and_attributes_of_its_certificate() {
     }
     let accepted = site.process.output().iter().filter(|line| line.contains("client certificate accepted")).count();
     assert_eq!(accepted, 1, "only the whole handshake shows a certificate");
+}
+
+/// [MQTT-3.1.4-2]
+#[test]
+fn a_resumed_client_is_judged_at_connect_like_any_other() {
+    let (folder, port) = (Folder::new("resumed-refused"), free_ports(1));
+    mutual_site(&folder, port);
+    // The client's certificate outlives its authority, so that the ticket is good for longer than the trust.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let name = |text: &str| DistinguishedName::parse(text).unwrap();
+    let authority = Template::authority(name("CN=Brief"), None, UnixTime(now - 60), UnixTime(now + 4));
+    let authority = Issued::root(&authority).unwrap();
+    let leaf = Template::leaf(name("CN=heater"), UnixTime(now - 60), UnixTime(now + 86_400));
+    let leaf = authority.issue(&leaf).unwrap();
+    folder.write("site/trust/client-ca/root.pem", authority.certificate_pem().unwrap());
+    let chain = folder.write("leaf.crt", leaf.certificate_pem().unwrap());
+    let secret = folder.write("leaf.key", leaf.key_pem().unwrap().as_bytes());
+    let config = tls_config(&folder.join("demo/contoso_root_ca.crt"), Some((certificates(&chain), key(&secret))));
+    let mut site = Site::start_in(folder);
+    let mut client = Client::accepted(tls_again(port, &config).expect("TLS"), "first");
+    assert_eq!(client.receive(), None, "its credential ends with the authority");
+    // The last second of a certificate still belongs to it.
+    let end = Instant::now() + PATIENCE;
+    let refused = loop {
+        let stream = tls_again(port, &config).expect("TLS");
+        assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+        match Client::connect(stream, "again").1 {
+            0 => assert!(Instant::now() < end, "accepted for ever"),
+            reason => break reason,
+        }
+    };
+    assert_eq!(refused, 0x87);
+    site.process.wait_for("the trusted authority is expired");
 }
 
 /// Runs OpenSSL and returns what it says; it must succeed.
