@@ -196,12 +196,6 @@ impl Issued {
     pub fn key_pem(&self) -> Result<Zeroizing<String>, PkiFault> {
         self.key.to_pem()
     }
-
-    /// The certificate.
-    #[must_use]
-    pub const fn certificate(&self) -> &Certificate {
-        &self.certificate
-    }
 }
 
 fn sign(
