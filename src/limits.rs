@@ -63,6 +63,8 @@ pub struct Capacities {
     pub authorization_rules: u32,
     /// Principals (user names, client identifiers, attribute maps) of all rules.
     pub authorization_principals: u32,
+    /// Pairs of all attribute maps of all rules.
+    pub authorization_attributes: u32,
     /// Topic patterns and client identifier patterns of all rules.
     pub authorization_patterns: u32,
     /// Bytes of all texts of the authorization policies.

@@ -147,7 +147,12 @@ fn scenario_59_passwords_of_the_vendors_format_let_their_users_in() {
     // A file that is broken changes nothing.
     site.folder.write("site/secrets/users/passwords.toml", "[client2");
     site.process.wait_for("the users from before stay in force");
-    assert_eq!(with("client2", "password2").1, 0);
+    let (mut second, reason) = with("client2", "password2");
+    assert_eq!(reason, 0);
+    // The deny list of the operator knows user names too.
+    site.folder.write("site/revocation/deny.yaml", "- username: client2\n");
+    second.is_disconnected(0x87);
+    assert_eq!(with("client2", "password2").1, 0x87);
 }
 
 /// An issuer of tokens.
@@ -383,6 +388,11 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     };
     let first = install(&site.folder, "first");
     site.process.wait_for("server certificate 'server' read again");
+    // Said by who reads the files; the loop hears of it a moment later.
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(std::time::Instant::now() < end, "nobody is let in with a certificate");
+    }
     let mut early = Client::accepted(tls(port, &first, None).expect("TLS"), "early");
     let second = install(&site.folder, "second");
     let end = std::time::Instant::now() + Duration::from_secs(20);

@@ -815,20 +815,45 @@ fn invalid_topic_filters_point_at_the_level() {
 }
 
 #[test]
-fn tokens_are_refused_until_they_are_supported() {
+fn a_token_is_accepted_where_it_has_a_meaning_and_refused_elsewhere() {
     let rule =
-        |principals: &str, resource: &str| format!("[{{principals: {principals}, brokerResources: [{resource}]}}]");
+        |principals: &str, resource: &str| format!("[{{principals: {principals},\n  brokerResources: [{resource}]}}]");
     for (principals, resource) in [
         ("{usernames: ['{principal.clientId}']}", "{method: Connect}"),
-        ("{clientIds: ['{principal.username}']}", "{method: Connect}"),
+        ("{clientIds: ['device-{principal.username}']}", "{method: Connect}"),
         ("{attributes: [{a: '{principal.clientId}'}]}", "{method: Connect}"),
         ("{usernames: [u]}", "{method: Connect, clientIds: ['{principal.attributes.building}*']}"),
         ("{usernames: [u]}", "{method: Publish, topics: ['a/{principal.clientId}/b']}"),
-        ("{usernames: [u]}", "{method: Subscribe, topics: ['client-{principal.clientId']}"),
+        ("{usernames: [u]}", "{method: Subscribe, topics: ['{principal.attributes.a.b}/#']}"),
     ] {
-        rules_refused(&rule(principals, resource), &["not supported yet by this version"]);
+        let text = rule(principals, resource);
+        let loaded = load_embedded(&[PLAIN, ("any.authorization.yaml", &text)], &LoadOptions::default());
+        assert!(loaded.is_ok(), "{text}: {loaded:?}");
     }
-    rules_refused(&rule("{usernames: [u]}", "{method: Publish, topics: ['a/{clientId}']}"), &["looks like a token"]);
+    let u = "{usernames: [u]}";
+    for (principals, resource, expected) in [
+        // Scenario 47.
+        (
+            u,
+            "{method: Subscribe, topics: ['client-{principal.clientId}/#']}",
+            "2:51: error: \"client-{principal.clientId}/#\": a token must fill its whole level",
+        ),
+        (
+            u,
+            "{method: Publish, topics: ['a/{principal.clientId}*']}",
+            "2:51: error: \"a/{principal.clientId}*\": a token must",
+        ),
+        (u, "{method: Publish, topics: ['a/{clientId}']}", "2:51: error: \"a/{clientId}\": not a token; there are"),
+        (u, "{method: Publish, topics: ['a/{principal.clientid}']}", "not a token"),
+        (u, "{method: Publish, topics: ['{a/b}']}", "a brace without its other half"),
+        (u, "{method: Connect, clientIds: ['{principal.attributes.}']}", "not a token"),
+        (u, "{method: Connect, clientIds: ['{principal.username}*x*']}", "is understood only at the end"),
+        ("{usernames: ['{principal.clientId']}", "{method: Connect}", "1:29: error: \"{principal.clientId\": a brace"),
+        ("{attributes: [{'{principal.clientId}': a}]}", "{method: Connect}", "tokens stand for values"),
+        ("{attributes: [{a: '{principal}'}]}", "{method: Connect}", "not a token"),
+    ] {
+        rules_refused(&rule(principals, resource), &[expected]);
+    }
 }
 
 #[test]

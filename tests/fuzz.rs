@@ -3,13 +3,17 @@
 //! Everything follows from a seed, which is printed with a failure: `PORTCULLIS_FUZZ_SEED` replays it.
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
+mod authorization_reference;
 mod codec_material;
 
+use authorization_reference::{Rule, Subject};
 use codec_material::{Material, encoded, material};
-use portcullis::authorization::covers;
+use portcullis::authorization::{Client, Policy, covers};
 use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
 use portcullis::codec::{Packet, ProtocolVersion, decode, decode_fixed_header, topic};
 use portcullis::config::blob::{ClientLimits, QueueStrategy};
+use portcullis::config::{LoadOptions, load_embedded};
+use portcullis::identity::Identity;
 use portcullis::limits::Capacities;
 use portcullis::time::{Instant, Now, UnixTime};
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -188,6 +192,7 @@ fn broker(seed: u64) -> Broker {
         packet_bytes: 1 << 16,
         authorization_rules: 0,
         authorization_principals: 0,
+        authorization_attributes: 0,
         authorization_patterns: 0,
         authorization_bytes: 0,
     };
@@ -279,4 +284,120 @@ fn broker_sessions() {
         let answer = broker.transmit(now, key, &mut buffer);
         assert_eq!((buffer[0], buffer[3], answer.close), (0x20, 0, None));
     });
+}
+
+/// Texts that clients and rules have in common, so that they meet; and those that would widen a rule if anything in a value
+/// had a meaning.
+const VALUES: [&str; 12] = ["a", "b", "ab", "a/b", "+", "#", "*", "$SYS", "", "{principal.username}", "a*", "\u{e9}"];
+const TOKENS: [&str; 4] =
+    ["{principal.username}", "{principal.clientId}", "{principal.attributes.x}", "{principal.attributes.y}"];
+
+fn value(random: &mut Random) -> String {
+    VALUES[random.below(VALUES.len())].to_owned()
+}
+
+fn subject(random: &mut Random) -> Subject {
+    let attributes = ["x", "y", "z"].into_iter().filter(|_| random.below(2) == 0).collect::<Vec<_>>();
+    Subject {
+        username: (random.below(3) > 0).then(|| value(random)),
+        identifier: value(random),
+        attributes: attributes.into_iter().map(|name| (name.to_owned(), value(random))).collect(),
+    }
+}
+
+/// A text for a principal: a value without braces, a token, or one beside the other.
+fn principal(random: &mut Random) -> String {
+    let literal = ["a", "b", "ab", "+", "*", "$SYS", "\u{e9}"][random.below(7)];
+    let token = TOKENS[random.below(TOKENS.len())];
+    match random.below(5) {
+        0 | 1 => literal.to_owned(),
+        2 => token.to_owned(),
+        3 => format!("{literal}{token}"),
+        _ => format!("{token}{literal}"),
+    }
+}
+
+fn topic_of(random: &mut Random, levels: &[&str], wildcards: bool) -> String {
+    let mut topic: Vec<&str> = (0..=random.below(4)).map(|_| levels[random.below(levels.len())]).collect();
+    if wildcards && random.below(3) == 0 {
+        topic.push("#");
+    }
+    let topic = topic.join("/");
+    if topic.is_empty() { "a".to_owned() } else { topic }
+}
+
+fn rule(random: &mut Random) -> Rule {
+    const LEVELS: [&str; 11] = [
+        "a",
+        "b",
+        "ab",
+        "",
+        "+",
+        "$SYS",
+        "\u{e9}",
+        "{principal.username}",
+        "{principal.clientId}",
+        "{principal.attributes.x}",
+        "{principal.attributes.y}",
+    ];
+    let mut rule = Rule::default();
+    while rule.usernames.is_empty() && rule.identifiers.is_empty() && rule.attributes.is_empty() {
+        rule.usernames = (0..random.below(3)).map(|_| principal(random)).collect();
+        rule.identifiers = (0..random.below(3)).map(|_| principal(random)).collect();
+        let names = ["x", "y", "z"];
+        rule.attributes = (0..random.below(2))
+            .map(|_| (0..=random.below(2)).map(|_| (names[random.below(3)].to_owned(), principal(random))).collect())
+            .collect();
+    }
+    let identifier = |random: &mut Random| {
+        let text = principal(random).replace('*', "a");
+        if random.below(2) == 0 { format!("{text}*") } else { text }
+    };
+    rule.connects = (0..random.below(2)).map(|_| (0..random.below(3)).map(|_| identifier(random)).collect()).collect();
+    let mut topics = || {
+        let mut topics: Vec<String> = (0..random.below(4)).map(|_| topic_of(random, &LEVELS, true)).collect();
+        topics.sort();
+        topics.dedup();
+        topics
+    };
+    (rule.publishes, rule.subscribes) = (topics(), topics());
+    rule
+}
+
+/// The compiled policy decides as the plain reading of its rules does, and names the first rule that allows.
+#[test]
+fn authorization() {
+    let mut decisions = 0_u64;
+    fuzz(150, |random, _| {
+        let rules: Vec<Rule> = (0..=random.below(12)).map(|_| rule(random)).collect();
+        let text = format!("[{}]", rules.iter().map(Rule::json).collect::<Vec<_>>().join(","));
+        let files = [("any.listener.yaml", "ports: [{port: 1883}]"), ("test.authorization.json", text.as_str())];
+        let loaded = load_embedded(&files, &LoadOptions::default()).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+        let policy = Policy::new(loaded.configuration.authorizations[0].clone()).unwrap();
+        for _ in 0..24 {
+            let subject = subject(random);
+            let username = subject.username.as_deref().map(|name| name.try_into().unwrap());
+            let mut identity = Identity { username, ..Identity::default() };
+            subject.attributes.iter().for_each(|(name, value)| identity.attributes.insert(name, value).unwrap());
+            let applicable = policy.applicable(&identity, &subject.identifier);
+            let client = Client { rules: &applicable, identity: &identity, identifier: &subject.identifier };
+            let first = |grants: &dyn Fn(&Rule) -> bool| {
+                (0_u32..).zip(&rules).find(|(_, rule)| rule.applies(&subject) && grants(rule)).map(|(index, _)| index)
+            };
+            let context = || format!("{subject:?}\n{text}");
+            assert_eq!(policy.decide_connect(&client), first(&|rule| rule.connects(&subject)).into(), "{}", context());
+            for _ in 0..16 {
+                let topic =
+                    topic_of(random, &["a", "b", "ab", "", "$SYS", "*", "\u{e9}", "{principal.username}"], false);
+                let expected = first(&|rule| rule.publishes(&subject, &topic)).into();
+                assert_eq!(policy.decide_publish(&client, &topic), expected, "publish {topic}\n{}", context());
+                let filter = topic_of(random, &["a", "b", "ab", "", "$SYS", "*", "\u{e9}", "+"], true);
+                let expected = first(&|rule| rule.subscribes(&subject, &filter)).into();
+                assert_eq!(policy.decide_subscribe(&client, &filter), expected, "subscribe {filter}\n{}", context());
+                decisions += 2;
+            }
+            decisions += 1;
+        }
+    });
+    println!("{decisions} decisions");
 }

@@ -253,6 +253,7 @@ impl Simulation {
             packet_bytes: 1 << 16,
             authorization_rules: 0,
             authorization_principals: 0,
+            authorization_attributes: 0,
             authorization_patterns: 0,
             authorization_bytes: 0,
         };

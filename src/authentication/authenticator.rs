@@ -5,6 +5,7 @@ use super::key_set::{KeySet, KeySetFault};
 use super::method::{Method, Step};
 use super::passwords::Passwords;
 use super::question::{Answer, Inquiry, Question};
+use super::revocation::RevocationInForce;
 use super::service_account::{AccountAttributes, AccountFault};
 use super::token::{TokenIssuer, TokenVerifier, VerifierFault};
 use super::verdict::{Evidence, Refusal, Verdict};
@@ -85,6 +86,7 @@ impl core::error::Error for AuthenticatorFault {}
 pub struct Authenticator {
     index: u16,
     methods: Vec<Method>,
+    revocation: Arc<RevocationInForce>,
 }
 
 impl Authenticator {
@@ -99,12 +101,19 @@ impl Authenticator {
         algorithms: SignatureAlgorithms,
     ) -> Result<Self, AuthenticatorFault> {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
-        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms));
+        let revocation = Arc::default();
+        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms, &revocation));
         let methods = methods.collect::<Result<Vec<Method>, _>>()?;
         if methods.is_empty() {
             return Err(AuthenticatorFault::NoMethods);
         }
-        Ok(Self { index, methods })
+        Ok(Self { index, methods, revocation })
+    }
+
+    /// Where the revocation lists and the deny list stand by which all methods judge. Nothing at first.
+    #[must_use]
+    pub const fn revocation(&self) -> &Arc<RevocationInForce> {
+        &self.revocation
     }
 
     /// Gives a method UsernamePassword its users. Does nothing for another method.
@@ -162,6 +171,9 @@ impl Authenticator {
         peer_chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Option<Result<Identity, Refusal>> {
+        if let Some(refusal) = self.denied(known) {
+            return Some(Err(refusal));
+        }
         self.methods.get(usize::from(method))?.judge_again(known, peer_chain, now)
     }
 
@@ -185,10 +197,23 @@ impl Authenticator {
     fn verdict(&self, method: u16, step: Step) -> Option<Verdict> {
         match step {
             Step::Irrelevant => None,
-            Step::Proven(identity) => Some(Verdict::Accepted { identity, method }),
+            Step::Proven(identity) => Some(self.admit(method, identity)),
             Step::Refused(refusal) => Some(Verdict::Refused(refusal)),
             Step::Ask(inquiry) => Some(self.question(method, inquiry)),
         }
+    }
+
+    /// Accepts whom a method has accepted, unless the operator denies him.
+    fn admit(&self, method: u16, identity: Identity) -> Verdict {
+        match self.denied(&identity) {
+            Some(refusal) => Verdict::Refused(refusal),
+            None => Verdict::Accepted { identity, method },
+        }
+    }
+
+    fn denied(&self, identity: &Identity) -> Option<Refusal> {
+        let username = identity.username.as_deref()?;
+        self.revocation.current().deny_list.find_username(username).cloned().map(Refusal::Denied)
     }
 
     fn question(&self, method: u16, inquiry: Inquiry) -> Verdict {
@@ -201,7 +226,7 @@ impl Authenticator {
         };
         match answer {
             Answer::Proven(proof) => match judge.identity(proof, evidence, known) {
-                Ok(identity) => Verdict::Accepted { identity, method },
+                Ok(identity) => self.admit(method, identity),
                 Err(refusal) => Verdict::Refused(refusal),
             },
             Answer::Refused(refusal) => Verdict::Refused(refusal),
@@ -250,6 +275,7 @@ fn new_method(
     configuration: &Configuration,
     method: &blob::Method,
     algorithms: SignatureAlgorithms,
+    revocation: &Arc<RevocationInForce>,
 ) -> Result<Method, AuthenticatorFault> {
     let dates = Dates::new(configuration.gateway.clock_policy);
     match method {
@@ -259,7 +285,7 @@ fn new_method(
             let verifier =
                 ChainVerifier::new(&bundle.certificates, algorithms, dates, configuration.gateway.same_key_algorithm)
                     .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
-            X509::new(verifier, attributes)
+            X509::new(verifier.with_revocation(Arc::clone(revocation)), attributes)
                 .map(Method::X509)
                 .map_err(|(label, IdentityFull)| AuthenticatorFault::Attributes { label: label.to_owned() })
         }

@@ -2,8 +2,10 @@
 //!
 //! webpki builds the path and checks signatures, dates, basic constraints, path lengths and name constraints. What it
 //! leaves out is checked here, for every candidate path: key usage, extended key usage where there is none, the anchor's own
-//! dates and constraints, the size of RSA keys.
+//! dates and constraints, the size of RSA keys, repeated extensions, and what has been withdrawn.
 
+use super::revocation::{Link, ListTrouble, Objection, RevocationInForce, Withdrawn};
+use super::revocation_list::Serial;
 use crate::config::blob::ClockPolicy;
 use crate::crypto::signatures::rsa_key_is_acceptable;
 use crate::distinguished_name::DistinguishedName;
@@ -17,8 +19,8 @@ use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnch
 use std::sync::Arc;
 use x509_cert::Certificate;
 use x509_cert::certificate::Version;
-use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 
 /// The algorithms that signatures of certificates may have.
@@ -107,6 +109,29 @@ pub enum ChainFault {
     AnchorNotAuthority,
     /// The trusted authority does not allow so many intermediates below it.
     AnchorPathLength,
+    /// A certificate has an extension twice. RFC 5280 §4.2.
+    RepeatedExtension,
+    /// A certificate of the path has been withdrawn.
+    Withdrawn(Box<Withdrawn>),
+    /// The revocation lists of this authority of the path cannot be believed.
+    RevocationLists(Box<DistinguishedName>, ListTrouble),
+}
+
+impl ChainFault {
+    /// Whether the same chain may be accepted later: the clock will be set, a newer list will come.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::ClockNotSet | Self::RevocationLists(_, ListTrouble::Stale(_)))
+    }
+}
+
+impl From<Objection> for ChainFault {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Withdrawn(what) => Self::Withdrawn(what),
+            Objection::Lists(authority, trouble) => Self::RevocationLists(authority, trouble),
+        }
+    }
 }
 
 impl fmt::Display for ChainFault {
@@ -127,6 +152,11 @@ impl fmt::Display for ChainFault {
             Self::AnchorNotYetValid => "the trusted authority is not yet valid",
             Self::AnchorNotAuthority => "the trusted certificate is not an authority",
             Self::AnchorPathLength => "the trusted authority does not allow so many intermediates",
+            Self::RepeatedExtension => "a certificate has an extension twice",
+            Self::Withdrawn(what) => return write!(f, "certificate {what}"),
+            Self::RevocationLists(authority, trouble) => {
+                return write!(f, "revocation list {trouble}: of {authority}");
+            }
             Self::Path(error) => {
                 return match error {
                     webpki::Error::UnknownIssuer => {
@@ -178,6 +208,7 @@ impl From<ChainFault> for rustls::Error {
             ChainFault::NotForClients | ChainFault::Path(webpki::Error::RequiredEkuNotFoundContext(_)) => {
                 CertificateError::InvalidPurpose
             }
+            ChainFault::Withdrawn(_) => CertificateError::Revoked,
             _ => CertificateError::Other(OtherError(Arc::new(fault))),
         })
     }
@@ -194,7 +225,7 @@ pub struct VerifiedPath {
 
 #[derive(Debug)]
 struct Anchor {
-    subject: DistinguishedName,
+    link: Link,
     not_before: UnixTime,
     not_after: UnixTime,
     is_authority: bool,
@@ -215,6 +246,7 @@ pub struct ChainVerifier {
     algorithms: SignatureAlgorithms,
     dates: Dates,
     same_key_algorithm: bool,
+    revocation: Arc<RevocationInForce>,
 }
 
 impl ChainVerifier {
@@ -241,7 +273,14 @@ impl ChainVerifier {
             return Err(BundleFault::Empty);
         }
         let hints = anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect();
-        Ok(Self { anchors, anchor_checks, hints, algorithms, dates, same_key_algorithm })
+        let revocation = Arc::default();
+        Ok(Self { anchors, anchor_checks, hints, algorithms, dates, same_key_algorithm, revocation })
+    }
+
+    /// Judges by what is in force at that place.
+    #[must_use]
+    pub fn with_revocation(self, revocation: Arc<RevocationInForce>) -> Self {
+        Self { revocation, ..self }
     }
 
     /// Names of the authorities, for the certificate request.
@@ -267,7 +306,11 @@ impl ChainVerifier {
         let judge = |path: &webpki::VerifiedPath<'_>| {
             let result = self.check(leaf, path, now);
             let answer = if result.is_ok() { Ok(()) } else { Err(webpki::Error::CertDistrusted) };
-            outcome.replace(Some(result));
+            let mut outcome = outcome.borrow_mut();
+            // Of two paths that are bad, the one with a withdrawn certificate says most.
+            if result.is_ok() || !matches!(*outcome, Some(Err(ChainFault::Withdrawn(_)))) {
+                *outcome = Some(result);
+            }
             answer
         };
         let time = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now.0));
@@ -292,7 +335,7 @@ impl ChainVerifier {
     ) -> Result<VerifiedPath, ChainFault> {
         let leaf = parse(leaf)?;
         check_leaf(&leaf)?;
-        let mut subjects = vec![subject_of(&leaf)?];
+        let mut links = vec![link_of(&leaf)?];
         let mut expires = not_after_of(&leaf);
         let mut below_anchor: u32 = 0;
         let key_algorithm = leaf.tbs_certificate.subject_public_key_info.algorithm.oid;
@@ -302,7 +345,7 @@ impl ChainVerifier {
             if !may_sign_certificates(&certificate)? {
                 return Err(ChainFault::AuthorityKeyUsage);
             }
-            subjects.push(subject_of(&certificate)?);
+            links.push(link_of(&certificate)?);
             expires = expires.min(not_after_of(&certificate));
             // RFC 5280 §4.2.1.9: self-issued certificates do not count.
             let tbs = &certificate.tbs_certificate;
@@ -319,7 +362,9 @@ impl ChainVerifier {
         if self.same_key_algorithm && !(one_algorithm && anchor.key_algorithm == key_algorithm) {
             return Err(ChainFault::MixedKeyAlgorithms);
         }
-        subjects.push(anchor.subject.clone());
+        links.push(anchor.link.clone());
+        self.revocation.current().judge(&links, self.algorithms, now)?;
+        let subjects = links.into_iter().map(|link| link.subject).collect();
         Ok(VerifiedPath { subjects, expires: expires.min(anchor.not_after) })
     }
 
@@ -335,7 +380,7 @@ impl ChainVerifier {
         }
         let mut warnings = Vec::new();
         for anchor in &self.anchor_checks {
-            let (subject, end) = (&anchor.subject, anchor.not_after);
+            let (subject, end) = (&anchor.link.subject, anchor.not_after);
             if anchor.check(0, now) == Err(ChainFault::AnchorExpired) {
                 warnings.push(format!("the authority {subject} is expired since {end}; its clients are refused"));
             } else if let Err(fault) = anchor.check(0, now) {
@@ -354,7 +399,7 @@ impl Anchor {
         let tbs = &certificate.tbs_certificate;
         let constraints = tbs.get::<BasicConstraints>().ok()?.map(|(_, constraints)| constraints);
         Some(Self {
-            subject: DistinguishedName::from_name(&tbs.subject).ok()?,
+            link: link_of(&certificate).ok()?,
             not_before: not_before_of(&certificate),
             not_after: not_after_of(&certificate),
             // Version 1 has no extensions to say it with; such a root is trusted because somebody put it here.
@@ -409,11 +454,27 @@ fn may_sign_certificates(certificate: &Certificate) -> Result<bool, ChainFault> 
 }
 
 fn parse(der: &CertificateDer<'_>) -> Result<Certificate, ChainFault> {
-    Certificate::from_der(der).map_err(|_| ChainFault::Malformed)
+    let certificate = Certificate::from_der(der).map_err(|_| ChainFault::Malformed)?;
+    let extensions = certificate.tbs_certificate.extensions.iter().flatten();
+    let mut kinds: Vec<ObjectIdentifier> = extensions.map(|extension| extension.extn_id).collect();
+    kinds.sort_unstable();
+    if kinds.windows(2).any(|pair| pair.first() == pair.last()) {
+        return Err(ChainFault::RepeatedExtension);
+    }
+    Ok(certificate)
 }
 
-fn subject_of(certificate: &Certificate) -> Result<DistinguishedName, ChainFault> {
-    DistinguishedName::from_name(&certificate.tbs_certificate.subject).map_err(|_| ChainFault::Malformed)
+fn link_of(certificate: &Certificate) -> Result<Link, ChainFault> {
+    let tbs = &certificate.tbs_certificate;
+    let usage = tbs.get::<KeyUsage>().map_err(|_| ChainFault::Malformed)?;
+    let name = |name| DistinguishedName::from_name(name).map_err(|_| ChainFault::Malformed);
+    Ok(Link {
+        subject: name(&tbs.subject)?,
+        issuer: name(&tbs.issuer)?,
+        serial: Serial::new(tbs.serial_number.as_bytes()),
+        key_info: tbs.subject_public_key_info.to_der().map_err(|_| ChainFault::Malformed)?.into(),
+        signs_lists: usage.is_none_or(|(_, usage)| usage.crl_sign()),
+    })
 }
 
 fn not_before_of(certificate: &Certificate) -> UnixTime {

@@ -8,11 +8,14 @@
 mod authenticator;
 mod chain;
 pub mod custom;
+mod deny_list;
 mod json;
 mod key_set;
 mod method;
 mod passwords;
 mod question;
+mod revocation;
+mod revocation_list;
 mod service_account;
 #[cfg(test)]
 mod tests;
@@ -23,12 +26,18 @@ mod x509;
 
 pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates};
 pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+pub use deny_list::{DENIALS_MAX, DENY_LIST_BYTES_MAX, Denial, DenyList};
 pub use key_set::{KEY_SET_BYTES_MAX, KEYS_MAX, KeySet, KeySetFault};
 pub use passwords::{
     Credential, HashFault, PASSWORDS_BYTES_MAX, PasswordAlgorithm, PasswordRefusal, Passwords, PasswordsFault,
     PasswordsFaultKind, USERS_MAX, hash_password,
 };
 pub use question::{Answer, Inquiry, Proof, Question};
+pub use revocation::{
+    LIST_BYTES_MAX, LIST_ENTRIES_MAX, LISTS_MAX, Link, ListTrouble, Objection, Revocation, RevocationFault,
+    RevocationInForce, RevocationLists, Withdrawn, WithdrawnBy,
+};
+pub use revocation_list::{ListFault, RevocationList, SERIAL_BYTES_MAX, Serial};
 pub use service_account::{AccountAttributes, AccountFault, ServiceAccount};
 pub use token::{TokenFault, TokenIssuer, TokenVerifier, VerifiedToken, VerifierFault};
 pub use verdict::{Evidence, Refusal, Verdict};

@@ -10,6 +10,9 @@ use crate::time::{RELEASED, UnixTime};
 use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 
+mod bad_chains;
+mod revocation;
+
 const NOW: UnixTime = RELEASED.plus_seconds(1_000_000);
 const BEGIN: UnixTime = UnixTime(NOW.0 - 3_600);
 const END: UnixTime = NOW.plus_seconds(100 * 24 * 3_600);

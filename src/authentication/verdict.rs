@@ -1,6 +1,7 @@
 //! What a client shows, and what comes of it.
 
 use super::chain::ChainFault;
+use super::deny_list::Denial;
 use super::question::Question;
 use crate::identity::Identity;
 use core::fmt;
@@ -50,6 +51,8 @@ pub enum Refusal {
     ClockNotSet,
     /// Its certificates are refused.
     Chain(ChainFault),
+    /// Its user name is on the deny list.
+    Denied(Denial),
     /// Its subject has more than one common name: which one is it?
     SeveralCommonNames,
     /// Its common name is longer than a user name may be.
@@ -79,7 +82,11 @@ impl Refusal {
     /// Whether it may be accepted later with the same credential.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::ClockNotSet | Self::Chain(ChainFault::ClockNotSet))
+        match self {
+            Self::Unavailable(_) | Self::ClockNotSet => true,
+            Self::Chain(fault) => fault.is_temporary(),
+            _ => false,
+        }
     }
 }
 
@@ -93,6 +100,12 @@ impl fmt::Display for Refusal {
                 f.write_str("the clock of this gateway is not set, so that no credential can be judged")
             }
             Self::Chain(fault) => write!(f, "{fault}"),
+            Self::Denied(Denial { line, reason: None }) => {
+                write!(f, "user name denied by line {line} of the deny list")
+            }
+            Self::Denied(Denial { line, reason: Some(reason) }) => {
+                write!(f, "user name denied by line {line} of the deny list; {}", reason.escape_debug())
+            }
             Self::SeveralCommonNames => f.write_str("the certificate's subject has several common names"),
             Self::CommonNameTooLong => f.write_str("the certificate's common name is too long for a user name"),
             Self::CannotRenew => f.write_str("this credential cannot be renewed on a live connection"),

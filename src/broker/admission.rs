@@ -1,7 +1,11 @@
 //! Who may come in and what they may do: authentication and authorization, by port.
 
+use super::decisions::Decisions;
+use super::sessions::Session;
 use crate::authentication::{Answer, Authenticator, Evidence, Question, Refusal, Verdict};
-use crate::authorization::{ApplicableRules, Decision, Policy};
+use crate::authorization::{ApplicableRules, Client, Decision, Policy};
+use crate::collections::Key;
+use crate::config::blob::Action;
 use crate::identity::Identity;
 use crate::time::UnixTime;
 
@@ -85,29 +89,26 @@ impl Admission {
         let Some(index) = admission.policy else { return Ok(None) };
         let policy = self.policies.get(usize::from(index)).ok_or(NotAuthorized)?;
         let rules = policy.applicable(identity, client_identifier);
-        match policy.decide_connect(&rules, client_identifier) {
-            Decision::Allowed { .. } => Ok(Some(rules)),
-            Decision::Denied => Err(NotAuthorized),
-        }
+        let client = Client { rules: &rules, identity, identifier: client_identifier };
+        if policy.decide_connect(&client).is_allowed() { Ok(Some(rules)) } else { Err(NotAuthorized) }
     }
 
-    /// Whether a client of `port` to which `rules` apply may publish to `topic`.
+    /// Whether `asker` may publish to `topic`.
     #[must_use]
-    pub fn may_publish(&self, port: u16, rules: Option<&ApplicableRules>, topic: &str) -> bool {
-        self.may(port, rules, |policy, rules| policy.decide_publish(rules, topic))
+    pub fn may_publish(&self, asker: &Asker<'_>, topic: &str) -> bool {
+        self.may(asker, Some((Action::Publish, topic)), |policy, client| policy.decide_publish(client, topic))
     }
 
-    /// Whether a client of `port` to which `rules` apply may subscribe to `filter`, given without its `$share` part.
+    /// Whether `asker` may subscribe to `filter`, given without its `$share` part.
     #[must_use]
-    pub fn may_subscribe(&self, port: u16, rules: Option<&ApplicableRules>, filter: &str) -> bool {
-        self.may(port, rules, |policy, rules| policy.decide_subscribe(rules, filter))
+    pub fn may_subscribe(&self, asker: &Asker<'_>, filter: &str) -> bool {
+        self.may(asker, Some((Action::Subscribe, filter)), |policy, client| policy.decide_subscribe(client, filter))
     }
 
-    /// Whether a client of `port` to which `rules` apply may be sent a message of `topic`: a filter that it may subscribe to
-    /// matches.
+    /// Whether `asker` may be sent a message of `topic`: a filter that it may subscribe to matches.
     #[must_use]
-    pub fn may_receive(&self, port: u16, rules: Option<&ApplicableRules>, topic: &str) -> bool {
-        self.may(port, rules, |policy, rules| policy.decide_receive(rules, topic))
+    pub fn may_receive(&self, asker: &Asker<'_>, topic: &str) -> bool {
+        self.may(asker, None, |policy, client| policy.decide_receive(client, topic))
     }
 
     /// Whether rules decide about the clients of a port.
@@ -119,13 +120,45 @@ impl Admission {
     /// A port without policy allows; a port with one needs the rules that were found at CONNECT. Anything else is denied.
     fn may(
         &self,
-        port: u16,
-        rules: Option<&ApplicableRules>,
-        decide: impl FnOnce(&Policy, &ApplicableRules) -> Decision,
+        asker: &Asker<'_>,
+        question: Option<(Action, &str)>,
+        decide: impl FnOnce(&Policy, &Client<'_>) -> Decision,
     ) -> bool {
-        let Some(admission) = self.ports.get(usize::from(port)) else { return false };
+        let Some(admission) = self.ports.get(usize::from(asker.port)) else { return false };
         let Some(index) = admission.policy else { return true };
-        let (Some(policy), Some(rules)) = (self.policies.get(usize::from(index)), rules) else { return false };
-        matches!(decide(policy, rules), Decision::Allowed { .. })
+        let Some(policy) = self.policies.get(usize::from(index)) else { return false };
+        let Some(rules) = asker.rules else { return false };
+        let client = Client { rules, identity: asker.identity, identifier: asker.client_identifier };
+        let remembered = match (asker.memory, question) {
+            (Some((decisions, session)), Some((action, resource))) if policy.caches() => {
+                Some((decisions, decisions.place(session, action, resource)))
+            }
+            _ => None,
+        };
+        if let Some((decisions, place)) = &remembered
+            && let Some(allowed) = decisions.recall(*place)
+        {
+            return allowed;
+        }
+        let allowed = decide(policy, &client).is_allowed();
+        if let Some((decisions, place)) = remembered {
+            decisions.remember(place, allowed);
+        }
+        allowed
     }
+}
+
+/// Who asks for a decision.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// Index of the port.
+    pub port: u16,
+    /// The rules that apply, found at CONNECT; `None` where the port has no policy.
+    pub rules: Option<&'a ApplicableRules>,
+    /// What authentication found out.
+    pub identity: &'a Identity,
+    /// The client identifier.
+    pub client_identifier: &'a str,
+    /// Decisions that were made already, and the session that asks.
+    pub memory: Option<(&'a Decisions, Key<Session>)>,
 }

@@ -222,9 +222,10 @@ impl Broker {
             .authorize(connection.port, &identity, &session.client_identifier)
             .map_err(|_| Refusal::NotAuthorized)?;
         connection.expires = identity.expires;
+        let changed = !session.is_judged_as(rules.as_ref(), &identity);
         session.identity = identity;
-        let changed = session.rules != rules;
         session.rules = rules;
+        self.decisions.forget();
         if changed && let Some(session) = connection.session {
             self.enforce_rules(session);
         }

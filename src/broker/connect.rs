@@ -1,6 +1,6 @@
 //! CONNECT: admission, session, takeover. MQTT 5 §3.1.
 
-use super::admission::{NotAuthorized, Ruling};
+use super::admission::{Asker, NotAuthorized, Ruling};
 use super::authenticate::Raw;
 use super::connections::{Phase, ReplyKind, TOPIC_ALIASES_MAX};
 use super::sessions::{ClientIdentifier, NEVER_EXPIRES, Session, Will};
@@ -101,11 +101,14 @@ impl Broker {
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
         let mut rules_changed = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
-            rules_changed = session.port != port || session.rules != rules;
+            rules_changed = session.port != port || !session.is_judged_as(rules.as_ref(), &identity);
             session.port = port;
             session.identity = identity;
             session.rules = rules;
             session.policy_epoch = self.policy_epoch;
+        }
+        if rules_changed {
+            self.decisions.forget();
         }
         if rules_changed && resumed.is_some() {
             self.enforce_rules(session_key);
@@ -249,7 +252,8 @@ impl Broker {
         if TopicName::parse(will.topic).is_err() || !super::publish::is_routable(will.topic) {
             return Err((ReasonCode::TopicNameInvalid, Text::new("will topic")));
         }
-        if !self.admission.may_publish(port, rules, will.topic) {
+        let asker = Asker { port, rules, identity, client_identifier, memory: None };
+        if !self.admission.may_publish(&asker, will.topic) {
             self.telemetry.counters.authorization_denied += 1;
             self.telemetry.record(Event::Denied {
                 client: Text::new(client_identifier),

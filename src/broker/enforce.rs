@@ -19,6 +19,7 @@ impl Broker {
     pub fn replace_admission(&mut self, admission: Admission) {
         assert_eq!(self.admission.ports.len(), admission.ports.len(), "ports change with a restart only");
         self.admission = admission;
+        self.decisions.forget();
         self.policy_epoch = self.policy_epoch.wrapping_add(1);
         self.enforce_from = Some(0);
     }
@@ -46,6 +47,7 @@ impl Broker {
         let may_connect = rules.is_ok();
         // Without any rule, what is left of the session gets nothing and may do nothing.
         session.rules = rules.unwrap_or_else(|_| Some(ApplicableRules::default()));
+        self.decisions.forget();
         let connection = session.connection;
         if !may_connect && let Some(connection) = connection {
             let detail = Text::new("no rule allows it to be connected any more");
@@ -67,14 +69,14 @@ impl Broker {
     }
 
     fn drop_forbidden_subscriptions(&mut self, key: Key<Session>) {
-        let Self { sessions, subscriptions, admission, telemetry, filter_scratch, .. } = self;
+        let Self { sessions, subscriptions, admission, decisions, telemetry, filter_scratch, .. } = self;
         let Some(session) = sessions.get_mut(key) else { return };
         let mut at = session.first_subscription;
         while let Some(subscription) = at {
             at = subscriptions.after_in_session(subscription);
             subscriptions.read_filter(subscription, filter_scratch);
             let filter = core::str::from_utf8(filter_scratch).unwrap_or_default();
-            if admission.may_subscribe(session.port, session.rules.as_ref(), filter) {
+            if admission.may_subscribe(&session.asker(key, decisions), filter) {
                 continue;
             }
             telemetry.counters.authorization_denied += 1;
@@ -116,7 +118,7 @@ impl Broker {
                     self.messages.read_topic(message, &mut topic)
                         && self.sessions.get(key).is_some_and(|session| {
                             core::str::from_utf8(&topic).is_ok_and(|topic| {
-                                self.admission.may_receive(session.port, session.rules.as_ref(), topic)
+                                self.admission.may_receive(&session.asker(key, &self.decisions), topic)
                             })
                         })
                 }

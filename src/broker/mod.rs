@@ -15,6 +15,7 @@ mod authenticate;
 mod close;
 mod connect;
 mod connections;
+mod decisions;
 mod enforce;
 mod filters;
 mod messages;
@@ -35,6 +36,7 @@ pub use connections::Connection;
 pub use transmit::Transmitted;
 
 use crate::authentication::Question;
+use crate::authorization::Policy;
 use crate::codec::decode_fixed_header;
 use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
@@ -44,6 +46,7 @@ use crate::telemetry::{Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
 use authenticate::{Parked, Raw};
 use connections::{Phase, Reply, ReplyKind};
+use decisions::Decisions;
 use messages::MessagePool;
 use publish::Match;
 use retained::RetainedTable;
@@ -63,6 +66,7 @@ const REPLIES_MIN: u32 = 512;
 pub struct Broker {
     limits: Limits,
     admission: Admission,
+    decisions: Decisions,
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     session_index: HashIndex,
@@ -213,6 +217,7 @@ impl Broker {
                 deliveries_per_session: capacities.deliveries.div_ceil(2),
             },
             admission,
+            decisions: Decisions::new(seed),
             connections: Slab::new(capacities.connections),
             sessions: Slab::new(capacities.sessions),
             session_index: HashIndex::new(capacities.sessions),
@@ -269,7 +274,7 @@ impl Broker {
 
     /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 11] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 12] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -303,6 +308,11 @@ impl Broker {
                 Slab::<Identifiers>::bytes(Self::identifier_lists(capacities)),
             ),
             ("replies", capacities.replies, Slab::<Reply>::bytes(capacities.replies.max(REPLIES_MIN))),
+            (
+                "authorization patterns",
+                capacities.authorization_patterns,
+                Decisions::bytes() + Policy::bytes(capacities),
+            ),
             ("receive buffers (bytes)", capacities.receive_bytes, u64::from(capacities.receive_bytes)),
             ("transmit buffers (bytes)", capacities.transmit_bytes, u64::from(capacities.transmit_bytes)),
         ]

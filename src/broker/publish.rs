@@ -184,7 +184,7 @@ impl Broker {
             return (ReasonCode::TopicNameInvalid, None);
         }
         let Some(session) = self.sessions.get(publisher) else { return (ReasonCode::UnspecifiedError, None) };
-        if !self.admission.may_publish(session.port, session.rules.as_ref(), topic) {
+        if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
             self.telemetry.counters.authorization_denied += 1;
             if publish.qos == QoS::AtMostOnce {
                 self.telemetry.counters.qos0_denied += 1;
@@ -246,7 +246,7 @@ impl Broker {
         {
             let session = self.sessions.get(owner);
             let allowed =
-                session.is_some_and(|session| self.admission.may_publish(session.port, session.rules.as_ref(), text));
+                session.is_some_and(|session| self.admission.may_publish(&session.asker(owner, &self.decisions), text));
             if allowed {
                 let sending = Sending {
                     publisher: Some(owner),

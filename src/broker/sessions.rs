@@ -1,7 +1,9 @@
 //! Sessions: who a client is, what it may do, and what waits for it. They outlive connections. MQTT 5 §4.1.
 
 use super::RECEIVE_MAXIMUM_MAX;
+use super::admission::Asker;
 use super::connections::Connection;
+use super::decisions::Decisions;
 use super::messages::Message;
 use super::subscriptions::Subscription;
 use crate::authorization::ApplicableRules;
@@ -65,6 +67,26 @@ pub struct Session {
 }
 
 impl Session {
+    /// The session as it asks for decisions; `key` is its own.
+    #[must_use]
+    pub fn asker<'a>(&'a self, key: Key<Self>, decisions: &'a Decisions) -> Asker<'a> {
+        Asker {
+            port: self.port,
+            rules: self.rules.as_ref(),
+            identity: &self.identity,
+            client_identifier: &self.client_identifier,
+            memory: Some((decisions, key)),
+        }
+    }
+
+    /// Whether decisions about it are the same with these rules and this identity.
+    #[must_use]
+    pub fn is_judged_as(&self, rules: Option<&ApplicableRules>, identity: &Identity) -> bool {
+        self.rules.as_ref() == rules
+            && self.identity.username == identity.username
+            && self.identity.attributes == identity.attributes
+    }
+
     /// A session that has just begun, without a connection.
     #[must_use]
     pub fn new(

@@ -96,7 +96,7 @@ impl Broker {
     ) -> ReasonCode {
         let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
         let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
-        if !self.admission.may_subscribe(session.port, session.rules.as_ref(), target.filter) {
+        if !self.admission.may_subscribe(&session.asker(key, &self.decisions), target.filter) {
             self.telemetry.counters.authorization_denied += 1;
             self.telemetry.record(Event::Denied {
                 client: Text::new(&session.client_identifier),

@@ -89,6 +89,7 @@ fn capacities() -> Capacities {
         packet_bytes: 1 << 20,
         authorization_rules: 0,
         authorization_principals: 0,
+        authorization_attributes: 0,
         authorization_patterns: 0,
         authorization_bytes: 0,
     }

@@ -337,6 +337,7 @@ fn tables(configuration: &Configuration, output: &mut dyn Write) -> io::Result<(
     for (what, used, holds) in [
         ("authorization rules", usage.rules, sizes.authorization_rules),
         ("authorization principals", usage.principals, sizes.authorization_principals),
+        ("authorization attributes", usage.attributes, sizes.authorization_attributes),
         ("authorization patterns", usage.patterns, sizes.authorization_patterns),
         ("authorization text bytes", usage.bytes, sizes.authorization_bytes),
     ] {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod demo;
 pub mod inspect;
 mod paths;
+mod revocation;
 pub mod run;
 mod start;
 mod surroundings;

@@ -10,7 +10,7 @@ pub struct Paths {
     pub secrets: PathBuf,
     /// `<name>/tls.crt` and `tls.key` of authorities that issue certificates of mode Automatic.
     pub issuers: PathBuf,
-    /// Revocation lists.
+    /// Revocation lists, `*.crl`, `*.pem` or `*.der`, and the deny list `deny.yaml`.
     pub revocation: PathBuf,
 }
 

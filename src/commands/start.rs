@@ -30,13 +30,10 @@ pub fn start(
 ) -> Result<(), CommandError> {
     let capacities = &configuration.board.capacities;
     check_memory(capacities)?;
-    if paths.revocation.exists() {
-        // Whoever made the folder counts on it.
-        let folder = paths.revocation.display();
-        return Err(cannot_start(format!("{folder}: revocation lists are not served yet")));
-    }
     let mut admission = admission(configuration)?;
     let mut watched = Vec::new();
+    surroundings::load_revocation(configuration, paths, &admission.authenticators, &mut watched)
+        .map_err(cannot_start)?;
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched);
     let (listeners, settings) = open_ports(configuration, &admission, paths, &mut watched)?;

@@ -1,15 +1,18 @@
-//! What authentication needs from outside of the blob: users with passwords, servers to ask. Read again when files change.
+//! What authentication needs from outside of the blob: users with passwords, what has been revoked, servers to ask. Read
+//! again when files change.
 
 use super::paths::Paths;
-use super::transport;
-use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords};
+use super::{revocation, transport};
+use crate::authentication::{Authenticator, PASSWORDS_BYTES_MAX, Passwords, RevocationInForce};
 use crate::config::blob::{Configuration, HttpsServer, Method, ServiceAccountTokens};
 use crate::https::{Resolver, Roots, Server, ServerSettings, Timing};
 use crate::net::Change;
+use crate::platform::SystemClock;
 use crate::service::{Cluster, Inquiries, Watched};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Every method of every BrokerAuthentication, with its place.
 fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &Method)> {
@@ -48,6 +51,61 @@ pub fn load_passwords(
             }
         }));
     }
+}
+
+/// Reads the revocation lists and the deny list for all methods.
+///
+/// # Errors
+/// A file cannot be used: nobody can tell whom it would have kept out.
+pub fn load_revocation(
+    configuration: &Configuration,
+    paths: &Paths,
+    authenticators: &[Authenticator],
+    watched: &mut Vec<Watched>,
+) -> Result<(), String> {
+    let (folder, stale) = (paths.revocation.clone(), configuration.gateway.stale_revocation_lists);
+    let places: Vec<Arc<RevocationInForce>> =
+        authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
+    let (places_now, folder_now) = (places.clone(), folder.clone());
+    // Watched first, so that nothing is missed that changes while it is read.
+    watched.push(Watched::new(vec![folder.clone()], move || {
+        let faults = match revocation::read(&folder, stale) {
+            Ok(Some(found)) => put(found, &places),
+            Ok(None) => vec!["the revocation folder is gone".to_owned()],
+            Err(fault) => vec![fault],
+        };
+        for fault in faults {
+            log::error!("{fault}; what was revoked before stays revoked");
+        }
+        vec![Change::Trust]
+    }));
+    match revocation::read(&folder_now, stale)?.map(|found| put(found, &places_now)).unwrap_or_default() {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(faults.join("; ")),
+    }
+}
+
+/// Puts what was found in force, except for what cannot be used.
+fn put(found: revocation::Found, places: &[Arc<RevocationInForce>]) -> Vec<String> {
+    let mut faults = Vec::new();
+    match found.deny_list {
+        Ok(list) => {
+            let list = Arc::new(list);
+            places.iter().for_each(|place| place.replace_deny_list(Arc::clone(&list)));
+        }
+        Err(fault) => faults.push(fault),
+    }
+    match found.lists {
+        Ok(lists) => {
+            for warning in lists.warnings(SystemClock::unix()) {
+                log::warn!("{warning}");
+            }
+            let lists = Arc::new(lists);
+            places.iter().for_each(|place| place.replace_lists(Arc::clone(&lists)));
+        }
+        Err(fault) => faults.push(fault),
+    }
+    faults
 }
 
 fn read_passwords(path: &Path) -> Result<Passwords, String> {

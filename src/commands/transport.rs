@@ -7,6 +7,7 @@ use crate::config::secret::{self, CheckedPair};
 use crate::net::{Change, Transport};
 use crate::platform::SystemClock;
 use crate::service::{Automatic, Watched};
+use crate::telemetry::Text;
 use crate::time::UnixTime;
 use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
 use rustls_pki_types::CertificateDer;
@@ -156,6 +157,11 @@ impl ClientVerifier for Verifier {
         let path = match self.0.verify(chain, now) {
             // CONNECT, which asks again, is answered with a reason that tells the client to come back.
             Err(authentication::ChainFault::ClockNotSet) => return Ok(()),
+            // The alert for it has no room for which certificate and why.
+            Err(fault @ authentication::ChainFault::Withdrawn(_)) => {
+                log::info!("client refused: {}", Text::of(&fault));
+                return Err(fault.into());
+            }
             outcome => outcome?,
         };
         // Ready to paste into `subject` of an `authorizationAttributes` entry.

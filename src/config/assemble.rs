@@ -143,6 +143,7 @@ fn check_capacities(policies: &[blob::Authorization], board: &blob::Board, resou
     for (what, used, holds) in [
         ("authorization rules", usage.rules, sizes.authorization_rules),
         ("authorization principals", usage.principals, sizes.authorization_principals),
+        ("authorization attributes", usage.attributes, sizes.authorization_attributes),
         ("authorization patterns", usage.patterns, sizes.authorization_patterns),
         ("bytes of authorization texts", usage.bytes, sizes.authorization_bytes),
     ] {
@@ -160,7 +161,9 @@ pub struct Usage {
     pub rules: u64,
     /// User names, client identifiers and attribute maps.
     pub principals: u64,
-    /// Topic patterns and client identifier patterns.
+    /// Pairs of attribute maps.
+    pub attributes: u64,
+    /// Topic patterns, client identifier patterns and keys of the state store.
     pub patterns: u64,
     /// Bytes of texts.
     pub bytes: u64,
@@ -176,6 +179,7 @@ impl Usage {
             usage.rules += count(policy.rules.len());
             usage.principals +=
                 count(policy.usernames.len() + policy.client_identifiers.len() + policy.attribute_maps.len());
+            usage.attributes += count(policy.attribute_pairs.len());
             usage.patterns += count(policy.patterns.len());
             usage.bytes += count(policy.text.len());
         }

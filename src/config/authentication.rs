@@ -5,8 +5,7 @@ use super::diagnostic::{Place, Report, quoted};
 use super::https_server::{self, Server};
 use super::listener::{Reference, reference, secret_reference};
 use super::source::Node;
-use super::source::walk::{Fields, choice, full_text, mapping, sequence, text_map};
-use crate::distinguished_name::{DistinguishedName, SyntaxError};
+use super::source::walk::{Fields, choice, distinguished_name, full_text, mapping, sequence, text_map};
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
 
 /// The ConfigMap that `trustedClientCaCert` means where it is absent.
@@ -216,7 +215,7 @@ fn subject_attributes(
 ) -> Option<SubjectAttributes> {
     let mut fields = Fields::of(node, "an entry of authorizationAttributes", report)?;
     let subject_node = fields.required("subject", report);
-    let subject = subject_node.and_then(|node| subject(node, report));
+    let subject = subject_node.and_then(|node| distinguished_name(node, "subject", report));
     let attributes = fields.required("attributes", report).and_then(|node| attributes(node, report));
     fields.finish(report);
     let (subject, subject_node) = (subject?, subject_node?);
@@ -251,20 +250,6 @@ pub(super) fn check_attributes_fit(pairs: &[(String, String)], place: &Place, re
     }
     if pairs.iter().any(|(name, _)| name.is_empty()) {
         report.error(place, "an attribute needs a name");
-    }
-}
-
-/// A subject, with a mistake reported at its place inside the text.
-fn subject(node: &Node, report: &mut Report) -> Option<DistinguishedName> {
-    let given = full_text(node, "subject", report)?;
-    match DistinguishedName::parse(given) {
-        Ok(name) => Some(name),
-        Err(SyntaxError { offset, reason }) => {
-            let character = given.get(..offset).unwrap_or(given).chars().count() + 1;
-            let message = format!("{} is no distinguished name: {reason}, at character {character}", quoted(given));
-            report.error(&node.place_within(offset), message);
-            None
-        }
     }
 }
 

@@ -4,11 +4,14 @@
 //! an empty attribute map (vacuously true), topics that no filter can be, names longer than a client can have.
 
 use super::authentication::check_attributes_fit;
-use super::blob::{Action, Authorization, Range, Resource, Rule, Text};
+use super::blob::{
+    Action, Authorization, Range, Resource, Rule, StateStoreKeyType, StateStoreMethod, StateStoreResource, Text,
+};
 use super::broker::SWITCH;
-use super::diagnostic::{Place, Report, quoted};
+use super::diagnostic::{Report, quoted};
 use super::source::walk::{Fields, choice, sequence, text, text_map, texts};
 use super::source::{Node, Value};
+use super::token::{check_levels, check_pieces};
 use super::topic::{check_filter, is_too_deep};
 use crate::limits::{CLIENT_IDENTIFIER_BYTES_MAX, TOPIC_LEVELS_MAX, USERNAME_BYTES_MAX};
 use std::collections::BTreeMap;
@@ -88,6 +91,7 @@ impl Tables {
             attribute_pairs: Vec::new(),
             resources: Vec::new(),
             patterns: Vec::new(),
+            state_store: Vec::new(),
         };
         Self { out, interned: BTreeMap::new() }
     }
@@ -117,6 +121,7 @@ fn rule(node: &Node, tables: &mut Tables, report: &mut Report) {
         client_identifiers: Range::default(),
         attribute_maps: Range::default(),
         resources: Range::default(),
+        state_store: Range::default(),
     };
     if let Some(node) = fields.required("principals", report) {
         principals(node, &mut rule, tables, report);
@@ -133,7 +138,7 @@ fn rule(node: &Node, tables: &mut Tables, report: &mut Report) {
         }
     }
     if let Some(node) = fields.optional("stateStoreResources") {
-        state_store_resources(node, report);
+        rule.state_store = state_store_resources(node, tables, report);
         report.note(&node.place, "stateStoreResources has no effect yet: this version has no state store");
     }
     fields.finish(report);
@@ -187,8 +192,11 @@ fn attribute_map(node: &Node, tables: &mut Tables, report: &mut Report) {
     let start = tables.out.attribute_pairs.len();
     let mut pairs = Vec::new();
     for (key, value, value_node) in entries {
-        check_tokens(&key.text, &key.place, report);
-        check_tokens(value, &value_node.place, report);
+        if key.text.contains(['{', '}']) {
+            let message = format!("the attribute name {} contains a brace: tokens stand for values", quoted(&key.text));
+            report.error(&key.place, message);
+        }
+        check_braces(value, value_node, report);
         let pair = (tables.intern(&key.text), tables.intern(value));
         tables.out.attribute_pairs.push(pair);
         pairs.push((key.text.clone(), value.to_owned()));
@@ -200,11 +208,12 @@ fn attribute_map(node: &Node, tables: &mut Tables, report: &mut Report) {
 
 /// Checks one user name or client identifier.
 fn check_principal(text: &str, node: &Node, what: &str, bytes_max: usize, report: &mut Report) {
-    check_tokens(text, &node.place, report);
+    check_braces(text, node, report);
     if text.is_empty() {
         report.error(&node.place, format!("{what} must not be empty"));
     }
-    if text.len() > bytes_max {
+    // Texts with tokens stand for texts of other lengths.
+    if text.len() > bytes_max && !text.contains('{') {
         report.error(&node.place, format!("{what} has at most {bytes_max} bytes, and this has {}", text.len()));
     }
     if text.contains('*') {
@@ -215,20 +224,10 @@ fn check_principal(text: &str, node: &Node, what: &str, bytes_max: usize, report
     }
 }
 
-/// Refuses `{principal.…}` and whatever may be meant for it: read as a literal it would grant something else.
-fn check_tokens(text: &str, place: &Place, report: &mut Report) {
-    let Some(open) = text.find('{') else { return };
-    let rest = text.get(open..).unwrap_or_default();
-    if rest.contains("{principal") {
-        let message =
-            format!("tokens such as {{principal.username}} are not supported yet by this version: {}", quoted(text));
-        report.error(place, message);
-    } else if rest.contains('}') {
-        let message = format!(
-            "{} looks like a token; tokens are not supported yet by this version, and braces are kept for them",
-            quoted(text)
-        );
-        report.error(place, message);
+/// Refuses braces that are no tokens: read as text they would grant something else than was meant.
+fn check_braces(text: &str, node: &Node, report: &mut Report) {
+    if let Err(fault) = check_pieces(text) {
+        report.error(&node.place_within(fault.at()), format!("{}: {fault}", quoted(text)));
     }
 }
 
@@ -283,8 +282,9 @@ fn topic_patterns(node: &Node, method: &str, tables: &mut Tables, report: &mut R
             report.error(&node.place, format!("the topic {} stands here twice, first in line {line}", quoted(topic)));
             continue;
         }
-        check_tokens(topic, &node.place, report);
-        if let Err(fault) = check_filter(topic) {
+        if let Err(fault) = check_levels(topic) {
+            report.error(&node.place_within(fault.at()), format!("{}: {fault}", quoted(topic)));
+        } else if let Err(fault) = check_filter(topic) {
             report.error(&node.place_within(fault.at()), format!("{} is no topic filter: {fault}", quoted(topic)));
         } else if is_too_deep(topic) {
             report.error(
@@ -308,10 +308,10 @@ fn topic_patterns(node: &Node, method: &str, tables: &mut Tables, report: &mut R
     }
 }
 
-/// `clientIds` of Connect: exact, or a prefix with `*` at its end.
+/// `clientIds` of Connect: exact, or a prefix with `*` at its end; tokens may stand in both.
 fn connect_patterns(node: &Node, tables: &mut Tables, report: &mut Report) {
     for (pattern, node) in texts(node, "clientIds", report).unwrap_or_default() {
-        check_tokens(pattern, &node.place, report);
+        check_braces(pattern, node, report);
         let prefix = pattern.strip_suffix('*').unwrap_or(pattern);
         if pattern.is_empty() {
             report.error(&node.place, "a client identifier must not be empty");
@@ -319,7 +319,7 @@ fn connect_patterns(node: &Node, tables: &mut Tables, report: &mut Report) {
             let message =
                 format!("\"*\" is understood only at the end of a client identifier, and this is {}", quoted(pattern));
             report.error(&node.place, message);
-        } else if prefix.len() > CLIENT_IDENTIFIER_BYTES_MAX {
+        } else if prefix.len() > CLIENT_IDENTIFIER_BYTES_MAX && !prefix.contains('{') {
             report.error(
                 &node.place,
                 format!(
@@ -333,27 +333,41 @@ fn connect_patterns(node: &Node, tables: &mut Tables, report: &mut Report) {
     }
 }
 
-/// `stateStoreResources`: checked, and of no effect yet.
-fn state_store_resources(node: &Node, report: &mut Report) {
-    const METHODS: [(&str, ()); 3] = [("Read", ()), ("Write", ()), ("ReadWrite", ())];
-    const KEY_TYPES: [(&str, bool); 3] = [("Pattern", false), ("String", false), ("Binary", true)];
+/// `stateStoreResources`: checked and kept, and of no effect yet.
+fn state_store_resources(node: &Node, tables: &mut Tables, report: &mut Report) -> Range {
+    use StateStoreKeyType::{Binary, Pattern, String};
+    const METHODS: [(&str, StateStoreMethod); 3] = [
+        ("Read", StateStoreMethod::Read),
+        ("Write", StateStoreMethod::Write),
+        ("ReadWrite", StateStoreMethod::ReadWrite),
+    ];
+    const KEY_TYPES: [(&str, StateStoreKeyType); 3] = [("Pattern", Pattern), ("String", String), ("Binary", Binary)];
+    let start = tables.out.state_store.len();
     for element in sequence(node, "stateStoreResources", report).unwrap_or_default() {
         let Some(mut fields) = Fields::of(element, "stateStoreResources[]", report) else { continue };
-        if let Some(node) = fields.required("method", report) {
-            choice(node, "method", &METHODS, report);
-        }
-        let binary = fields.required("keyType", report).and_then(|node| choice(node, "keyType", &KEY_TYPES, report));
+        let method = fields.required("method", report).and_then(|node| choice(node, "method", &METHODS, report));
+        let key_type = fields.required("keyType", report).and_then(|node| choice(node, "keyType", &KEY_TYPES, report));
+        let first_key = tables.out.patterns.len();
         if let Some(node) = fields.required("keys", report) {
             for key in sequence(node, "keys", report).unwrap_or_default() {
                 let Some(given) = text(key, "a key", report) else { continue };
-                if binary == Some(true) && super::secret::decode_base64(given).is_none() {
-                    report.error(
-                        &key.place,
-                        format!("a key of type Binary must be base64, and this is {}", quoted(given)),
-                    );
+                match key_type {
+                    Some(Pattern) => check_braces(given, key, report),
+                    Some(Binary) if super::secret::decode_base64(given).is_none() => {
+                        let message = format!("a key of type Binary must be base64, and this is {}", quoted(given));
+                        report.error(&key.place, message);
+                    }
+                    Some(String | Binary) | None => {}
                 }
+                let key = tables.intern(given);
+                tables.out.patterns.push(key);
             }
         }
         fields.finish(report);
+        let keys = range_from(first_key, &tables.out.patterns);
+        if let (Some(method), Some(key_type)) = (method, key_type) {
+            tables.out.state_store.push(StateStoreResource { method, key_type, keys });
+        }
     }
+    range_from(start, &tables.out.state_store)
 }

@@ -423,8 +423,10 @@ pub struct Authorization {
     pub attribute_pairs: Vec<(Text, Text)>,
     /// `brokerResources` of all rules.
     pub resources: Vec<Resource>,
-    /// `topics` and `clientIds` of all resources.
+    /// `topics`, `clientIds` and `keys` of all resources. Tokens stand in them as they were written.
     pub patterns: Vec<Text>,
+    /// `stateStoreResources` of all rules. Nothing reads them yet.
+    pub state_store: Vec<StateStoreResource>,
 }
 
 /// One rule.
@@ -440,6 +442,8 @@ pub struct Rule {
     pub attribute_maps: Range,
     /// Into [`Authorization::resources`].
     pub resources: Range,
+    /// Into [`Authorization::state_store`].
+    pub state_store: Range,
 }
 
 /// One element of `brokerResources`.
@@ -460,4 +464,37 @@ pub enum Action {
     Publish,
     /// SUBSCRIBE.
     Subscribe,
+}
+
+/// One element of `stateStoreResources`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStoreResource {
+    /// `method`.
+    pub method: StateStoreMethod,
+    /// `keyType`.
+    pub key_type: StateStoreKeyType,
+    /// Into [`Authorization::patterns`]: `keys`.
+    pub keys: Range,
+}
+
+/// `stateStoreResources[].method`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateStoreMethod {
+    /// GET and KEYNOTIFY.
+    Read,
+    /// SET, DEL and VDEL.
+    Write,
+    /// All of them.
+    ReadWrite,
+}
+
+/// `stateStoreResources[].keyType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateStoreKeyType {
+    /// A glob, with tokens.
+    Pattern,
+    /// The key itself.
+    String,
+    /// The key in base64.
+    Binary,
 }

@@ -80,6 +80,7 @@ fn read_capacities(node: &Node, report: &mut Report) -> Option<Capacities> {
             packet_bytes: number("packetBytes")?,
             authorization_rules: number("authorizationRules")?,
             authorization_principals: number("authorizationPrincipals")?,
+            authorization_attributes: number("authorizationAttributes")?,
             authorization_patterns: number("authorizationPatterns")?,
             authorization_bytes: number("authorizationBytes")?,
         })

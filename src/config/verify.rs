@@ -11,7 +11,8 @@ use super::certificate::{check_times, is_certificate_name};
 use super::https_server::{check_endpoint, check_headers};
 use super::name::is_object_name;
 use super::service_account::{is_account, is_issuer, is_key_set};
-use super::topic::check_filter;
+use super::token::{check_levels, check_pieces};
+use super::topic::{check_filter, is_too_deep};
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
 use core::fmt;
 use std::collections::BTreeSet;
@@ -30,6 +31,8 @@ pub enum Defect {
     EmptyPrincipal,
     /// A topic pattern.
     TopicPattern,
+    /// A brace in a principal or client identifier pattern that belongs to no token.
+    Token,
     /// A port number that is 0 or used twice.
     Port,
     /// A port with authorization, or with client certificates, that lacks what they need.
@@ -68,6 +71,7 @@ impl fmt::Display for Defect {
             Self::AuthorizationText => "a text of an authorization is out of bounds",
             Self::EmptyPrincipal => "a rule has an empty principal",
             Self::TopicPattern => "a topic pattern is not valid",
+            Self::Token => "a principal has a brace that belongs to no token",
             Self::Port => "a port number is 0 or used twice",
             Self::PortPolicy => "a port lacks the TLS or the authentication that its policies need",
             Self::Address => "an address to bind is not valid",
@@ -114,6 +118,7 @@ pub fn configuration(configuration: &Configuration) -> Result<(), Defect> {
     let sizes = &configuration.board.capacities;
     let fits = usage.rules <= u64::from(sizes.authorization_rules)
         && usage.principals <= u64::from(sizes.authorization_principals)
+        && usage.attributes <= u64::from(sizes.authorization_attributes)
         && usage.patterns <= u64::from(sizes.authorization_patterns)
         && usage.bytes <= u64::from(sizes.authorization_bytes);
     ensure(fits, Defect::Capacity)
@@ -262,6 +267,7 @@ pub fn authorization(policy: &Authorization) -> Result<(), Defect> {
         slice_of(&policy.client_identifiers, rule.client_identifiers)?;
         slice_of(&policy.attribute_maps, rule.attribute_maps)?;
         slice_of(&policy.resources, rule.resources)?;
+        slice_of(&policy.state_store, rule.state_store)?;
         let lists = [rule.usernames, rule.client_identifiers, rule.attribute_maps];
         ensure(lists.iter().any(|range| range.count > 0), Defect::EmptyPrincipal)?;
     }
@@ -272,16 +278,29 @@ pub fn authorization(policy: &Authorization) -> Result<(), Defect> {
     for text in policy.usernames.iter().chain(&policy.client_identifiers).chain(&policy.patterns).chain(pairs) {
         text_of(policy, *text)?;
     }
+    let values = policy.attribute_pairs.iter().map(|(_, value)| value);
+    for text in policy.usernames.iter().chain(&policy.client_identifiers).chain(values) {
+        ensure(check_pieces(text_of(policy, *text)?).is_ok(), Defect::Token)?;
+    }
     for resource in &policy.resources {
         let patterns = slice_of(&policy.patterns, resource.patterns)?;
         match resource.action {
-            Action::Connect => {}
+            Action::Connect => {
+                for pattern in patterns {
+                    ensure(check_pieces(text_of(policy, *pattern)?).is_ok(), Defect::Token)?;
+                }
+            }
             Action::Publish | Action::Subscribe => {
                 for pattern in patterns {
-                    ensure(check_filter(text_of(policy, *pattern)?).is_ok(), Defect::TopicPattern)?;
+                    let topic = text_of(policy, *pattern)?;
+                    let valid = check_levels(topic).is_ok() && check_filter(topic).is_ok() && !is_too_deep(topic);
+                    ensure(valid, Defect::TopicPattern)?;
                 }
             }
         }
+    }
+    for resource in &policy.state_store {
+        slice_of(&policy.patterns, resource.keys)?;
     }
     Ok(())
 }

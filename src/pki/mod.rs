@@ -5,6 +5,7 @@
 
 pub mod demo;
 mod key;
+mod revocation;
 
 pub use key::{Key, KeyKind};
 
@@ -152,16 +153,40 @@ impl Issued {
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
     pub fn issue(&self, template: &Template) -> Result<Self, PkiFault> {
-        self.issue_for(template, Key::random(KeyKind::P256)?)
+        self.issue_with(template, Key::random(KeyKind::P256)?)
     }
 
     /// [`Self::issue`] for a key that is there.
     ///
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
-    pub fn issue_for(&self, template: &Template, key: Key) -> Result<Self, PkiFault> {
+    pub fn issue_with(&self, template: &Template, key: Key) -> Result<Self, PkiFault> {
         let certificate = sign(template, &key, Some(&self.certificate), &self.key)?;
         Ok(Self { certificate, key })
+    }
+
+    /// As [`Self::issue`], for the key of `subject`: a cross-signed or renewed certificate.
+    ///
+    /// # Errors
+    /// No entropy, or contents that cannot be encoded.
+    pub fn issue_for(&self, template: &Template, subject: &Self) -> Result<Self, PkiFault> {
+        self.issue_with(template, subject.key.clone())
+    }
+
+    /// This certificate with what `edit` makes of its contents, signed by `issuer`: for what no template says.
+    ///
+    /// # Errors
+    /// Contents that cannot be encoded.
+    pub fn edited(&self, issuer: &Self, edit: impl FnOnce(&mut TbsCertificate)) -> Result<Self, PkiFault> {
+        let mut edited = self.clone();
+        edit(&mut edited.certificate.tbs_certificate);
+        edited.certificate.signature_algorithm = edited.certificate.tbs_certificate.signature.clone();
+        edited.certificate.signature = issuer.signature_of(&edited.certificate.tbs_certificate)?;
+        Ok(edited)
+    }
+
+    fn signature_of(&self, content: &impl Encode) -> Result<BitString, PkiFault> {
+        signature_by(&self.key, content)
     }
 
     /// The certificate and key of two PEM texts.
@@ -223,9 +248,14 @@ fn sign(
         issuer_unique_id: None,
         subject_unique_id: None,
     };
-    let text = tbs_certificate.to_der().map_err(encoding)?;
-    let signed = BitString::from_bytes(&issuer_key.sign(&text)?).map_err(encoding)?;
+    let signed = signature_by(issuer_key, &tbs_certificate)?;
     Ok(Certificate { tbs_certificate, signature_algorithm: signature, signature: signed })
+}
+
+/// The signature over something in DER.
+fn signature_by(key: &Key, content: &impl Encode) -> Result<BitString, PkiFault> {
+    let text = content.to_der().map_err(encoding)?;
+    BitString::from_bytes(&key.sign(&text)?).map_err(encoding)
 }
 
 fn extensions(

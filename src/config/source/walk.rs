@@ -4,6 +4,7 @@
 
 use super::{Key, Node, Value};
 use crate::config::diagnostic::{Place, Report, quoted, suggestion};
+use crate::distinguished_name::{DistinguishedName, SyntaxError};
 use core::ops::RangeInclusive;
 
 /// The fields of one mapping. Every field that is asked for is a valid one; [`Self::finish`] reports the others.
@@ -104,6 +105,20 @@ pub fn full_text<'a>(node: &'a Node, what: &str, report: &mut Report) -> Option<
         return None;
     }
     Some(text)
+}
+
+/// A distinguished name, with a mistake reported at its place inside the text.
+pub fn distinguished_name(node: &Node, what: &str, report: &mut Report) -> Option<DistinguishedName> {
+    let given = full_text(node, what, report)?;
+    match DistinguishedName::parse(given) {
+        Ok(name) => Some(name),
+        Err(SyntaxError { offset, reason }) => {
+            let character = given.get(..offset).unwrap_or(given).chars().count() + 1;
+            let message = format!("{} is no distinguished name: {reason}, at character {character}", quoted(given));
+            report.error(&node.place_within(offset), message);
+            None
+        }
+    }
 }
 
 /// A list of texts, each with its node. Elements that are not text are reported and left out.

@@ -134,7 +134,7 @@ impl Authority {
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
     pub fn issue(&self, template: &Template, key: Key) -> Result<(String, Zeroizing<String>), PkiFault> {
-        let issued = self.issuer.issue_for(template, key)?;
+        let issued = self.issuer.issue_with(template, key)?;
         let mut chain = issued.certificate_pem()?;
         chain.extend(self.shown().iter().map(pem));
         Ok((chain, issued.key_pem()?))
