@@ -10,7 +10,7 @@ use rustls::HandshakeKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
-use support::client::{Client, certificates, key, tls, tls_again, tls_config};
+use support::client::{Client, certificates, key, tls, tls_again, tls_config, tls_refusal};
 use support::{Folder, PATIENCE, Process, Site, free_ports, plain_listener, portcullis, run};
 
 /// Writes a site whose clients show certificates of the demo, and the attributes of one of them.
@@ -28,7 +28,8 @@ fn mutual_site(folder: &Folder, port: u16) {
     folder.write(
         "site/rules.authorization.json",
         r#"[{"principals": {"attributes": [{"floor": "floor1"}]},
-             "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["floors/#"]}]}]"#,
+             "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["floors/#"]}]},
+            {"principals": {"usernames": ["thermostat"]}, "brokerResources": [{"method": "Connect"}]}]"#,
     );
     let settings = "      authenticationRef: certs\n      authorizationRef: rules\n      tls:\n        mode: Manual\n        \
                     manual:\n          secretRef: server\n";
@@ -53,6 +54,37 @@ fn a_resumed_client_has_the_identity_and_attributes_of_its_certificate() {
     }
     let accepted = site.process.output().iter().filter(|line| line.contains("client certificate accepted")).count();
     assert_eq!(accepted, 1, "only the whole handshake shows a certificate");
+}
+
+#[test]
+fn a_change_of_trust_ends_the_tickets_also_of_those_who_stay_trusted() {
+    let (folder, port) = (Folder::new("tickets-end"), free_ports(1));
+    mutual_site(&folder, port);
+    let configs = ["heater", "thermostat"].map(|name| {
+        let file = |ending: &str| folder.join(&format!("demo/{name}.{ending}"));
+        let identity = (certificates(&file("crt")), key(&file("key")));
+        tls_config(&folder.join("demo/contoso_root_ca.crt"), Some(identity))
+    });
+    let mut site = Site::start_in(folder);
+    let kind = |config: &_| {
+        let stream = tls_again(port, config).expect("TLS");
+        let kind = stream.conn.handshake_kind().unwrap();
+        Client::accepted(stream, "c").ping();
+        kind
+    };
+    for config in &configs {
+        assert_eq!([kind(config), kind(config)], [HandshakeKind::Full, HandshakeKind::Resumed]);
+    }
+    let mut stays = Client::accepted(tls_again(port, &configs[0]).expect("TLS"), "stays");
+    let mut goes = Client::accepted(tls_again(port, &configs[1]).expect("TLS"), "goes");
+    site.folder.write("site/revocation/deny.yaml", "- subject: CN = thermostat\n");
+    goes.is_disconnected(0x87);
+    stays.ping();
+    let [heater, thermostat] = &configs;
+    assert_eq!(kind(heater), HandshakeKind::Full);
+    assert_eq!(kind(heater), HandshakeKind::Resumed);
+    assert!(!tls_refusal(tls_again(port, thermostat)).is_empty());
+    site.process.wait_for("refused by TLS");
 }
 
 /// [MQTT-3.1.4-2]
