@@ -388,6 +388,11 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     };
     let first = install(&site.folder, "first");
     site.process.wait_for("server certificate 'server' read again");
+    // Said by who reads the files; the loop hears of it a moment later.
+    let end = std::time::Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(std::time::Instant::now() < end, "nobody is let in with a certificate");
+    }
     let mut early = Client::accepted(tls(port, &first, None).expect("TLS"), "early");
     let second = install(&site.folder, "second");
     let end = std::time::Instant::now() + Duration::from_secs(20);
@@ -403,6 +408,7 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     site.folder.write("site/secrets/server/tls.key", "no key");
     site.process.wait_for("the old one stays in use");
     Client::accepted(tls(port, &second, None).expect("TLS"), "third").ping();
+    early.ping();
 }
 
 /// Runs OpenSSL in a folder.

@@ -235,6 +235,33 @@ fn every_suite_and_group_is_spoken() {
     converse(&server, "-tls1_3 -groups X448:P-521:P-384");
 }
 
+#[test]
+fn a_session_is_resumed_with_its_ticket_and_not_on_another_server() {
+    let (mutual, other) = (server("server-256", true), server("server-256", true));
+    for (option, version) in VERSIONS {
+        let with = format!("{option} -cert client-256.crt -key client-256.key");
+        let said = converse(&mutual, &format!("{with} -sess_out session{option}"));
+        assert!(said.contains(&format!("New, {version}")), "{said}");
+        for _ in 0..2 {
+            let again = format!("{with} -sess_in session{option} -sess_out session{option}");
+            let (mut served, mut client) = meet(&mutual, &again);
+            served.until(|served| served.connection.is_established()).unwrap();
+            assert!(served.connection.is_resumed());
+            assert_eq!(served.connection.peer_chain().first(), WORLD.chain("client-256").first());
+            served.say(b"welcome back\n");
+            client.input.as_mut().unwrap().write_all(b"thanks\n").unwrap();
+            served.until(|served| served.received.ends_with(b"thanks\n")).unwrap();
+            let mut out = Vec::new();
+            served.connection.close_notify(&mut out);
+            served.socket.write_all(&out).unwrap();
+            let said = client.said();
+            assert!(said.contains(&format!("Reused, {version}")) && said.contains("welcome back"), "{said}");
+        }
+        let said = converse(&other, &format!("{with} -sess_in session{option}"));
+        assert!(said.contains(&format!("New, {version}")), "{said}");
+    }
+}
+
 /// The server's fault and what the client said.
 fn refused(server: &ServerTls, arguments: &str) -> (TlsFault, String) {
     let (mut served, client) = meet(server, arguments);

@@ -11,6 +11,8 @@ const STATE_FOLDER: &str = "state";
 pub struct Paths {
     /// `<name>/tls.crt`, `tls.key`, `passwords.toml`, `token`.
     pub secrets: PathBuf,
+    /// `<name>/tls.crt` and `tls.key` of authorities that issue certificates of mode Automatic.
+    pub issuers: PathBuf,
     /// Revocation lists, `*.crl`, `*.pem` or `*.der`, and the deny list `deny.yaml`.
     pub revocation: PathBuf,
     /// What outlives a restart.
@@ -23,6 +25,7 @@ impl Paths {
     pub fn beside(blob_folder: &Path, gateway: &Gateway) -> Self {
         Self {
             secrets: blob_folder.join(&gateway.secrets_folder),
+            issuers: blob_folder.join(&gateway.issuers_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
             state: blob_folder.join(&gateway.state_folder),
         }

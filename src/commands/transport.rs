@@ -2,11 +2,11 @@
 
 use super::paths::Paths;
 use crate::authentication::{self, Authenticator, ChainVerifier};
-use crate::config::blob::{Configuration, Secret, Tls};
+use crate::config::blob::{AutomaticCertificate, Configuration, Secret, Tls};
 use crate::config::secret::{self, CheckedPair};
 use crate::net::{Change, Transport};
 use crate::platform::SystemClock;
-use crate::service::Watched;
+use crate::service::{Automatic, Watched};
 use crate::telemetry::Text;
 use crate::time::UnixTime;
 use crate::tls::{self, ClientCertificates, ClientVerifier, ServerTls};
@@ -30,16 +30,16 @@ pub fn of_port(
     watched: &mut Vec<Watched>,
 ) -> Result<Transport, String> {
     let port = configuration.ports.get(usize::from(index)).ok_or("it is not configured")?;
+    let authenticator = port.authentication.and_then(|index| authenticators.get(usize::from(index)));
+    let clients = client_certificates(authenticator);
     let secret = match &port.tls {
         None => return Ok(Transport::Plain),
         Some(Tls::Manual { secret }) => *secret,
-        Some(Tls::Automatic(_)) => return Err("tls.mode Automatic is not served yet".to_owned()),
+        Some(Tls::Automatic(settings)) => return automatic(index, settings, clients, paths, watched),
     };
     let secret = configuration.secrets.get(usize::from(secret)).ok_or("its secret is missing from the blob")?;
-    let authenticator = port.authentication.and_then(|index| authenticators.get(usize::from(index)));
-    let clients = client_certificates(authenticator);
     let transport = match load_pair(secret, paths)? {
-        Some(pair) => Transport::Tls(server_tls(pair, clients.clone(), secret)?),
+        Some(pair) => Transport::Tls(server_tls(pair, clients.clone(), &secret.name)?),
         None => {
             log::warn!("server certificate '{}' not found: waiting for it", secret.name);
             Transport::AwaitsCertificate
@@ -49,7 +49,7 @@ pub fn of_port(
         let (secret, paths) = (secret.clone(), paths.clone());
         watched.push(Watched::new(files(&secret, &paths), move || {
             let loaded = load_pair(&secret, &paths).and_then(|pair| match pair {
-                Some(pair) => server_tls(pair, clients.clone(), &secret).map(Some),
+                Some(pair) => server_tls(pair, clients.clone(), &secret.name).map(Some),
                 None => Ok(None),
             });
             match loaded {
@@ -96,9 +96,45 @@ pub fn files(secret: &Secret, paths: &Paths) -> Vec<PathBuf> {
     FILES.iter().map(|file| paths.secrets.join(&secret.name).join(file)).collect()
 }
 
-fn server_tls(pair: CheckedPair, clients: ClientCertificates, secret: &Secret) -> Result<ServerTls, String> {
+fn server_tls(pair: CheckedPair, clients: ClientCertificates, secret: &str) -> Result<ServerTls, String> {
     ServerTls::new(pair.certificates, pair.key, clients, Arc::new(WallClock))
-        .map_err(|fault| format!("secret '{}': {fault}", secret.name))
+        .map_err(|fault| format!("secret '{secret}': {fault}"))
+}
+
+/// What lies below MQTT on port `index` with a certificate that this gateway issues.
+fn automatic(
+    index: u16,
+    settings: &AutomaticCertificate,
+    clients: ClientCertificates,
+    paths: &Paths,
+    watched: &mut Vec<Watched>,
+) -> Result<Transport, String> {
+    let name = settings.secret_name.clone();
+    let mut certificate = Automatic::new(settings.clone(), &paths.issuers, &paths.secrets);
+    let next = move |certificate: &mut Automatic| {
+        let pair = certificate.next(SystemClock::unix()).map_err(|fault| format!("certificate '{name}': {fault}"))?;
+        pair.map(|pair| server_tls(pair, clients.clone(), &name)).transpose()
+    };
+    let transport = match next(&mut certificate)? {
+        Some(tls) => Transport::Tls(tls),
+        None => {
+            log::warn!("the clock of this gateway is not set: server certificate '{}' must wait", settings.secret_name);
+            Transport::AwaitsCertificate
+        }
+    };
+    watched.push(Watched::every_second(certificate.files(), move |changed| {
+        if !(changed || certificate.is_due(SystemClock::unix())) {
+            return Vec::new();
+        }
+        match next(&mut certificate) {
+            Ok(tls) => tls.map(|tls| Change::ServerTls(index, tls)).into_iter().collect(),
+            Err(fault) => {
+                log::error!("{fault}; the old one stays in use");
+                Vec::new()
+            }
+        }
+    }));
+    Ok(transport)
 }
 
 fn client_certificates(authenticator: Option<&Authenticator>) -> ClientCertificates {

@@ -31,6 +31,7 @@ pub mod verify;
 mod volume;
 
 pub use assemble::LoadOptions;
+pub use certificate::is_dns_name;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use envelope::{BlobError, decode, encode};
 

@@ -112,7 +112,7 @@ pub async fn serve(
                 Woken::Deadline => {}
                 Woken::Answer(ticket, answer) => turn.answer(clock.now(), ticket, answer),
                 Woken::Change(Change::ServerTls(port, tls)) => turn.set_tls(port, &tls),
-                Woken::Change(Change::Trust) => turn.judge_again(),
+                Woken::Change(Change::Trust) => turn.trust_changed(),
                 Woken::Change(Change::Passwords { authentication, method, users }) => {
                     turn.broker().set_passwords(authentication, method, users);
                     turn.judge_again();

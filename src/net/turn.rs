@@ -161,7 +161,10 @@ impl<N: Network> Turn<N> {
             if matches!(listener.transport, Transport::AwaitsCertificate) {
                 self.network.listen(index, true);
             }
-            listener.transport = Transport::Tls(tls.clone());
+            let former = core::mem::replace(&mut listener.transport, Transport::Tls(tls.clone()));
+            if let Transport::Tls(former) = former {
+                former.retire_tickets();
+            }
         }
     }
 
@@ -181,6 +184,16 @@ impl<N: Network> Turn<N> {
         }
         for ticket in unasked {
             self.answer(now, ticket, Answer::Unavailable("authentication was replaced".to_owned()));
+        }
+        self.judge_again();
+    }
+
+    /// Trust or revocation have changed: no ticket from before lets anyone in, and all credentials are judged again.
+    pub fn trust_changed(&mut self) {
+        for listener in &mut self.listeners {
+            if let Transport::Tls(tls) = &mut listener.transport {
+                *tls = tls.with_new_tickets();
+            }
         }
         self.judge_again();
     }

@@ -1,31 +1,34 @@
-//! Makes keys and certificates: for the demo, and for tests that need bad ones.
+//! Makes keys and certificates: for servers of mode Automatic, for the demo, and for tests that need bad ones.
 //!
-//! Comes in: who a certificate is for and what it may do. Goes out: DER and PEM. ECDSA P-256 throughout. Nothing here judges
-//! a certificate; that is `authentication`.
+//! Comes in: who a certificate is for and what it may do. Goes out: DER and PEM. Nothing here judges a certificate; that is
+//! `authentication`, and for servers' ones `service`.
 
 pub mod demo;
+mod key;
 mod revocation;
+
+pub use key::{Key, KeyKind};
 
 use crate::distinguished_name::DistinguishedName;
 use crate::time::UnixTime;
 use core::fmt;
 use core::time::Duration;
-use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::{DerSignature, SigningKey};
-use p256::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
+use p256::pkcs8::LineEnding;
 use std::net::IpAddr;
-use x509_cert::builder::{Builder, CertificateBuilder, Profile};
-use x509_cert::der::asn1::{BitString, Ia5String, ObjectIdentifier, OctetString};
-use x509_cert::der::{Decode, Encode, EncodePem};
+use x509_cert::certificate::{Certificate, TbsCertificate, Version};
+use x509_cert::der::asn1::{BitString, GeneralizedTime, Ia5String, ObjectIdentifier, OctetString, UtcTime};
+use x509_cert::der::referenced::OwnedToRef as _;
+use x509_cert::der::{Encode, EncodePem};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectAltName,
     SubjectKeyIdentifier,
 };
+use x509_cert::ext::{AsExtension as _, Extension};
+use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 use x509_cert::time::{Time, Validity};
-use x509_cert::{Certificate, TbsCertificate};
 use zeroize::Zeroizing;
 
 /// id-kp-serverAuth, RFC 5280 §4.2.1.12.
@@ -124,7 +127,7 @@ impl Template {
 #[derive(Clone)]
 pub struct Issued {
     certificate: Certificate,
-    key: SigningKey,
+    key: Key,
 }
 
 impl fmt::Debug for Issued {
@@ -140,7 +143,7 @@ impl Issued {
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
     pub fn root(template: &Template) -> Result<Self, PkiFault> {
-        let key = random_key()?;
+        let key = Key::random(KeyKind::P256)?;
         let certificate = sign(template, &key, None, &key)?;
         Ok(Self { certificate, key })
     }
@@ -150,7 +153,14 @@ impl Issued {
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
     pub fn issue(&self, template: &Template) -> Result<Self, PkiFault> {
-        let key = random_key()?;
+        self.issue_with(template, Key::random(KeyKind::P256)?)
+    }
+
+    /// [`Self::issue`] for a key that is there.
+    ///
+    /// # Errors
+    /// No entropy, or contents that cannot be encoded.
+    pub fn issue_with(&self, template: &Template, key: Key) -> Result<Self, PkiFault> {
         let certificate = sign(template, &key, Some(&self.certificate), &self.key)?;
         Ok(Self { certificate, key })
     }
@@ -160,8 +170,7 @@ impl Issued {
     /// # Errors
     /// No entropy, or contents that cannot be encoded.
     pub fn issue_for(&self, template: &Template, subject: &Self) -> Result<Self, PkiFault> {
-        let certificate = sign(template, &subject.key, Some(&self.certificate), &self.key)?;
-        Ok(Self { certificate, key: subject.key.clone() })
+        self.issue_with(template, subject.key.clone())
     }
 
     /// This certificate with what `edit` makes of its contents, signed by `issuer`: for what no template says.
@@ -176,10 +185,8 @@ impl Issued {
         Ok(edited)
     }
 
-    /// The signature over something in DER.
     fn signature_of(&self, content: &impl Encode) -> Result<BitString, PkiFault> {
-        let signature: DerSignature = self.key.sign(&content.to_der().map_err(encoding)?);
-        BitString::from_bytes(signature.as_bytes()).map_err(encoding)
+        signature_by(&self.key, content)
     }
 
     /// The certificate and key of two PEM texts.
@@ -187,12 +194,8 @@ impl Issued {
     /// # Errors
     /// One of them is not what it should be.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, PkiFault> {
-        use p256::pkcs8::DecodePrivateKey as _;
         use x509_cert::der::DecodePem as _;
-        Ok(Self {
-            certificate: Certificate::from_pem(certificate).map_err(encoding)?,
-            key: SigningKey::from_pkcs8_pem(key).map_err(encoding)?,
-        })
+        Ok(Self { certificate: Certificate::from_pem(certificate).map_err(encoding)?, key: Key::from_pem(key)? })
     }
 
     /// The certificate in DER.
@@ -216,68 +219,90 @@ impl Issued {
     /// # Errors
     /// Cannot happen for a key that was made here.
     pub fn key_pem(&self) -> Result<Zeroizing<String>, PkiFault> {
-        self.key.to_pkcs8_pem(LineEnding::LF).map_err(encoding)
-    }
-}
-
-fn random_key() -> Result<SigningKey, PkiFault> {
-    loop {
-        let mut scalar = [0; 32];
-        getrandom::fill(&mut scalar).map_err(|_| PkiFault::Entropy)?;
-        // All but one of 2^32 scalars are below the order of the group.
-        if let Ok(key) = SigningKey::from_slice(&scalar) {
-            return Ok(key);
-        }
+        self.key.to_pem()
     }
 }
 
 fn sign(
     template: &Template,
-    key: &SigningKey,
+    key: &Key,
     issuer: Option<&Certificate>,
-    issuer_key: &SigningKey,
+    issuer_key: &Key,
 ) -> Result<Certificate, PkiFault> {
     let subject = template.subject.to_name().ok_or_else(|| encoding("the subject"))?;
     let mut serial = [0; 16];
     getrandom::fill(&mut serial).map_err(|_| PkiFault::Entropy)?;
     // Positive and without a leading zero byte.
     serial[0] = serial[0] & 0x7F | 0x40;
-    let public = public_key_info(key)?;
-    let profile = Profile::Manual { issuer: issuer.map(|certificate| certificate.tbs_certificate.subject.clone()) };
-    let validity = Validity { not_before: time(template.not_before)?, not_after: time(template.not_after)? };
-    let serial = SerialNumber::new(&serial).map_err(encoding)?;
-    let mut builder =
-        CertificateBuilder::new(profile, serial, validity, subject, public.clone(), issuer_key).map_err(encoding)?;
-    if let Some(constraints) = &template.constraints {
-        builder.add_extension(constraints).map_err(encoding)?;
-    }
-    if let Some(usage) = &template.key_usage {
-        builder.add_extension(usage).map_err(encoding)?;
-    }
-    if !template.purposes.is_empty() {
-        builder.add_extension(&ExtendedKeyUsage(template.purposes.clone())).map_err(encoding)?;
-    }
-    let identifier = |info: &SubjectPublicKeyInfoOwned| {
-        SubjectKeyIdentifier::try_from(x509_cert::der::referenced::OwnedToRef::owned_to_ref(info)).map_err(encoding)
+    let public = key.public()?;
+    let signature = issuer_key.signature_algorithm()?;
+    let tbs_certificate = TbsCertificate {
+        version: Version::V3,
+        serial_number: SerialNumber::new(&serial).map_err(encoding)?,
+        signature: signature.clone(),
+        issuer: issuer.map_or_else(|| subject.clone(), |certificate| certificate.tbs_certificate.subject.clone()),
+        validity: Validity { not_before: time(template.not_before)?, not_after: time(template.not_after)? },
+        extensions: Some(extensions(template, &subject, &public, issuer, issuer_key)?),
+        subject,
+        subject_public_key_info: public,
+        issuer_unique_id: None,
+        subject_unique_id: None,
     };
-    builder.add_extension(&identifier(&public)?).map_err(encoding)?;
-    if issuer.is_some() {
-        let authority = AuthorityKeyIdentifier {
-            key_identifier: Some(identifier(&public_key_info(issuer_key)?)?.0),
-            ..AuthorityKeyIdentifier::default()
-        };
-        builder.add_extension(&authority).map_err(encoding)?;
-    }
-    if !template.hosts.is_empty() {
-        let names = template.hosts.iter().map(general_name).collect::<Result<Vec<_>, _>>()?;
-        builder.add_extension(&SubjectAltName(names)).map_err(encoding)?;
-    }
-    builder.build::<DerSignature>().map_err(encoding)
+    let signed = signature_by(issuer_key, &tbs_certificate)?;
+    Ok(Certificate { tbs_certificate, signature_algorithm: signature, signature: signed })
 }
 
-fn public_key_info(key: &SigningKey) -> Result<SubjectPublicKeyInfoOwned, PkiFault> {
-    let der = key.verifying_key().to_public_key_der().map_err(encoding)?;
-    SubjectPublicKeyInfoOwned::from_der(der.as_bytes()).map_err(encoding)
+/// The signature over something in DER.
+fn signature_by(key: &Key, content: &impl Encode) -> Result<BitString, PkiFault> {
+    let text = content.to_der().map_err(encoding)?;
+    BitString::from_bytes(&key.sign(&text)?).map_err(encoding)
+}
+
+fn extensions(
+    template: &Template,
+    subject: &Name,
+    public: &SubjectPublicKeyInfoOwned,
+    issuer: Option<&Certificate>,
+    issuer_key: &Key,
+) -> Result<Vec<Extension>, PkiFault> {
+    let mut list = Vec::new();
+    let mut add = |extension: &dyn Fn(&[Extension]) -> x509_cert::der::Result<Extension>| {
+        let extension = extension(&list).map_err(encoding)?;
+        list.push(extension);
+        Ok::<(), PkiFault>(())
+    };
+    if let Some(constraints) = &template.constraints {
+        add(&|list| constraints.to_extension(subject, list))?;
+    }
+    if let Some(usage) = &template.key_usage {
+        add(&|list| usage.to_extension(subject, list))?;
+    }
+    if !template.purposes.is_empty() {
+        let purposes = ExtendedKeyUsage(template.purposes.clone());
+        add(&|list| purposes.to_extension(subject, list))?;
+    }
+    let own = key_identifier(public)?;
+    add(&|list| own.to_extension(subject, list))?;
+    if let Some(issuer) = issuer {
+        // As the issuer calls its key, which need not be the digest that we would take (RFC 5280 §4.2.1.1).
+        let named = issuer.tbs_certificate.get::<SubjectKeyIdentifier>().map_err(encoding)?;
+        let key_identifier = match named {
+            Some((_, identifier)) => identifier.0,
+            None => key_identifier(&issuer_key.public()?)?.0,
+        };
+        let authority =
+            AuthorityKeyIdentifier { key_identifier: Some(key_identifier), ..AuthorityKeyIdentifier::default() };
+        add(&|list| authority.to_extension(subject, list))?;
+    }
+    if !template.hosts.is_empty() {
+        let names = SubjectAltName(template.hosts.iter().map(general_name).collect::<Result<_, _>>()?);
+        add(&|list| names.to_extension(subject, list))?;
+    }
+    Ok(list)
+}
+
+fn key_identifier(public: &SubjectPublicKeyInfoOwned) -> Result<SubjectKeyIdentifier, PkiFault> {
+    SubjectKeyIdentifier::try_from(public.owned_to_ref()).map_err(encoding)
 }
 
 fn general_name(host: &Host) -> Result<GeneralName, PkiFault> {
@@ -292,7 +317,11 @@ fn general_name(host: &Host) -> Result<GeneralName, PkiFault> {
     })
 }
 
+/// RFC 5280 §4.1.2.5: UTCTime until the end of 2049.
 fn time(time: UnixTime) -> Result<Time, PkiFault> {
-    let time = x509_cert::der::DateTime::from_unix_duration(Duration::from_secs(time.0)).map_err(encoding)?;
-    Ok(Time::GeneralTime(x509_cert::der::asn1::GeneralizedTime::from_date_time(time)))
+    let since_1970 = Duration::from_secs(time.0);
+    if let Ok(time) = UtcTime::from_unix_duration(since_1970) {
+        return Ok(Time::UtcTime(time));
+    }
+    GeneralizedTime::from_unix_duration(since_1970).map(Time::GeneralTime).map_err(encoding)
 }

@@ -1,10 +1,12 @@
 //! What goes on beside the broker's loop, as tasks of the same executor: questions that authentication asks of servers and
-//! of slow hashes, files that change.
+//! of slow hashes, files that change, certificates that are issued.
 //!
 //! **Invariant:** nothing here touches a connection; what is found out goes to the loop through a channel.
 
+mod automatic;
 mod inquiries;
 mod watch;
 
+pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use inquiries::{Cluster, Inquiries};
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, watch};

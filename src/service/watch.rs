@@ -53,25 +53,28 @@ fn state(path: &Path) -> Option<State> {
 pub struct Watched {
     paths: Vec<PathBuf>,
     fingerprint: Fingerprint,
-    reload: Box<dyn FnMut() -> Vec<Change>>,
+    look: Box<dyn FnMut(bool) -> Vec<Change>>,
 }
 
 impl Watched {
     /// Watches `paths`, files or folders, which are as they were read last. `reload` reads them again; what is wrong with
     /// them it says itself, and changes nothing then.
-    pub fn new(paths: Vec<PathBuf>, reload: impl FnMut() -> Vec<Change> + 'static) -> Self {
-        let fingerprint = Fingerprint::of(&paths);
-        Self { paths, fingerprint, reload: Box::new(reload) }
+    pub fn new(paths: Vec<PathBuf>, mut reload: impl FnMut() -> Vec<Change> + 'static) -> Self {
+        Self::every_second(paths, move |changed| if changed { reload() } else { Vec::new() })
     }
 
-    /// Reads the files again if they have changed.
+    /// Watches what changes with time too: `look` is called each second, and told whether `paths` have changed.
+    pub fn every_second(paths: Vec<PathBuf>, look: impl FnMut(bool) -> Vec<Change> + 'static) -> Self {
+        let fingerprint = Fingerprint::of(&paths);
+        Self { paths, fingerprint, look: Box::new(look) }
+    }
+
+    /// Compares the files with what they were.
     fn look(&mut self) -> Vec<Change> {
         let now = Fingerprint::of(&self.paths);
-        if now == self.fingerprint {
-            return Vec::new();
-        }
+        let changed = now != self.fingerprint;
         self.fingerprint = now;
-        (self.reload)()
+        (self.look)(changed)
     }
 }
 

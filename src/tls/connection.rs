@@ -13,7 +13,7 @@ use crate::tls::{ServerTls, TlsFault};
 use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{Error, ProtocolVersion};
+use rustls::{Error, HandshakeKind, ProtocolVersion};
 
 /// Bytes of a record header.
 const HEADER_BYTES: usize = 5;
@@ -90,7 +90,7 @@ impl TlsConnection {
     /// [`MAX_TLS_RECORD`] bytes always suffices for progress.
     ///
     /// Calls `plaintext` for every piece of application data (at most 16 KiB each) and appends to `out` what must be
-    /// sent: a handshake flight (the server's chain and about 1 KiB), an alert or a key update.
+    /// sent: a handshake flight (the server's chain and about 1 KiB), a ticket, an alert or a key update.
     ///
     /// Until the handshake is finished a call works on one handshake record at most: the ClientHello (one key exchange,
     /// one signature) or what of the client's answer is in one record (chain, signature and Finished, if it packs them
@@ -178,7 +178,8 @@ impl TlsConnection {
     }
 
     /// The certificates that the client presented and that were judged good, its own first; empty if there are none or
-    /// the handshake is not finished.
+    /// the handshake is not finished. Those of a resumed session were judged when it began: who relies on them judges
+    /// them again.
     #[must_use]
     pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
         if self.is_established() { self.connection.peer_certificates().unwrap_or_default() } else { &[] }
@@ -188,6 +189,12 @@ impl TlsConnection {
     #[must_use]
     pub fn is_established(&self) -> bool {
         !self.connection.is_handshaking()
+    }
+
+    /// Whether the client resumed an earlier session with a ticket instead of showing its certificates.
+    #[must_use]
+    pub fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// The version agreed on, for logs; `None` before it is known.

@@ -4,12 +4,13 @@
 //! are accepted under it. A reload makes a new one; connections keep the one they began with.
 //!
 //! **Invariants:** the key belongs to the certificate (proved by a signature, not by comparing bytes); nothing is
-//! remembered from one connection to the next, so that every connection is judged anew.
+//! remembered from one connection to the next but what a client's ticket holds, and that ends with the [`ServerTls`].
 
 use crate::crypto;
 use crate::limits::{PEER_CHAIN_BYTES_MAX, PEER_CHAIN_CERTIFICATES_MAX};
 use crate::time::UnixTime;
 use crate::tls::TlsFault;
+use crate::tls::tickets::Tickets;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -17,7 +18,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime as PkiTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{NoClientAuth, NoServerSessionStorage, ServerConfig};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme, version};
@@ -78,9 +79,12 @@ pub enum ClientCertificates {
     Required(Arc<dyn ClientVerifier>),
 }
 
-/// The configuration of a server. Cheap to clone.
+/// The configuration of a server. Cheap to clone; clones know each other's tickets.
 #[derive(Clone, Debug)]
-pub struct ServerTls(Arc<ServerConfig>);
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    tickets: Arc<Tickets>,
+}
 
 impl ServerTls {
     /// A server that shows `chain` (its own certificate first), whose private key is `key`.
@@ -108,6 +112,8 @@ impl ServerTls {
         let key = provider.key_provider.load_private_key(key).map_err(|_| TlsFault::ServerKeyUnsupported)?;
         let certified = CertifiedKey::new(chain, key);
         key_belongs_to_certificate(&certified, &algorithms)?;
+        let chain_is_required = matches!(clients, ClientCertificates::Required(_));
+        let tickets = Arc::new(Tickets::new(Arc::clone(&clock), chain_is_required));
         let verifier: Arc<dyn ClientCertVerifier> = match clients {
             ClientCertificates::NotRequested => Arc::new(NoClientAuth),
             ClientCertificates::Requested(judge) => Arc::new(Judged { judge, mandatory: false, algorithms }),
@@ -120,15 +126,31 @@ impl ServerTls {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.ignore_client_order = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
+        config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), tickets })
+    }
+
+    /// The same server after a change of trust: tickets from before are worth nothing, also in handshakes that have begun.
+    #[must_use]
+    pub fn with_new_tickets(&self) -> Self {
+        self.retire_tickets();
+        let tickets = Arc::new(self.tickets.anew());
+        let mut config = ServerConfig::clone(&self.config);
+        config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
+        Self { config: Arc::new(config), tickets }
+    }
+
+    /// Makes the tickets of this server worthless; it gives no new ones.
+    pub fn retire_tickets(&self) {
+        self.tickets.retire();
     }
 
     /// The configuration, for a new connection.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.config)
     }
 }
 

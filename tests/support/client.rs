@@ -42,6 +42,14 @@ pub fn tls(
     authority: &Path,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    tls_again(port, &tls_config(authority, identity))
+}
+
+/// What a TLS client needs, and the sessions that it remembers.
+pub fn tls_config(
+    authority: &Path,
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(authority) {
         roots.add(certificate).expect("an authority");
@@ -51,11 +59,15 @@ pub fn tls(
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots);
-    let config = match identity {
+    Arc::new(match identity {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).expect("a client certificate"),
         None => builder.with_no_client_auth(),
-    };
-    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").expect("a name"))
+    })
+}
+
+/// TLS of a client that may have been here before.
+pub fn tls_again(port: u16, config: &Arc<ClientConfig>) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let connection = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost").expect("a name"))
         .map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, tcp(port));
     while stream.conn.is_handshaking() {

@@ -9,6 +9,7 @@
 //! | `…/keys/<name>/<key>.json` | one JWK Set of the ConfigMap `<name>` |
 //! | `…/secrets/<name>/tls.crt`, `tls.key` | the Secret `<name>` |
 //! | `…/secrets/<name>/passwords.toml`, `token` | for the running broker: left alone |
+//! | `…/issuers/<name>/tls.crt`, `tls.key` | the same |
 //! | `<name>.authorization.json` and the like | a bare body, see [`BareKind`] |
 //! | other `*.yaml`, `*.yml`, `*.json` | manifests |
 //!
@@ -94,12 +95,13 @@ enum Role {
 
 fn role_of(components: &[&str]) -> Role {
     let Some((file, folders)) = components.split_last() else { return Role::Ignored };
-    if let Some(at) = folders.iter().position(|folder| matches!(*folder, "trust" | "keys" | "secrets")) {
+    if let Some(at) = folders.iter().position(|folder| matches!(*folder, "trust" | "keys" | "secrets" | "issuers")) {
         return match (folders.len() - at, folders.get(at), *file) {
             (2, Some(&"trust"), _) => Role::ConfigMap,
             (2, Some(&"keys"), name) if name.ends_with(".json") => Role::ConfigMap,
             (2, Some(&"secrets"), "tls.crt" | "tls.key") => Role::Secret,
             (2, Some(&"secrets"), "passwords.toml" | "token") => Role::LeftAlone,
+            (2, Some(&"issuers"), "tls.crt" | "tls.key") => Role::LeftAlone,
             _ => Role::Ignored,
         };
     }

@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 // `pki` takes `provider` from the module around it, so that the tests of the whole program can include it too.
 use crate::crypto::provider;
 mod pki;
+mod tickets;
 
 impl ClientVerifier for WebPkiJudge {
     fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
@@ -428,21 +429,6 @@ fn pki_roots() -> Vec<rustls::pki_types::TrustAnchor<'static>> {
     let mut roots = RootCertStore::empty();
     roots.add(WORLD.pki.chain("ca").remove(0)).unwrap();
     roots.roots
-}
-
-#[test]
-fn nothing_is_resumed() {
-    for version in BOTH {
-        let config = Arc::new(client_config(rustls_rustcrypto::provider(), version, Some((&WORLD.pki, "client"))));
-        let server = server(Ask::Must);
-        for _ in 0..3 {
-            let client = ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap();
-            let mut pair = Pair::new(&server, client);
-            pair.establish();
-            assert_eq!(pair.client.handshake_kind(), Some(HandshakeKind::Full));
-            assert_eq!(pair.client.tls13_tickets_received(), 0);
-        }
-    }
 }
 
 #[test]
