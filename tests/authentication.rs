@@ -447,3 +447,64 @@ fn the_keys_of_a_chain_are_of_one_algorithm_unless_the_gateway_says_otherwise() 
         }
     }
 }
+
+#[test]
+fn passwd_makes_changes_and_takes_out_users_and_keeps_the_rest() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("passwd");
+    let file = folder.join("users/passwords.toml");
+    let passwd = &|arguments: &[&str], password: &str| {
+        let mut command = support::portcullis(&[&["passwd", file.to_str().unwrap()], arguments].concat());
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        // A command that is refused may have ended before it reads.
+        let _ = child.stdin.take().unwrap().write_all(password.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(passwd(&["client1", "--attribute", "floor=floor1"], "secret\n").0, Some(0));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let made = std::fs::read_to_string(&file).unwrap();
+    assert!(made.contains("$argon2id$v=19$m=19456,t=2,p=1$") && made.contains("floor = \"floor1\""), "{made}");
+    assert!(!made.contains("secret"), "{made}");
+    folder.write("users/passwords.toml", format!("# the first floor\n{made}"));
+    let (status, said) = passwd(&["client 2", "--algorithm", "pbkdf2-sha512"], "other");
+    assert_eq!((status, said.contains("'client 2' added")), (Some(0), true), "{said}");
+    let users = portcullis::authentication::Passwords::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(users.find("client1").verify(b"secret").is_ok());
+    assert!(users.find("client 2").verify(b"other").is_ok());
+    assert_eq!(passwd(&["client 2", "--delete"], "").0, Some(0));
+    let left = std::fs::read_to_string(&file).unwrap();
+    assert!(left.starts_with("# the first floor\n") && !left.contains("client 2"), "{left}");
+    for (arguments, password, expected) in [
+        (&["nobody", "--delete"][..], "", "no user 'nobody'"),
+        (&["client1"], "\n", "empty"),
+        (&["client1"], "", "empty"),
+        (&["client1", "--attribute", &format!("a={}", "x".repeat(5_000))], "x\n", "attributes"),
+    ] {
+        let (status, said) = passwd(arguments, password);
+        assert!(status != Some(0) && said.contains(expected), "{arguments:?}: {said}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), left, "unchanged");
+    }
+    assert!(!file.with_extension("toml.new").exists());
+    // What a link leads to is changed, and its mode stays. Two at once lose nothing.
+    let real = folder.join("real.toml");
+    std::fs::rename(&file, &real).unwrap();
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&real, &file).unwrap();
+    std::thread::scope(|scope| {
+        for user in ["a", "b", "c"] {
+            scope.spawn(move || assert_eq!(passwd(&[user, "--algorithm", "pbkdf2-sha512"], "x\n").0, Some(0)));
+        }
+    });
+    assert!(std::fs::symlink_metadata(&file).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+    let users = portcullis::authentication::Passwords::parse(&std::fs::read_to_string(&real).unwrap()).unwrap();
+    assert_eq!(users.len(), 4);
+    folder.write("users/passwords.toml", "[broken");
+    assert_eq!(passwd(&["client1"], "x\n").0, Some(3));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[broken");
+}

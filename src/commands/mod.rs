@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod inspect;
+pub mod passwd;
 mod paths;
 pub mod run;
 mod start;
