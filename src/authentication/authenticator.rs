@@ -123,12 +123,13 @@ impl Authenticator {
     /// Goes on where `method` asked, now that there is an answer. `evidence` is the same as then.
     #[must_use]
     pub fn conclude(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        match answer {
-            // Only who does not answer is passed over.
-            Answer::Unavailable(why) => {
+        match (answer, self.methods.get(usize::from(method))) {
+            // Only a custom server that does not answer is passed over. A token stays one for the cluster, whose silence
+            // passes: its client is to try again.
+            (Answer::Unavailable(why), Some(Method::Custom)) => {
                 self.judge_from(usize::from(method) + 1, evidence, now, Refusal::NobodyDecided(why))
             }
-            answer => self.decided(method, answer, evidence, None),
+            (answer, _) => self.decided(method, answer, evidence, None),
         }
     }
 
