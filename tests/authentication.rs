@@ -9,7 +9,7 @@ use portcullis::pki;
 use std::io::Write as _;
 use std::time::Duration;
 use support::client::{Client, certificates, key, tcp, tls};
-use support::login::{BY_TOKEN, Issuer, OFFLINE, auth, connect, log_in, site};
+use support::login::{BY_TOKEN, Issuer, OFFLINE, auth, connect, log_in, now, site};
 use support::{Folder, Site, free_ports, plain_listener};
 
 /// Of the vendor's documentation: client1 with "password", client2 with "password2".
@@ -251,4 +251,28 @@ fn passwd_makes_changes_and_takes_out_users_and_keeps_the_rest() {
     folder.write("users/passwords.toml", "[broken");
     assert_eq!(passwd(&["client1"], "x\n").0, Some(3));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "[broken");
+}
+
+#[test]
+fn a_clock_that_stands_before_its_last_known_time_is_waited_for_and_an_absurd_record_is_not_believed() {
+    let day = 24 * 3_600;
+    for (recorded, reason, said) in [
+        (portcullis::time::UnixTime(now() + day).to_string(), 0x88, "last-known-time and start again"),
+        ("2099-01-01T00:00:00Z".to_owned(), 0, "last-known-time: 2099-01-01T00:00:00Z cannot be; not believed"),
+        (portcullis::time::UnixTime(now() - day).to_string(), 0, "ready"),
+    ] {
+        let (folder, port, issuer) = (Folder::new("clock"), free_ports(1), Issuer::new());
+        folder.write("site/keys/cluster-keys/keys.json", issuer.keys());
+        folder.write("site/secrets/users/passwords.toml", PASSWORDS);
+        folder.write("site/state/last-known-time", &recorded);
+        let mut site = site(folder, port, &format!("{BY_TOKEN}{BY_PASSWORD}"), OFFLINE);
+        site.process.wait_for(said);
+        let token = issuer.token("my-audience", 600);
+        assert_eq!(log_in(port, &connect("c", None, None, Some(("K8S-SAT", &token)))).1, reason, "{recorded}");
+        assert_eq!(log_in(port, &connect("d", Some("client1"), Some(b"password"), None)).1, 0, "{recorded}");
+        site.process.terminate();
+        site.process.wait();
+        // A clock of a few seconds is not recorded.
+        assert_eq!(std::fs::read_to_string(site.folder.join("site/state/last-known-time")).unwrap(), recorded);
+    }
 }

@@ -89,7 +89,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Makes the authenticator for `configuration.authentications[index]`. A method UsernamePassword knows nobody until
-    /// [`Self::set_passwords`].
+    /// [`Self::set_passwords`]. A clock that shows less than `clock_floor` counts as not set.
     ///
     /// # Errors
     /// A configuration that does not fit together, or a trust bundle or key that cannot be read.
@@ -97,9 +97,11 @@ impl Authenticator {
         configuration: &Configuration,
         index: u16,
         algorithms: SignatureAlgorithms,
+        clock_floor: UnixTime,
     ) -> Result<Self, AuthenticatorFault> {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
-        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms));
+        let dates = Dates::new(configuration.gateway.clock_policy, clock_floor);
+        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms, dates));
         let methods = methods.collect::<Result<Vec<Method>, _>>()?;
         if methods.is_empty() {
             return Err(AuthenticatorFault::NoMethods);
@@ -251,8 +253,8 @@ fn new_method(
     configuration: &Configuration,
     method: &blob::Method,
     algorithms: SignatureAlgorithms,
+    dates: Dates,
 ) -> Result<Method, AuthenticatorFault> {
-    let dates = Dates::new(configuration.gateway.clock_policy);
     match method {
         blob::Method::X509 { trust_bundle, attributes } => {
             let bundle =

@@ -5,6 +5,8 @@ use crate::authorization::Policy;
 use crate::config::blob::ClientLimits;
 use crate::config::{LoadOptions, load_embedded};
 
+mod credentials;
+
 /// Packets as a client writes and reads them, without the codec.
 mod wire {
     pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {

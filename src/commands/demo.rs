@@ -116,7 +116,8 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }
     let text = guide(options, &report.to_string());
-    start(&configuration, &Paths::beside(Path::new(""), &configuration.gateway), |_| {
+    let paths = Paths { state: None, ..Paths::beside(Path::new(""), &configuration.gateway) };
+    start(&configuration, &paths, |_| {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|error| CommandError::CannotStart(format!("cannot print: {error}")))

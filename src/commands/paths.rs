@@ -10,6 +10,8 @@ pub struct Paths {
     pub secrets: PathBuf,
     /// Revocation lists.
     pub revocation: PathBuf,
+    /// What is to survive a restart; `None`: nothing is.
+    pub state: Option<PathBuf>,
 }
 
 impl Paths {
@@ -19,6 +21,7 @@ impl Paths {
         Self {
             secrets: blob_folder.join(&gateway.secrets_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
+            state: Some(blob_folder.join(&gateway.state_folder)),
         }
     }
 }

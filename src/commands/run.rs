@@ -32,7 +32,10 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
             (configuration, path.parent().map(PathBuf::from).unwrap_or_default())
         }
     };
-    start(&configuration, &Paths::beside(&folder, &configuration.gateway), |_| Ok(()))
+    let mut paths = Paths::beside(&folder, &configuration.gateway);
+    // Whoever just tries it finds no new folder.
+    paths.state = paths.state.filter(|_| options.configuration.is_some());
+    start(&configuration, &paths, |_| Ok(()))
 }
 
 fn embedded_default() -> Result<Configuration, CommandError> {

@@ -10,8 +10,10 @@ use crate::config::blob::{Bind, ClientIdentifiers, Configuration, ExpiryNotice, 
 use crate::crypto;
 use crate::limits::Capacities;
 use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
-use crate::platform::{self, SystemClock};
-use crate::service::{self, Watched};
+use crate::platform::{self, Clock as _, SystemClock};
+use crate::service::{self, ClockRecord, Watched};
+use crate::time::UnixTime;
+use core::cell::RefCell;
 use smol::channel;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -35,7 +37,8 @@ pub fn start(
         let folder = paths.revocation.display();
         return Err(cannot_start(format!("{folder}: revocation lists are not served yet")));
     }
-    let mut admission = admission(configuration)?;
+    let clock_record = ClockRecord::open(paths.state.as_deref(), SystemClock::unix());
+    let mut admission = admission(configuration, clock_record.floor())?;
     let mut watched = Vec::new();
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched);
@@ -56,7 +59,11 @@ pub fn start(
     let executor = Rc::new(smol::LocalExecutor::new());
     executor.spawn(inquiries.serve(Rc::clone(&executor), asked, answer)).detach();
     executor.spawn(service::watch(watched, change)).detach();
-    async_io::block_on(executor.run(serve(turn, &services, &clock))).map_err(|error| cannot_start(error.to_string()))
+    let clock_record = Rc::new(RefCell::new(clock_record));
+    executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();
+    let served = async_io::block_on(executor.run(serve(turn, &services, &clock)));
+    clock_record.borrow_mut().finish(clock.now());
+    served.map_err(|error| cannot_start(error.to_string()))
 }
 
 fn cannot_start(message: String) -> CommandError {
@@ -96,11 +103,11 @@ fn available_memory() -> Option<u64> {
     Some(kibibytes * 1_024)
 }
 
-fn admission(configuration: &Configuration) -> Result<Admission, CommandError> {
+fn admission(configuration: &Configuration, clock_floor: UnixTime) -> Result<Admission, CommandError> {
     let algorithms = crypto::provider().signature_verification_algorithms.all;
     let mut authenticators = Vec::new();
     for (index, resource) in (0_u16..).zip(&configuration.authentications) {
-        let authenticator = Authenticator::new(configuration, index, algorithms)
+        let authenticator = Authenticator::new(configuration, index, algorithms, clock_floor)
             .map_err(|fault| cannot_start(format!("BrokerAuthentication '{}': {fault}", resource.name)))?;
         for warning in authenticator.warnings(SystemClock::unix()) {
             log::warn!("BrokerAuthentication '{}': {warning}", resource.name);

@@ -797,3 +797,7 @@ impl<N: Network> Turn<N> {
         self.network.close(link.stream);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

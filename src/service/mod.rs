@@ -3,8 +3,10 @@
 //!
 //! **Invariant:** nothing here touches a connection; what is found out goes to the loop through a channel.
 
+mod clock_record;
 mod inquiries;
 mod watch;
 
+pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries};
 pub use watch::{Watched, watch};
