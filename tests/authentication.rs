@@ -94,8 +94,17 @@ fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {
 
     let mut forged = good.clone();
     *forged.last_mut().unwrap() ^= 1;
-    for bad in [issuer.token("other", 600), forged, b"x".to_vec(), Vec::new(), vec![b'a'; 65_000]] {
+    for bad in [
+        issuer.token("other", 600),
+        forged,
+        b"x".to_vec(),
+        Vec::new(),
+        vec![0; 300],
+        vec![0xFF; 300],
+        vec![b'a'; 65_535],
+    ] {
         assert_eq!(log_in(port, &connect("f", None, None, Some(("K8S-SAT", &bad)))).1, 0x87);
+        assert_eq!(log_in(port, &connect("f", Some("K8S-SAT"), Some(&bad), None)).1, 0x87);
     }
     // A token that ends takes its connection with it, without a word.
     let (mut client, reason) =

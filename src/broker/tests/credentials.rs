@@ -151,3 +151,14 @@ fn a_clock_that_is_set_past_the_end_of_a_credential_ends_its_connection() {
     credentials.set_clock(NOW.plus_seconds(HOUR + 1), &keys);
     assert_eq!(keys.map(|key| credentials.bench.is_closing(key)), [false, true, true, false]);
 }
+
+#[test]
+fn scenario_58_a_full_session_table_is_a_reason_to_try_again() {
+    let mut bench = Bench::new(&Capacities { sessions: 2, ..capacities() }, &limits());
+    let (first, _) = (bench.client("a"), bench.client("b"));
+    let key = bench.open();
+    bench.give(key, &wire::connect("c", 0, &[]));
+    assert_eq!(bench.take(key)[0].1[1], 0x97, "the vendor's clients come back after it, and never after 0x87");
+    bench.hang_up(first);
+    bench.client("c");
+}
