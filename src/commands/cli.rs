@@ -131,9 +131,9 @@ Set the password of a user for the method UsernamePassword
 Usage: portcullis passwd FILE USER [--attribute NAME=VALUE]... [--algorithm NAME]
        portcullis passwd FILE USER --delete
 
-FILE is secrets/NAME/passwords.toml; it is made if it is not there. The password is
-asked for, or is the first line of the standard input. A running broker reads the
-file again by itself.
+FILE is secrets/NAME/passwords.toml. If it is not there it is made, for the eyes of
+whoever runs this only; else its mode and owner stay. The password is asked for, or is
+the first line of the standard input. A running broker reads the file again by itself.
 
 Options:
   --attribute NAME=VALUE   What rules know the user by; others stay as they are
