@@ -56,7 +56,7 @@ impl ClockRecord {
             && let Some(file) = &record.file
         {
             log::warn!(
-                "the clock shows {now}, but stood at {} already: it counts as not set until then. If it is right, remove {} and \
+                "the clock shows {now}, but stood at {} before: it counts as not set until then. If it is right, remove {} and \
                  start again",
                 record.floor(),
                 file.display()
