@@ -1,7 +1,7 @@
 //! The executable: reads the command line, runs a command, ends with its exit code.
 
 use portcullis::commands::cli::{self, Command};
-use portcullis::commands::{CommandError, bake, check, demo, inspect, run};
+use portcullis::commands::{CommandError, bake, check, demo, inspect, passwd, run};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -49,6 +49,10 @@ fn execute() -> Result<(), CommandError> {
         Command::Inspect(options, level) => {
             portcullis::platform::install(level);
             inspect::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Passwd(options, level) => {
+            portcullis::platform::install(level);
+            passwd::run(&options, &mut out)
         }
     }
 }

@@ -1,18 +1,15 @@
-//! The methods beside X.509, against the whole program: passwords, tokens, custom servers; renewal, expiry, changed files.
+//! The methods beside X.509, against the whole program: passwords and tokens that are judged here; renewal, expiry, changed
+//! files. Servers that are asked have files of their own.
 //! Numbers are those of the scenario catalogue.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod support;
 
-use base64ct::{Base64UrlUnpadded, Encoding as _};
-use p256::ecdsa::signature::Signer as _;
-use p256::ecdsa::{Signature, SigningKey};
 use portcullis::pki;
-use std::io::{BufReader, Write as _};
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
-use support::client::{Client, certificates, key, packet, tcp, text, tls};
+use std::io::Write as _;
+use std::time::Duration;
+use support::client::{Client, certificates, key, tcp, tls};
+use support::login::{BY_TOKEN, Issuer, OFFLINE, auth, connect, log_in, now, site};
 use support::{Folder, Site, free_ports, plain_listener};
 
 /// Of the vendor's documentation: client1 with "password", client2 with "password2".
@@ -24,91 +21,6 @@ attributes = { floor = "floor1" }
 password = "$pbkdf2-sha512$i=100000,l=64$+H7jXzcEbq2kkyvpxtxePQ$jTzW6fSesiuNRLMIkDDAzBEILk7iyyDZ3rjlEwQap4UJP4TaCR+EXQXNukO7qNJWlPPP8leNnJDCBgX/255Ezw"
 attributes = { floor = "floor2" }
 "#;
-
-/// CONNECT of MQTT 5 with what of credentials is there.
-fn connect(
-    identifier: &str,
-    username: Option<&str>,
-    password: Option<&[u8]>,
-    enhanced: Option<(&str, &[u8])>,
-) -> Vec<u8> {
-    let flags = 0x02 | u8::from(username.is_some()) << 7 | u8::from(password.is_some()) << 6;
-    let mut body = [&text("MQTT")[..], &[5, flags, 0, 0]].concat();
-    body.extend(properties(enhanced));
-    body.extend(text(identifier));
-    body.extend(username.map(text).unwrap_or_default());
-    if let Some(password) = password {
-        body.extend((password.len() as u16).to_be_bytes());
-        body.extend(password);
-    }
-    packet(0x10, &body)
-}
-
-/// A property section with Authentication Method and Authentication Data.
-fn properties(enhanced: Option<(&str, &[u8])>) -> Vec<u8> {
-    let mut section = Vec::new();
-    if let Some((method, data)) = enhanced {
-        section.push(0x15);
-        section.extend(text(method));
-        section.push(0x16);
-        section.extend((data.len() as u16).to_be_bytes());
-        section.extend(data);
-    }
-    let mut length = section.len();
-    let mut bytes = Vec::new();
-    loop {
-        bytes.push((length % 128) as u8 | if length >= 128 { 0x80 } else { 0 });
-        length /= 128;
-        if length == 0 {
-            break;
-        }
-    }
-    bytes.extend(section);
-    bytes
-}
-
-fn auth(method: &str, data: &[u8]) -> Vec<u8> {
-    packet(0xF0, &[&[0x19][..], &properties(Some((method, data)))].concat())
-}
-
-/// Sends a CONNECT and gives the client with the Reason Code of the answer.
-fn log_in(port: u16, connect: &[u8]) -> (Client, u8) {
-    let mut client = Client::new(tcp(port));
-    client.send(connect);
-    let connack = client.receive().expect("a CONNACK");
-    assert_eq!(connack.first, 0x20, "{connack:?}");
-    (client, connack.body[1])
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// A listener on loopback whose clients authenticate by `methods`, and a rule for everybody with an attribute.
-fn site(folder: Folder, port: u16, methods: &str, gateway: &str) -> Site {
-    let references = "      authenticationRef: logins\n      authorizationRef: rules\n";
-    folder.write("site/listener.yaml", plain_listener(port) + references);
-    folder.write(
-        "site/logins.yaml",
-        format!(
-            "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerAuthentication\nmetadata: {{name: logins}}\n\
-             spec:\n  authenticationMethods:\n{methods}"
-        ),
-    );
-    folder.write(
-        "site/rules.authorization.json",
-        r#"[{"principals": {"attributes": [{"floor": "floor1"}, {"floor": "floor2"}]},
-             "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["floors/#"]}]},
-            {"principals": {"attributes": [{"group": "authz-sat"}]},
-             "brokerResources": [{"method": "Connect"}, {"method": "Publish", "topics": ["odd-numbered-orders"]},
-                                 {"method": "Subscribe", "topics": ["orders"]}]}]"#,
-    );
-    if !gateway.is_empty() {
-        let head = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec:\n";
-        folder.write("site/gateway.yaml", format!("{head}{gateway}"));
-    }
-    Site::start_in(folder)
-}
 
 const BY_PASSWORD: &str = "  - method: UsernamePassword\n    usernamePasswordSettings: {secretRef: users}\n";
 
@@ -155,40 +67,6 @@ fn scenario_59_passwords_of_the_vendors_format_let_their_users_in() {
     assert_eq!(with("client2", "password2").1, 0x87);
 }
 
-/// An issuer of tokens.
-struct Issuer(SigningKey);
-
-impl Issuer {
-    fn new() -> Self {
-        Self(SigningKey::from_slice(&[7; 32]).unwrap())
-    }
-
-    fn keys(&self) -> String {
-        let point = self.0.verifying_key().to_encoded_point(false);
-        let coordinate = |bytes: Option<&p256::FieldBytes>| Base64UrlUnpadded::encode_string(bytes.unwrap());
-        format!(
-            r#"{{"keys": [{{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "k1", "use": "sig", "x": "{}", "y": "{}"}}]}}"#,
-            coordinate(point.x()),
-            coordinate(point.y())
-        )
-    }
-
-    fn token(&self, audience: &str, seconds: u64) -> Vec<u8> {
-        let header = Base64UrlUnpadded::encode_string(br#"{"alg":"ES256","kid":"k1"}"#);
-        let claims = format!(
-            r#"{{"iss":"https://cluster","aud":["{audience}"],"exp":{},"sub":"system:serviceaccount:iot:mqtt-client"}}"#,
-            now() + seconds
-        );
-        let signed = format!("{header}.{}", Base64UrlUnpadded::encode_string(claims.as_bytes()));
-        let signature: Signature = self.0.sign(signed.as_bytes());
-        format!("{signed}.{}", Base64UrlUnpadded::encode_string(&signature.to_bytes())).into_bytes()
-    }
-}
-
-const BY_TOKEN: &str = "  - method: ServiceAccountToken\n    serviceAccountTokenSettings: {audiences: [my-audience]}\n";
-const OFFLINE: &str = "  serviceAccountTokens:\n    issuers: [{issuer: 'https://cluster', keysConfigMap: cluster-keys}]\n    \
-                       attributes: {iot/mqtt-client: {group: authz-sat}}\n";
-
 /// [MQTT-3.15.2-1] [MQTT-4.12.0-5] [MQTT-4.12.1-2]
 #[test]
 fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {
@@ -221,153 +99,23 @@ fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {
 
     let mut forged = good.clone();
     *forged.last_mut().unwrap() ^= 1;
-    for bad in [issuer.token("other", 600), forged, b"x".to_vec(), Vec::new(), vec![b'a'; 65_000]] {
+    for bad in [
+        issuer.token("other", 600),
+        forged,
+        b"x".to_vec(),
+        Vec::new(),
+        vec![0; 300],
+        vec![0xFF; 300],
+        vec![b'a'; 65_535],
+    ] {
         assert_eq!(log_in(port, &connect("f", None, None, Some(("K8S-SAT", &bad)))).1, 0x87);
+        assert_eq!(log_in(port, &connect("f", Some("K8S-SAT"), Some(&bad), None)).1, 0x87);
     }
     // A token that ends takes its connection with it, without a word.
     let (mut client, reason) =
         log_in(port, &connect("g", None, None, Some(("K8S-SAT", &issuer.token("my-audience", 2)))));
     assert_eq!(reason, 0);
     assert_eq!(client.receive(), None, "closed without DISCONNECT");
-    site.process.wait_for("credential expired");
-}
-
-/// A request that the custom server got: its first line, its fields, its body.
-type Seen = Arc<Mutex<Vec<(String, Vec<String>, String)>>>;
-
-/// A custom authentication server that says to each request what `answer` says: status and body; `None`: it hangs up.
-fn custom_server(folder: &Folder, answer: impl Fn(&str) -> Option<(u16, String)> + Send + 'static) -> (u16, Seen) {
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(portcullis::crypto::provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            certificates(&folder.join("demo/mqtts-endpoint.crt")),
-            key(&folder.join("demo/mqtts-endpoint.key")),
-        )
-        .unwrap();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let seen = Seen::default();
-    let noted = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
-            let connection = rustls::ServerConnection::new(Arc::new(config.clone())).unwrap();
-            let mut stream = BufReader::new(rustls::StreamOwned::new(connection, stream));
-            let Some((line, fields, body)) = request(&mut stream) else { continue };
-            let said = answer(&body);
-            noted.lock().unwrap().push((line, fields, body));
-            let Some((status, body)) = said else { continue };
-            let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-            let _ = stream.get_mut().write_all((head + &body).as_bytes());
-            stream.get_mut().conn.send_close_notify();
-            let _ = stream.get_mut().flush();
-        }
-    });
-    (port, seen)
-}
-
-fn request(stream: &mut impl std::io::BufRead) -> Option<(String, Vec<String>, String)> {
-    let mut line = String::new();
-    stream.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
-    let mut fields = Vec::new();
-    loop {
-        let mut field = String::new();
-        stream.read_line(&mut field).ok()?;
-        if field.trim().is_empty() {
-            break;
-        }
-        fields.push(field.trim().to_owned());
-    }
-    let length = fields.iter().find_map(|field| field.strip_prefix("Content-Length: ")?.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()?;
-    Some((line.trim().to_owned(), fields, String::from_utf8(body).ok()?))
-}
-
-/// A site whose logins go to a custom server first, and to tokens where that one does not answer.
-fn custom_site(name: &str, answer: impl Fn(&str) -> Option<(u16, String)> + Send + 'static) -> (Site, u16, Seen) {
-    let (folder, port) = (Folder::new(name), free_ports(1));
-    pki::demo::create(&folder.join("demo")).unwrap();
-    let root = std::fs::read(folder.join("demo/contoso_root_ca.crt")).unwrap();
-    folder.write("site/trust/custom-ca/ca.pem", root);
-    folder.write("site/keys/cluster-keys/keys.json", Issuer::new().keys());
-    let (server, seen) = custom_server(&folder, answer);
-    let methods = format!(
-        "  - method: Custom\n    customSettings:\n      endpoint: https://localhost:{server}\n      \
-         caCertConfigMap: custom-ca\n      headers: {{header_key: header_value}}\n{BY_TOKEN}"
-    );
-    (site(folder, port, &methods, OFFLINE), port, seen)
-}
-
-#[test]
-fn scenarios_24_to_35_a_custom_server_decides() {
-    let answer = |body: &str| match body {
-        _ if body.contains("\"client1\"") => Some((200, r#"{"attributes": {"floor": "floor1"}}"#.to_owned())),
-        _ if body.contains("\"deny\"") => Some((403, r#"{"reason": 135}"#.to_owned())),
-        _ if body.contains("\"banned\"") => Some((403, r#"{"reason": 138}"#.to_owned())),
-        _ if body.contains("\"zero\"") => Some((403, r#"{"reason": 0}"#.to_owned())),
-        _ if body.contains("\"five\"") => Some((403, r#"{"reason": 5}"#.to_owned())),
-        _ if body.contains("\"none\"") => Some((403, "{}".to_owned())),
-        _ if body.contains("\"garbage\"") => Some((403, "no".to_owned())),
-        _ if body.contains("\"long\"") => Some((200, "x".repeat(1 << 20))),
-        _ if body.contains("\"down\"") => None,
-        _ if body.contains("\"version\"") => Some((422, r#"{"supportedVersions": ["0.5.0"]}"#.to_owned())),
-        _ if body.contains("\"auth\"") && body.contains("Z29vZA") => {
-            Some((200, r#"{"attributes": {"floor": "floor2"}, "expiry": "2099-01-01T00:00:00Z"}"#.to_owned()))
-        }
-        _ if body.contains("\"auth\"") => Some((403, r#"{"reason": 135}"#.to_owned())),
-        _ => Some((200, r#"{"attributes": {"floor": "floor1"}, "expiry": "2098-01-01T00:00:00Z"}"#.to_owned())),
-    };
-    let (_site, port, seen) = custom_site("custom", answer);
-    let with = |user: &str| log_in(port, &connect(user, Some(user), Some(b"password1"), None)).1;
-    // 24, 31
-    let (mut client, reason) = log_in(port, &connect("client1", Some("client1"), Some(b"password1"), None));
-    assert_eq!((reason, client.publish("floors/1", b"x"), client.publish("else", b"x")), (0, 0, 135));
-    let (line, fields, body) = seen.lock().unwrap().first().cloned().unwrap();
-    assert_eq!(line, "POST /?api-version=0.5.0 HTTP/1.1");
-    assert!(fields.contains(&"header_key: header_value".to_owned()), "{fields:?}");
-    assert!(fields.contains(&"Content-Type: application/json".to_owned()), "{fields:?}");
-    assert!(body.contains(r#""password":"cGFzc3dvcmQx""#) && body.contains(r#""type":"connect""#), "{body}");
-    // 25: a refusal is the end, whatever else the client has.
-    let token = Issuer::new().token("my-audience", 600);
-    let both = |user: &str| log_in(port, &connect("t", Some(user), None, Some(("K8S-SAT", &token)))).1;
-    assert_eq!(both("deny"), 135);
-    // 26, 27: a server that does not answer is passed over.
-    assert_eq!((both("down"), with("down")), (0, 135));
-    // 29
-    assert_eq!((with("zero"), with("five"), with("none"), with("banned")), (135, 135, 135, 138));
-    assert_eq!((both("garbage"), both("long"), with("long")), (0, 0, 135));
-    // 30: asked just twice.
-    let before = seen.lock().unwrap().len();
-    assert_eq!(both("version"), 0);
-    assert_eq!(seen.lock().unwrap().len() - before, 2);
-    // 33, 35: renewal.
-    let (mut client, reason) = log_in(port, &connect("r", None, None, Some(("mine", b"first"))));
-    assert_eq!((reason, client.publish("floors/1", b"x")), (0, 0));
-    client.send(&auth("mine", b"good"));
-    let answer = client.receive().unwrap();
-    assert_eq!((answer.first, answer.body[0]), (0xF0, 0), "{answer:?}");
-    client.ping();
-    client.send(&auth("mine", b"bad"));
-    client.is_disconnected(0x87);
-}
-
-#[test]
-fn scenarios_32_and_34_what_the_server_grants_ends_and_a_silent_server_delays() {
-    let expiry = portcullis::time::UnixTime(now() + 4).to_string();
-    let answer = move |body: &str| match body {
-        _ if body.contains("\"auth\"") => None,
-        _ => Some((200, format!(r#"{{"attributes": {{"floor": "floor1"}}, "expiry": "{expiry}"}}"#))),
-    };
-    let (mut site, port, _) = custom_site("custom-expiry", answer);
-    let (mut client, reason) = log_in(port, &connect("c", None, None, Some(("mine", b"x"))));
-    assert_eq!(reason, 0);
-    client.send(&auth("mine", b"x"));
-    let answer = client.receive().unwrap();
-    assert_eq!((answer.first, answer.body[0]), (0xF0, 0x18), "to be tried again, and still connected: {answer:?}");
-    assert_eq!(client.receive(), None, "at its end it is closed without DISCONNECT");
     site.process.wait_for("credential expired");
 }
 
@@ -388,10 +136,10 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     };
     let first = install(&site.folder, "first");
     site.process.wait_for("server certificate 'server' read again");
-    // Said by who reads the files; the loop hears of it a moment later.
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    // The loop hears of it a moment later.
+    let end = std::time::Instant::now() + support::PATIENCE;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(std::time::Instant::now() < end, "nobody is let in with a certificate");
+        assert!(std::time::Instant::now() < end, "the port opens");
     }
     let mut early = Client::accepted(tls(port, &first, None).expect("TLS"), "early");
     let second = install(&site.folder, "second");
@@ -456,5 +204,90 @@ fn the_keys_of_a_chain_are_of_one_algorithm_unless_the_gateway_says_otherwise() 
             assert!(!support::client::tls_refusal(stream).is_empty());
             site.process.wait_for("sameKeyAlgorithm");
         }
+    }
+}
+
+#[test]
+fn passwd_makes_changes_and_takes_out_users_and_keeps_the_rest() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new("passwd");
+    let file = folder.join("users/passwords.toml");
+    let passwd = &|arguments: &[&str], password: &str| {
+        let mut command = support::portcullis(&[&["passwd", file.to_str().unwrap()], arguments].concat());
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        // A command that is refused may have ended before it reads.
+        let _ = child.stdin.take().unwrap().write_all(password.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(passwd(&["client1", "--attribute", "floor=floor1"], "secret\n").0, Some(0));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let made = std::fs::read_to_string(&file).unwrap();
+    assert!(made.contains("$argon2id$v=19$m=19456,t=2,p=1$") && made.contains("floor = \"floor1\""), "{made}");
+    assert!(!made.contains("secret"), "{made}");
+    folder.write("users/passwords.toml", format!("# the first floor\n{made}"));
+    let (status, said) = passwd(&["client 2", "--algorithm", "pbkdf2-sha512"], "other");
+    assert_eq!((status, said.contains("'client 2' added")), (Some(0), true), "{said}");
+    let users = portcullis::authentication::Passwords::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(users.find("client1").verify(b"secret").is_ok());
+    assert!(users.find("client 2").verify(b"other").is_ok());
+    assert_eq!(passwd(&["client 2", "--delete"], "").0, Some(0));
+    let left = std::fs::read_to_string(&file).unwrap();
+    assert!(left.starts_with("# the first floor\n") && !left.contains("client 2"), "{left}");
+    for (arguments, password, expected) in [
+        (&["nobody", "--delete"][..], "", "no user 'nobody'"),
+        (&["client1"], "\n", "empty"),
+        (&["client1"], "", "empty"),
+        (&["client1", "--attribute", &format!("a={}", "x".repeat(5_000))], "x\n", "attributes"),
+    ] {
+        let (status, said) = passwd(arguments, password);
+        assert!(status != Some(0) && said.contains(expected), "{arguments:?}: {said}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), left, "unchanged");
+    }
+    assert!(!file.with_extension("toml.new").exists());
+    // What a link leads to is changed, and its mode stays. Two at once lose nothing.
+    let real = folder.join("real.toml");
+    std::fs::rename(&file, &real).unwrap();
+    std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(&real, &file).unwrap();
+    std::thread::scope(|scope| {
+        for user in ["a", "b", "c"] {
+            scope.spawn(move || assert_eq!(passwd(&[user, "--algorithm", "pbkdf2-sha512"], "x\n").0, Some(0)));
+        }
+    });
+    assert!(std::fs::symlink_metadata(&file).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+    let users = portcullis::authentication::Passwords::parse(&std::fs::read_to_string(&real).unwrap()).unwrap();
+    assert_eq!(users.len(), 4);
+    folder.write("users/passwords.toml", "[broken");
+    assert_eq!(passwd(&["client1"], "x\n").0, Some(3));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[broken");
+}
+
+#[test]
+fn a_clock_that_stands_before_its_last_known_time_is_waited_for_and_an_absurd_record_is_not_believed() {
+    let day = 24 * 3_600;
+    for (recorded, reason, said) in [
+        (portcullis::time::UnixTime(now() + day).to_string(), 0x88, "last-known-time and start again"),
+        ("2099-01-01T00:00:00Z".to_owned(), 0, "last-known-time: 2099-01-01T00:00:00Z cannot be; not believed"),
+        (portcullis::time::UnixTime(now() - day).to_string(), 0, "ready"),
+    ] {
+        let (folder, port, issuer) = (Folder::new("clock"), free_ports(1), Issuer::new());
+        folder.write("site/keys/cluster-keys/keys.json", issuer.keys());
+        folder.write("site/secrets/users/passwords.toml", PASSWORDS);
+        folder.write("site/state/last-known-time", &recorded);
+        let mut site = site(folder, port, &format!("{BY_TOKEN}{BY_PASSWORD}"), OFFLINE);
+        site.process.wait_for(said);
+        let token = issuer.token("my-audience", 600);
+        assert_eq!(log_in(port, &connect("c", None, None, Some(("K8S-SAT", &token)))).1, reason, "{recorded}");
+        assert_eq!(log_in(port, &connect("d", Some("client1"), Some(b"password"), None)).1, 0, "{recorded}");
+        site.process.terminate();
+        site.process.wait();
+        // A clock of a few seconds is not recorded.
+        assert_eq!(std::fs::read_to_string(site.folder.join("site/state/last-known-time")).unwrap(), recorded);
     }
 }

@@ -211,5 +211,5 @@ fn scenario_37_a_certificate_that_ends_closes_its_connection_without_a_word() {
     let mut client = Client::accepted(stream.expect("a TLS connection"), "short-lived");
     assert_eq!(client.receive(), None);
     demo.process
-        .wait_for("audit disconnected client='short-lived' user='short-lived' method=X509 cause='credential expired'");
+        .wait_for("audit disconnected client='short-lived' user='thermostat' method=X509 cause='credential expired'");
 }

@@ -91,7 +91,7 @@ pub struct Authenticator {
 
 impl Authenticator {
     /// Makes the authenticator for `configuration.authentications[index]`. A method UsernamePassword knows nobody until
-    /// [`Self::set_passwords`].
+    /// [`Self::set_passwords`]. A clock that shows less than `clock_floor` counts as not set.
     ///
     /// # Errors
     /// A configuration that does not fit together, or a trust bundle or key that cannot be read.
@@ -99,10 +99,13 @@ impl Authenticator {
         configuration: &Configuration,
         index: u16,
         algorithms: SignatureAlgorithms,
+        clock_floor: UnixTime,
     ) -> Result<Self, AuthenticatorFault> {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
+        let dates = Dates::new(configuration.gateway.clock_policy, clock_floor);
         let revocation = Arc::default();
-        let methods = resource.methods.iter().map(|method| new_method(configuration, method, algorithms, &revocation));
+        let methods =
+            resource.methods.iter().map(|method| new_method(configuration, method, algorithms, dates, &revocation));
         let methods = methods.collect::<Result<Vec<Method>, _>>()?;
         if methods.is_empty() {
             return Err(AuthenticatorFault::NoMethods);
@@ -148,12 +151,13 @@ impl Authenticator {
     /// Goes on where `method` asked, now that there is an answer. `evidence` is the same as then.
     #[must_use]
     pub fn conclude(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
-        match answer {
-            // Only who does not answer is passed over.
-            Answer::Unavailable(why) => {
+        match (answer, self.methods.get(usize::from(method))) {
+            // Only a custom server that does not answer is passed over. A token stays one for the cluster, whose silence
+            // passes: its client is to try again.
+            (Answer::Unavailable(why), Some(Method::Custom)) => {
                 self.judge_from(usize::from(method) + 1, evidence, now, Refusal::NobodyDecided(why))
             }
-            answer => self.decided(method, answer, evidence, None),
+            (answer, _) => self.decided(method, answer, evidence, None),
         }
     }
 
@@ -291,9 +295,9 @@ fn new_method(
     configuration: &Configuration,
     method: &blob::Method,
     algorithms: SignatureAlgorithms,
+    dates: Dates,
     revocation: &Arc<RevocationInForce>,
 ) -> Result<Method, AuthenticatorFault> {
-    let dates = Dates::new(configuration.gateway.clock_policy);
     match method {
         blob::Method::X509 { trust_bundle, attributes } => {
             let bundle =

@@ -37,21 +37,22 @@ const EXPIRY_WARNING_SECONDS: u64 = 30 * 24 * 3_600;
 #[derive(Clone, Copy, Debug)]
 pub struct Dates {
     policy: ClockPolicy,
+    floor: UnixTime,
 }
 
 impl Dates {
-    /// Judges by `policy` while the clock shows a time before this release was made.
+    /// Judges by `policy` while the clock shows a time before `floor`, or before this release was made.
     #[must_use]
-    pub const fn new(policy: ClockPolicy) -> Self {
-        Self { policy }
+    pub fn new(policy: ClockPolicy, floor: UnixTime) -> Self {
+        Self { policy, floor: floor.max(RELEASED) }
     }
 
     /// The time to judge by; `None` while no certificate can be judged.
     #[must_use]
     pub fn judged_at(self, now: UnixTime) -> Option<UnixTime> {
         match self.policy {
-            _ if now >= RELEASED => Some(now),
-            ClockPolicy::AssumeBuildDate => Some(RELEASED),
+            _ if now >= self.floor => Some(now),
+            ClockPolicy::AssumeBuildDate => Some(self.floor),
             ClockPolicy::Enforce => None,
         }
     }
@@ -85,7 +86,7 @@ pub enum ChainFault {
     Empty,
     /// More than [`PEER_CHAIN_CERTIFICATES_MAX`] certificates or [`PEER_CHAIN_BYTES_MAX`] bytes.
     TooLong,
-    /// The wall clock shows a time before this release was made, so that no date can be judged.
+    /// The wall clock shows a time that has passed for certain, so that no date can be judged.
     ClockNotSet,
     /// A certificate of the path cannot be read.
     Malformed,
@@ -371,12 +372,12 @@ impl ChainVerifier {
     /// What is worth knowing about the authorities and the clock.
     #[must_use]
     pub fn warnings(&self, now: UnixTime) -> Vec<String> {
-        if now < RELEASED {
+        if now < self.dates.floor {
             let what = match self.dates.policy {
                 ClockPolicy::Enforce => "client certificates are refused until it is set",
                 ClockPolicy::AssumeBuildDate => "certificates are judged as of that date",
             };
-            return vec![format!("the clock shows {now}, which is before this release of {RELEASED}: {what}")];
+            return vec![format!("the clock shows {now}, which was over at {}: {what}", self.dates.floor)];
         }
         let mut warnings = Vec::new();
         for anchor in &self.anchor_checks {

@@ -67,8 +67,13 @@ impl Factory {
 
 fn verifier_with(anchors: &[&Issued], policy: ClockPolicy) -> ChainVerifier {
     let bundle: Vec<Vec<u8>> = anchors.iter().map(|anchor| anchor.certificate_der().unwrap()).collect();
-    ChainVerifier::new(&bundle, crypto::provider().signature_verification_algorithms.all, Dates::new(policy), true)
-        .unwrap()
+    ChainVerifier::new(
+        &bundle,
+        crypto::provider().signature_verification_algorithms.all,
+        Dates::new(policy, RELEASED),
+        true,
+    )
+    .unwrap()
 }
 
 fn verifier(anchors: &[&Issued]) -> ChainVerifier {
@@ -98,7 +103,7 @@ fn configuration(anchors: &[&Issued], entries: &[(&str, &[(&str, &str)])]) -> Co
 
 fn authenticator(anchors: &[&Issued], entries: &[(&str, &[(&str, &str)])]) -> Authenticator {
     let algorithms = crypto::provider().signature_verification_algorithms.all;
-    Authenticator::new(&configuration(anchors, entries), 0, algorithms).unwrap()
+    Authenticator::new(&configuration(anchors, entries), 0, algorithms, RELEASED).unwrap()
 }
 
 fn judge(authenticator: &Authenticator, chain: &[CertificateDer<'_>]) -> Verdict {
@@ -354,7 +359,8 @@ fn without_a_certificate_nobody_comes_in() {
 fn a_configuration_that_does_not_fit_makes_no_authenticator() {
     let factory = Factory::new();
     let algorithms = crypto::provider().signature_verification_algorithms.all;
-    let make = |configuration: &Configuration, index| Authenticator::new(configuration, index, algorithms).err();
+    let make =
+        |configuration: &Configuration, index| Authenticator::new(configuration, index, algorithms, RELEASED).err();
     let good = configuration(&[&factory.root], &[]);
     assert_eq!(make(&good, 1), Some(AuthenticatorFault::Index));
     let mut bad = good.clone();

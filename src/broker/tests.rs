@@ -5,6 +5,8 @@ mod replacement;
 use super::*;
 use crate::config::blob::ClientLimits;
 
+mod credentials;
+
 /// Packets as a client writes and reads them, without the codec.
 mod wire {
     pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The command line: what it accepts, and what `--help` says.
 
-use super::{CommandError, bake, check, demo, inspect, run};
+use super::{CommandError, bake, check, demo, inspect, passwd, run};
+use crate::authentication::PasswordAlgorithm;
 use lexopt::{Arg, Parser, ValueExt as _};
 use log::LevelFilter;
 use std::ffi::OsString;
@@ -21,6 +22,8 @@ pub enum Command {
     Check(check::CheckOptions, LevelFilter),
     /// `inspect`.
     Inspect(inspect::InspectOptions, LevelFilter),
+    /// `passwd`.
+    Passwd(passwd::PasswdOptions, LevelFilter),
 }
 
 const HELP: &str = "\
@@ -35,6 +38,7 @@ Commands:
   bake      Check a configuration and write it as one blob
   check     Check a configuration and say everything that is wrong with it
   inspect   Show what a blob holds
+  passwd    Set the password of a user
 
 Options, before or after the command:
   --log LEVEL   error, warn, info (default), debug, trace or off
@@ -97,6 +101,7 @@ SOURCE is a folder or a file: manifests of Broker, BrokerListener,
 BrokerAuthentication, BrokerAuthorization, ConfigMap, Secret and Gateway in YAML
 or JSON. A folder may also hold
   trust/NAME/*                     PEM files, as the ConfigMap NAME
+  keys/NAME/*.json                 JWK Sets of token issuers, as the ConfigMap NAME
   secrets/NAME/tls.crt, tls.key    as the Secret NAME
   NAME.authorization.json          the rules, or the body of a BrokerAuthorization
   NAME.x509.json                   the x509Settings of a BrokerAuthentication
@@ -131,6 +136,22 @@ bytes. Key material is never shown.
 Usage: portcullis inspect FILE
 ";
 
+const PASSWD_HELP: &str = "\
+Set the password of a user for the method UsernamePassword
+
+Usage: portcullis passwd FILE USER [--attribute NAME=VALUE]... [--algorithm NAME]
+       portcullis passwd FILE USER --delete
+
+FILE is secrets/NAME/passwords.toml. If it is not there it is made, for the eyes of
+whoever runs this only; else its mode and owner stay. The password is asked for, or is
+the first line of the standard input. A running broker reads the file again by itself.
+
+Options:
+  --attribute NAME=VALUE   What rules know the user by; others stay as they are
+  --algorithm NAME         argon2id (default) or pbkdf2-sha512
+  --delete                 Take the user out
+";
+
 /// Reads the command line without its first word.
 ///
 /// # Errors
@@ -161,9 +182,10 @@ fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> R
         "bake" => bake_command(level, &mut parser),
         "check" => check_command(level, &mut parser),
         "inspect" => inspect_command(level, &mut parser),
+        "passwd" => passwd_command(level, &mut parser),
         "help" => Ok(Command::Print(HELP.to_owned())),
         _ => {
-            let nearest = ["demo", "run", "bake", "check", "inspect"]
+            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd"]
                 .into_iter()
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
                 .min()
@@ -256,6 +278,42 @@ fn inspect_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Resul
     Ok(Command::Inspect(inspect::InspectOptions { file }, level.unwrap_or(LevelFilter::Info)))
 }
 
+fn passwd_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+    let (mut words, mut delete, mut attributes) = (Vec::new(), false, Vec::new());
+    let mut algorithm = PasswordAlgorithm::Argon2id;
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Arg::Long("delete") => delete = true,
+            Arg::Long("attribute") => {
+                let given = parser.value().map_err(usage)?.string().map_err(usage)?;
+                let Some((name, value)) = given.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+                    return Err(CommandError::Usage("--attribute takes NAME=VALUE".to_owned()));
+                };
+                attributes.push((name.to_owned(), value.to_owned()));
+            }
+            Arg::Long("algorithm") => {
+                algorithm = match parser.value().map_err(usage)?.string().map_err(usage)?.as_str() {
+                    "argon2id" => PasswordAlgorithm::Argon2id,
+                    "pbkdf2-sha512" => PasswordAlgorithm::Pbkdf2Sha512,
+                    _ => return Err(CommandError::Usage("--algorithm takes argon2id or pbkdf2-sha512".to_owned())),
+                }
+            }
+            Arg::Long("log") => level = Some(log_level(parser)?),
+            Arg::Value(word) if words.len() < 2 => words.push(word),
+            other => return common(other, PASSWD_HELP),
+        }
+    }
+    let Ok([file, user]) = <[OsString; 2]>::try_from(words) else {
+        return Err(CommandError::Usage("passwd needs a FILE and a USER".to_owned()));
+    };
+    if delete && !attributes.is_empty() {
+        return Err(CommandError::Usage("--delete takes no --attribute".to_owned()));
+    }
+    let (file, user) = (PathBuf::from(file), user.string().map_err(usage)?);
+    let options = passwd::PasswdOptions { file, user, delete, attributes, algorithm };
+    Ok(Command::Passwd(options, level.unwrap_or(LevelFilter::Info)))
+}
+
 fn require_sources(sources: &[PathBuf], command: &str) -> Result<(), CommandError> {
     if sources.is_empty() {
         return Err(CommandError::Usage(format!("{command} needs at least one SOURCE, a folder or a file")));
@@ -296,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in ["demo", "run", "bake", "check", "inspect"] {
+        for command in ["demo", "run", "bake", "check", "inspect", "passwd"] {
             let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
         }
@@ -324,6 +382,9 @@ mod tests {
             ("bake --out x", "SOURCE"),
             ("check", "SOURCE"),
             ("inspect", "FILE"),
+            ("passwd file", "USER"),
+            ("passwd file user --attribute x", "NAME=VALUE"),
+            ("passwd file user --algorithm md5", "argon2id"),
             ("run --nonsense", "--nonsense"),
             ("run --log loud", "--log takes"),
             ("run --state folder", "--config"),

@@ -116,8 +116,8 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }
     let text = guide(options, &report.to_string());
-    let paths = Paths::beside(&options.directory, &configuration.gateway);
-    start(Candidate::new(configuration, paths, None)?, None, |_| {
+    let paths = Paths { state: None, ..Paths::beside(&options.directory, &configuration.gateway) };
+    start(Candidate::new(configuration, paths)?, None, |_| {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())
             .map_err(|error| CommandError::CannotStart(format!("cannot print: {error}")))

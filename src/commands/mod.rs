@@ -6,6 +6,7 @@ pub mod cli;
 pub mod demo;
 pub mod inspect;
 mod last_good;
+pub mod passwd;
 mod paths;
 mod prepare;
 mod reload;

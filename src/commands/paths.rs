@@ -15,8 +15,8 @@ pub struct Paths {
     pub issuers: PathBuf,
     /// Revocation lists, `*.crl`, `*.pem` or `*.der`, and the deny list `deny.yaml`.
     pub revocation: PathBuf,
-    /// What outlives a restart.
-    pub state: PathBuf,
+    /// What is to survive a restart; `None`: nothing is.
+    pub state: Option<PathBuf>,
 }
 
 impl Paths {
@@ -27,7 +27,7 @@ impl Paths {
             secrets: blob_folder.join(&gateway.secrets_folder),
             issuers: blob_folder.join(&gateway.issuers_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
-            state: blob_folder.join(&gateway.state_folder),
+            state: Some(blob_folder.join(&gateway.state_folder)),
         }
     }
 

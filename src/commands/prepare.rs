@@ -14,6 +14,7 @@ use crate::crypto;
 use crate::net::Transport;
 use crate::platform::SystemClock;
 use crate::service::{Inquiries, Watched};
+use crate::time::UnixTime;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -35,20 +36,30 @@ pub struct Prepared {
     pub faults: Vec<String>,
 }
 
-/// Makes it. `former` is what a running broker has revoked.
+/// What a gateway knows that no configuration says.
+pub struct Known {
+    /// What a running broker has revoked.
+    pub revoked: Option<Revocation>,
+    /// The clock cannot be right before this time.
+    pub clock_floor: UnixTime,
+}
+
+/// Makes it.
 ///
 /// # Errors
 /// [`CommandError::ConfigurationRefused`] for what the configuration itself is to blame for, [`CommandError::CannotStart`] for
 /// what lies outside of it: a key that cannot be read or does not fit.
-pub fn prepare(
-    configuration: &Configuration,
-    paths: &Paths,
-    former: Option<&Revocation>,
-) -> Result<Prepared, CommandError> {
-    let mut admission = admission(configuration)?;
+pub fn prepare(configuration: &Configuration, paths: &Paths, known: &Known) -> Result<Prepared, CommandError> {
+    let mut admission = admission(configuration, known.clock_floor)?;
     let (mut watched, mut faults) = (Vec::new(), Vec::new());
-    surroundings::load_revocation(configuration, paths, &admission.authenticators, &mut watched, former)
-        .map_err(CommandError::CannotStart)?;
+    surroundings::load_revocation(
+        configuration,
+        paths,
+        &admission.authenticators,
+        &mut watched,
+        known.revoked.as_ref(),
+    )
+    .map_err(CommandError::CannotStart)?;
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched, &mut faults);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched, &mut faults);
     let transports = transports(configuration, &admission, paths, &mut watched)?;
@@ -68,14 +79,14 @@ fn settings(gateway: &Gateway) -> Settings {
     }
 }
 
-fn admission(configuration: &Configuration) -> Result<Admission, CommandError> {
+fn admission(configuration: &Configuration, clock_floor: UnixTime) -> Result<Admission, CommandError> {
     let refused = |kind: &str, name: &str, fault: &dyn core::fmt::Display| {
         CommandError::ConfigurationRefused(format!("{kind} '{name}': {fault}"))
     };
     let algorithms = crypto::provider().signature_verification_algorithms.all;
     let mut authenticators = Vec::new();
     for (index, resource) in (0_u16..).zip(&configuration.authentications) {
-        let authenticator = Authenticator::new(configuration, index, algorithms)
+        let authenticator = Authenticator::new(configuration, index, algorithms, clock_floor)
             .map_err(|fault| refused("BrokerAuthentication", &resource.name, &fault))?;
         for warning in authenticator.warnings(SystemClock::unix()) {
             log::warn!("BrokerAuthentication '{}': {warning}", resource.name);

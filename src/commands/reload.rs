@@ -4,15 +4,16 @@
 //! with it is said in one line, and the old one stays in force as it was.
 
 use super::paths::Paths;
-use super::prepare::{Prepared, secret_of};
+use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
-use super::start::{Candidate, Inquirer};
+use super::start::Inquirer;
 use super::{last_good, succession};
 use crate::authentication::RevocationInForce;
 use crate::config::blob::Configuration;
 use crate::config::{self, changes};
 use crate::net::{Change, Reconfiguration, Transport};
 use crate::service::{Fingerprint, Reloaded, Source, Trigger};
+use crate::time::UnixTime;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,10 +43,11 @@ impl Origin {
         configuration: Configuration,
         paths: Paths,
         revocation: Option<Arc<RevocationInForce>>,
+        clock_floor: UnixTime,
         inquirer: Inquirer,
     ) -> io::Result<Source> {
         let blob = self.blob.clone();
-        let mut reload = Reload { blob: self.blob, configuration, paths, revocation, inquirer };
+        let mut reload = Reload { blob: self.blob, configuration, paths, revocation, clock_floor, inquirer };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -64,8 +66,9 @@ impl Origin {
 }
 
 fn keep(paths: &Paths, blob: &[u8]) {
-    if let Err(error) = last_good::keep(&paths.state, blob) {
-        let path = last_good::path(&paths.state);
+    let Some(state) = &paths.state else { return };
+    if let Err(error) = last_good::keep(state, blob) {
+        let path = last_good::path(state);
         log::warn!("{}: the configuration cannot be kept as the last good one: {error}", path.display());
     }
 }
@@ -77,6 +80,7 @@ struct Reload {
     paths: Paths,
     /// What is revoked.
     revocation: Option<Arc<RevocationInForce>>,
+    clock_floor: UnixTime,
     inquirer: Inquirer,
 }
 
@@ -88,11 +92,10 @@ impl Reload {
         if !differences.is_empty() {
             return Err(format!("only a restart can change {}", differences.join(", ")));
         }
-        // The folders are the same.
         let revoked = self.revocation.as_ref().map(|place| place.current());
-        let candidate =
-            Candidate::new(next, self.paths.clone(), revoked.as_ref()).map_err(|error| error.to_string())?;
-        let Candidate { configuration: next, prepared, .. } = candidate;
+        let known = Known { revoked, clock_floor: self.clock_floor };
+        // The folders are the same.
+        let prepared = prepare(&next, &self.paths, &known).map_err(|error| error.to_string())?;
         let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
         if let Some(fault) = faults.into_iter().next() {
             return Err(fault);

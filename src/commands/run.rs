@@ -31,8 +31,9 @@ const BLOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub fn run(options: &RunOptions) -> Result<(), CommandError> {
     let Some(blob) = &options.configuration else {
         let configuration = embedded_default()?;
-        let paths = Paths::beside(Path::new(""), &configuration.gateway);
-        return start(Candidate::new(configuration, paths, None)?, None, |_| Ok(()));
+        // Whoever just tries it finds no new folder.
+        let paths = Paths { state: None, ..Paths::beside(Path::new(""), &configuration.gateway) };
+        return start(Candidate::new(configuration, paths)?, None, |_| Ok(()));
     };
     let folder = blob.parent().unwrap_or(Path::new(""));
     let read = Fingerprint::of(core::slice::from_ref(blob));
@@ -42,11 +43,11 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
         outcome => outcome?,
     };
     let would_be_found = options.state.clone().unwrap_or_else(|| Paths::default_state(folder));
-    if candidate.paths.state != would_be_found {
+    if let Some(state) = candidate.paths.state.as_ref().filter(|state| **state != would_be_found) {
         log::warn!(
             "a blob that is damaged cannot say that its state folder is {state}: start with --state {state}, or the last \
              good configuration will not be found",
-            state = candidate.paths.state.display()
+            state = state.display()
         );
     }
     start(candidate, Some(Origin { blob: blob.clone(), read, contents }), |_| Ok(()))
@@ -59,9 +60,9 @@ fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candid
     let configuration = config::decode(&contents).map_err(|fault| refused(fault.to_string()))?;
     let mut paths = Paths::beside(folder, &configuration.gateway);
     if let Some(state) = &options.state {
-        paths.state.clone_from(state);
+        paths.state = Some(state.clone());
     }
-    let candidate = Candidate::new(configuration, paths, None).map_err(|error| match error {
+    let candidate = Candidate::new(configuration, paths).map_err(|error| match error {
         CommandError::ConfigurationRefused(fault) => refused(fault),
         other => other,
     })?;

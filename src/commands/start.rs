@@ -2,15 +2,16 @@
 
 use super::CommandError;
 use super::paths::Paths;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Known, Prepared, prepare};
 use super::reload::Origin;
-use crate::authentication::{Answer, Question, Revocation};
+use crate::authentication::{Answer, Question};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::limits::Capacities;
 use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
-use crate::platform::{self, SystemClock};
-use crate::service::{self, Inquiries};
+use crate::platform::{self, Clock as _, SystemClock};
+use crate::service::{self, ClockRecord, Inquiries};
+use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -26,17 +27,20 @@ pub struct Candidate {
     pub paths: Paths,
     /// What it was made into.
     pub prepared: Prepared,
+    /// When the clock was last believed.
+    pub clock_record: ClockRecord,
 }
 
 impl Candidate {
-    /// Makes everything of a configuration that is to be found out before anything is taken from the machine. `former` is what
-    /// a running broker has revoked.
+    /// Makes everything of a configuration that is to be found out before anything is taken from the machine.
     ///
     /// # Errors
     /// As [`prepare`].
-    pub fn new(configuration: Configuration, paths: Paths, former: Option<&Revocation>) -> Result<Self, CommandError> {
-        let prepared = prepare(&configuration, &paths, former)?;
-        Ok(Self { configuration, paths, prepared })
+    pub fn new(configuration: Configuration, paths: Paths) -> Result<Self, CommandError> {
+        let clock_record = ClockRecord::open(paths.state.as_deref(), SystemClock::unix());
+        let known = Known { revoked: None, clock_floor: clock_record.floor() };
+        let prepared = prepare(&configuration, &paths, &known)?;
+        Ok(Self { configuration, paths, prepared, clock_record })
     }
 }
 
@@ -50,7 +54,7 @@ pub fn start(
     origin: Option<Origin>,
     ready: impl FnOnce(&[SocketAddr]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let Candidate { configuration, paths, prepared } = candidate;
+    let Candidate { configuration, paths, prepared, clock_record } = candidate;
     let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
     let capacities = &configuration.board.capacities;
     check_memory(capacities)?;
@@ -74,7 +78,7 @@ pub fn start(
         None => None,
         Some(origin) => {
             origin.keep(&paths);
-            let source = origin.watch(configuration, paths, revocation, inquirer);
+            let source = origin.watch(configuration, paths, revocation, clock_record.floor(), inquirer);
             Some(source.map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?)
         }
     };
@@ -82,7 +86,11 @@ pub fn start(
     log::info!("ready");
     let services = Services { questions, answers, changes };
     executor.spawn(service::watch(watched, source, change)).detach();
-    async_io::block_on(executor.run(serve(turn, services, &clock))).map_err(|error| cannot_start(error.to_string()))
+    let clock_record = Rc::new(RefCell::new(clock_record));
+    executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();
+    let served = async_io::block_on(executor.run(serve(turn, services, &clock)));
+    clock_record.borrow_mut().finish(clock.now());
+    served.map_err(|error| cannot_start(error.to_string()))
 }
 
 /// Starts tasks that take questions to those who answer them.

@@ -22,8 +22,9 @@ use std::net::SocketAddr;
 const READ_BUDGET_BYTES: usize = 64 * 1024;
 /// Bytes given to one connection's socket in one turn.
 const WRITE_BUDGET_BYTES: usize = 256 * 1024;
-/// TLS handshake steps of all connections in one turn: one costs a millisecond on a gateway.
-const HANDSHAKE_STEPS_MAX: u32 = 4;
+/// TLS handshake steps of all connections in one turn: one costs a millisecond or more on a gateway, and everybody who is
+/// connected waits for it. The next turn follows at once.
+const HANDSHAKE_STEPS_MAX: u32 = 1;
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_MAX: u32 = 32;
 /// A connection without CONNECT may be pushed out by a newer one after this time.
@@ -847,3 +848,7 @@ impl<N: Network> Turn<N> {
         self.network.close(link.stream);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -4,9 +4,11 @@
 //! **Invariant:** nothing here touches a connection; what is found out goes to the loop through a channel.
 
 mod automatic;
+mod clock_record;
 mod inquiries;
 mod watch;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
+pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries};
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, watch};

@@ -6,6 +6,8 @@
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)] // each test uses its part
 
 pub mod client;
+pub mod https;
+pub mod login;
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};

@@ -5,6 +5,7 @@
 //! Nothing here is part of the broker, and no command asks a question: all of them run without a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a build tool talks to the person who started it")]
 
+mod bench;
 mod build;
 mod conformance;
 mod debian;
@@ -34,6 +35,7 @@ Commands:
   build        static release binaries in target/dist/
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
+  bench        how much logins disturb the clients that are connected
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
   licences     licences, sources and advisories of the dependencies
@@ -65,6 +67,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "licences" => licences::run(arguments),
         "fuzz" => endurance::fuzz(arguments),
         "simulate" => endurance::simulate(arguments),
+        "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
         "help" | "-h" | "--help" => {

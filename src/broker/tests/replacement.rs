@@ -172,7 +172,7 @@ fn asking(servers: &[&str]) -> Admission {
     let files = [("any.listener.yaml", listener), ("live.authentication.json", &methods)];
     let loaded = load_embedded(&files, &LoadOptions::default()).unwrap();
     let algorithms = crate::crypto::provider().signature_verification_algorithms.all;
-    let authenticator = Authenticator::new(&loaded.configuration, 0, algorithms).unwrap();
+    let authenticator = Authenticator::new(&loaded.configuration, 0, algorithms, crate::time::RELEASED).unwrap();
     let port = PortAdmission { authenticator: Some(0), policy: None };
     Admission { ports: vec![port], authenticators: vec![authenticator], policies: Vec::new() }
 }

@@ -1,0 +1,50 @@
+//! `cargo xtask bench`: measurements that a person reads. No gate depends on a time.
+
+use std::ffi::OsString;
+
+use lexopt::ValueExt as _;
+
+use crate::process::{self, Failure, Outcome};
+use crate::workspace;
+
+const HELP: &str = "\
+Measures the release build on this machine.
+
+Usage: cargo xtask bench logins [--seconds N] [--kind NAME]
+
+logins: how long connected clients wait for their answers while a hundred logins a
+second arrive, and while none do
+
+  --seconds N   for each phase (default: 10)
+  --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it";
+
+/// Runs the command.
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let usage = |error: &lexopt::Error| Failure::usage("bench", error);
+    let (mut name, mut seconds, mut kind) = (None, 10_u64, None);
+    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+        match argument {
+            lexopt::Arg::Long("seconds") => {
+                seconds = parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?;
+            }
+            lexopt::Arg::Long("kind") => kind = Some(parser.value().map_err(|error| usage(&error))?),
+            lexopt::Arg::Value(value) if name.is_none() => name = Some(value),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(usage(&other.unexpected())),
+        }
+    }
+    if name.is_none_or(|name| name != "logins") {
+        return Err(Failure::new("bench needs the name of a measurement: logins"));
+    }
+    let mut command = workspace::cargo("bench");
+    command.args(["--package", "portcullis", "--locked", "--bench", "logins", "--"]);
+    command.args(["--seconds", &seconds.to_string()]);
+    if let Some(kind) = kind {
+        command.arg("--kind").arg(kind);
+    }
+    process::run(&mut command)
+}
