@@ -8,9 +8,11 @@
 
 mod client;
 mod coverage;
+mod lint;
 mod patterns;
 mod policy;
 
 pub use client::Client;
 pub use coverage::covers;
+pub use lint::lint;
 pub use policy::{ApplicableRules, Decision, Policy};

@@ -1,6 +1,7 @@
 //! `portcullis bake`: resources in, one verified blob out.
 
 use super::CommandError;
+use crate::authorization::lint;
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{encode, write_atomically};
 use crate::config::{LoadOptions, decode, load};
@@ -26,13 +27,14 @@ pub struct BakeOptions {
 /// Mistakes in the configuration, or a file that cannot be written.
 pub fn run(options: &BakeOptions, output: &mut dyn Write, diagnostics: &mut dyn Write) -> Result<(), CommandError> {
     let load_options = LoadOptions { board: options.board.clone(), embed_secrets: options.embed_secrets };
-    let loaded = match load(&options.sources, &load_options) {
+    let mut loaded = match load(&options.sources, &load_options) {
         Ok(loaded) => loaded,
         Err(found) => {
             write!(diagnostics, "{found}")?;
             return Err(CommandError::mistakes(&found));
         }
     };
+    loaded.notes.add(lint(&loaded.configuration));
     let refused = |error| CommandError::blob(&options.out, &error);
     let blob = encode(&loaded.configuration).map_err(refused)?;
     // What is written is what a gateway will accept.

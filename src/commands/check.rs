@@ -1,6 +1,7 @@
 //! `portcullis check`: everything that `bake` would refuse, and what is worth knowing besides.
 
 use super::CommandError;
+use crate::authorization::lint;
 use crate::config::{LoadOptions, load};
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,7 +24,8 @@ pub struct CheckOptions {
 pub fn run(options: &CheckOptions, output: &mut dyn Write, diagnostics: &mut dyn Write) -> Result<(), CommandError> {
     let load_options = LoadOptions { board: options.board.clone(), embed_secrets: options.embed_secrets };
     match load(&options.sources, &load_options) {
-        Ok(loaded) => {
+        Ok(mut loaded) => {
+            loaded.notes.add(lint(&loaded.configuration));
             write!(diagnostics, "{}", loaded.notes)?;
             let (ports, notes) = (loaded.configuration.ports.len(), loaded.notes.0.len());
             writeln!(

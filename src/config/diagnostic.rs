@@ -73,6 +73,12 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
+    /// Adds what was found elsewhere.
+    pub fn add(&mut self, found: Vec<Diagnostic>) {
+        self.0.extend(found);
+        self.0.sort_by(|a, b| a.place.cmp(&b.place).then(a.severity.cmp(&b.severity)));
+    }
+
     /// Number of errors.
     #[must_use]
     pub fn errors(&self) -> usize {

@@ -11,12 +11,15 @@ const HELP: &str = "\
 Measures the release build on this machine.
 
 Usage: cargo xtask bench logins [--seconds N] [--kind NAME]
+       cargo xtask bench decisions
 
 logins: how long connected clients wait for their answers while a hundred logins a
 second arrive, and while none do
 
   --seconds N   for each phase (default: 10)
-  --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it";
+  --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it
+
+decisions: what an authorization decision costs with 10 to 10,000 rules";
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
@@ -37,12 +40,15 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             other => return Err(usage(&other.unexpected())),
         }
     }
-    if name.is_none_or(|name| name != "logins") {
-        return Err(Failure::new("bench needs the name of a measurement: logins"));
-    }
+    let name = match name.as_ref().and_then(|name| name.to_str()) {
+        Some(name @ ("logins" | "decisions")) => name,
+        _ => return Err(Failure::new("bench needs the name of a measurement: logins or decisions")),
+    };
     let mut command = workspace::cargo("bench");
-    command.args(["--package", "portcullis", "--locked", "--bench", "logins", "--"]);
-    command.args(["--seconds", &seconds.to_string()]);
+    command.args(["--package", "portcullis", "--locked", "--bench", name, "--"]);
+    if name == "logins" {
+        command.args(["--seconds", &seconds.to_string()]);
+    }
     if let Some(kind) = kind {
         command.arg("--kind").arg(kind);
     }

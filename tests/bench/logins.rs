@@ -5,7 +5,7 @@
 //! broker, and the ratio is worth more than the times.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
 
 use portcullis::pki;
