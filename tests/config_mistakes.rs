@@ -815,6 +815,38 @@ fn invalid_topic_filters_point_at_the_level() {
 }
 
 #[test]
+fn patterns_that_no_topic_can_be_are_refused_whatever_their_length() {
+    let publish = |topic: &str| {
+        format!("- principals: {{usernames: [u]}}\n  brokerResources: [{{method: Publish, topics: [{topic}]}}]\n")
+    };
+    assert!(
+        load_embedded(&[PLAIN, ("any.authorization.yaml", &publish(&"a".repeat(65_535)))], &LoadOptions::default())
+            .is_ok()
+    );
+    rules_refused(&publish(&"a".repeat(65_536)), &["it is longer than 65535 bytes"]);
+    rules_refused(&publish(&format!("'{}'", "/".repeat(30_000))), &["more than 128 levels"]);
+    rules_refused(&publish(r#""a\0b""#), &["U+0000"]);
+    let json = |topic: &str| {
+        format!(
+            r#"[{{"principals":{{"usernames":["u"]}},"brokerResources":[{{"method":"Publish","topics":["{topic}"]}}]}}]"#
+        )
+    };
+    for (topic, expected) in [(r"a\ud800", "surrogate"), (r"\udfff/b", "surrogate"), (r"a\u0000", "U+0000")] {
+        refused(&[PLAIN, ("any.authorization.json", &json(topic))], &[expected]);
+    }
+}
+
+#[test]
+fn more_rules_than_the_board_holds_are_refused_with_how_many_are_too_many() {
+    let rules = r#"{"principals":{"usernames":["u"]},"brokerResources":[{"method":"Connect"}]},"#.repeat(16_385);
+    let rules = format!("[{}]", rules.trim_end_matches(','));
+    refused(
+        &[PLAIN, ("any.authorization.json", &rules)],
+        &["authorization rules: 16385, board 'host' holds 16384: 1 too many"],
+    );
+}
+
+#[test]
 fn a_token_is_accepted_where_it_has_a_meaning_and_refused_elsewhere() {
     let rule =
         |principals: &str, resource: &str| format!("[{{principals: {principals},\n  brokerResources: [{resource}]}}]");

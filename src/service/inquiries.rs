@@ -9,17 +9,20 @@ use crate::authentication::{Answer, Credential, Inquiry, PasswordRefusal, Proof,
 use crate::broker::Ticket;
 use crate::https::{Request, Server};
 use crate::platform::SystemClock;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 use smol::lock::Semaphore;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// Passwords that are hashed at a time.
 const HASHES_MAX: usize = 1;
+/// Between two lines about questions without an answer.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(1);
 /// Longest bearer token of a cluster, bytes.
 const BEARER_BYTES_MAX: u64 = 64 * 1024;
 
@@ -40,13 +43,21 @@ pub struct Inquiries {
     /// Audiences by BrokerAuthentication and method.
     pub audiences: BTreeMap<(u16, u16), Vec<String>>,
     hashing: Semaphore,
+    /// When it was last said that somebody could not be asked, and how often it was not said since.
+    complained: Cell<(Option<Instant>, u64)>,
 }
 
 impl Inquiries {
     /// Nobody to ask yet but for passwords.
     #[must_use]
     pub fn new(audiences: BTreeMap<(u16, u16), Vec<String>>) -> Self {
-        Self { custom: RefCell::default(), cluster: RefCell::default(), audiences, hashing: Semaphore::new(HASHES_MAX) }
+        Self {
+            custom: RefCell::default(),
+            cluster: RefCell::default(),
+            audiences,
+            hashing: Semaphore::new(HASHES_MAX),
+            complained: Cell::default(),
+        }
     }
 
     /// Answers questions until nobody asks any more; each is a task of its own.
@@ -62,13 +73,26 @@ impl Inquiries {
                 .spawn(async move {
                     let answer = inquiries.answer(question).await;
                     if let Answer::Unavailable(why) = &answer {
-                        log::error!("authentication: {why}");
+                        inquiries.complain(why);
                     }
                     // Nobody waits any more once the loop has ended.
                     let _ = answers.send((ticket, answer)).await;
                 })
                 .detach();
         }
+    }
+
+    /// Says that somebody could not be asked: once a second, because clients ask as often as they like.
+    fn complain(&self, why: &str) {
+        let (said, unsaid) = self.complained.get();
+        if said.is_some_and(|said| said.elapsed() < COMPLAINT_PERIOD) {
+            return self.complained.set((said, unsaid + 1));
+        }
+        match unsaid {
+            0 => log::error!("authentication: {why}"),
+            _ => log::error!("authentication: {why} ({unsaid} more questions before this one had no answer)"),
+        }
+        self.complained.set((Some(Instant::now()), 0));
     }
 
     async fn answer(&self, question: Question) -> Answer {

@@ -121,21 +121,6 @@ impl Source {
         Ok(Self { paths: vec![path], seen: read.clone(), read, hangups, reload: Box::new(reload) })
     }
 
-    /// Waits until it is time to look at files again, or for SIGHUP.
-    async fn wait(&mut self) -> Option<Trigger> {
-        let period = async {
-            Timer::after(PERIOD).await;
-            None
-        };
-        let hangup = async {
-            match self.hangups.next().await {
-                Some(_) => Some(Trigger::Signal),
-                None => core::future::pending().await,
-            }
-        };
-        hangup.or(period).await
-    }
-
     /// Reads the configuration again if there is a reason. A file that is written in place looks different from one second to
     /// the next: it is read once it no longer does, so that its first half is not taken for a mistake.
     fn look(&mut self, trigger: Option<Trigger>) -> Option<Reloaded> {
@@ -148,16 +133,32 @@ impl Source {
     }
 }
 
+/// Waits until it is time to look at files again, or for SIGHUP.
+async fn wait(hangups: Option<&mut Signals>) -> Option<Trigger> {
+    let period = async {
+        Timer::after(PERIOD).await;
+        None
+    };
+    let hangup = async {
+        if let Some(hangups) = hangups
+            && hangups.next().await.is_some()
+        {
+            return Some(Trigger::Signal);
+        }
+        core::future::pending().await
+    };
+    hangup.or(period).await
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
 pub async fn watch(mut watched: Vec<Watched>, mut source: Option<Source>, changes: Sender<Change>) {
+    // A terminal that closes, or a manager that reloads everything, does not end a broker that has nothing to read again.
+    let mut hangups = if source.is_none() { Signals::new([Signal::Hup]).ok() } else { None };
     loop {
-        let trigger = match &mut source {
-            Some(source) => source.wait().await,
-            None => {
-                Timer::after(PERIOD).await;
-                None
-            }
-        };
+        let trigger = wait(source.as_mut().map(|source| &mut source.hangups).or(hangups.as_mut())).await;
+        if source.is_none() && trigger.is_some() {
+            log::info!("SIGHUP: there is no configuration file to read again");
+        }
         let reloaded = source.as_mut().and_then(|source| source.look(trigger));
         let found = match reloaded {
             Some(reloaded) => {
