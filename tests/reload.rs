@@ -411,3 +411,10 @@ fn the_last_good_blob_takes_the_place_of_a_broken_one() {
     assert_eq!(process.wait().code(), Some(3));
     assert_eq!(process.count("no last good configuration"), 1);
 }
+
+#[test]
+fn sighup_does_not_end_a_broker_that_has_nothing_to_read_again() {
+    let mut demo = support::Demo::start("hangup");
+    demo.process.signal("-HUP");
+    demo.process.wait_for("SIGHUP: there is no configuration file to read again");
+}

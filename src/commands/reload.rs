@@ -14,7 +14,6 @@ use crate::config::{self, changes};
 use crate::net::{Change, Reconfiguration, Transport};
 use crate::service::{Fingerprint, Reloaded, Source, Trigger};
 use crate::time::UnixTime;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,9 +34,6 @@ impl Origin {
     }
 
     /// The blob as a source of changes to `configuration`, which is in force. `inquirer` starts those who are to be asked.
-    ///
-    /// # Errors
-    /// SIGHUP cannot be listened to.
     pub fn watch(
         self,
         configuration: Configuration,
@@ -45,7 +41,7 @@ impl Origin {
         revocation: Option<Arc<RevocationInForce>>,
         clock_floor: UnixTime,
         inquirer: Inquirer,
-    ) -> io::Result<Source> {
+    ) -> Source {
         let blob = self.blob.clone();
         let mut reload = Reload { blob: self.blob, configuration, paths, revocation, clock_floor, inquirer };
         Source::new(blob, self.read, move |trigger| {

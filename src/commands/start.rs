@@ -74,18 +74,15 @@ pub fn start(
     let (change, changes) = channel::bounded(CHANGES_MAX);
     let inquirer = Inquirer { executor: Rc::clone(&executor), answer };
     let questions = inquirer.serve(inquiries);
-    let source = match origin {
-        None => None,
-        Some(origin) => {
-            origin.keep(&paths);
-            let source = origin.watch(configuration, paths, revocation, clock_record.floor(), inquirer);
-            Some(source.map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?)
-        }
-    };
+    let hangups = service::hangups().map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?;
+    let source = origin.map(|origin| {
+        origin.keep(&paths);
+        origin.watch(configuration, paths, revocation, clock_record.floor(), inquirer)
+    });
     ready(&addresses)?;
     log::info!("ready");
     let services = Services { questions, answers, changes };
-    executor.spawn(service::watch(watched, source, change)).detach();
+    executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();
     let served = async_io::block_on(executor.run(serve(turn, services, &clock)));

@@ -11,4 +11,4 @@ mod watch;
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries};
-pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, watch};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, watch};

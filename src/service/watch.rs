@@ -102,23 +102,14 @@ pub struct Source {
     read: Fingerprint,
     /// As it was when it was looked at last.
     seen: Fingerprint,
-    hangups: Signals,
     reload: Box<dyn FnMut(Trigger) -> Option<Reloaded>>,
 }
 
 impl Source {
-    /// From now on SIGHUP does not end the program. `read` is the fingerprint of `path` from before it was read. `reload`
-    /// reads it again; what is wrong with it it says itself.
-    ///
-    /// # Errors
-    /// The system has no room for a signal's handler.
-    pub fn new(
-        path: PathBuf,
-        read: Fingerprint,
-        reload: impl FnMut(Trigger) -> Option<Reloaded> + 'static,
-    ) -> io::Result<Self> {
-        let hangups = Signals::new([Signal::Hup])?;
-        Ok(Self { paths: vec![path], seen: read.clone(), read, hangups, reload: Box::new(reload) })
+    /// `read` is the fingerprint of `path` from before it was read. `reload` reads it again; what is wrong with it it says
+    /// itself.
+    pub fn new(path: PathBuf, read: Fingerprint, reload: impl FnMut(Trigger) -> Option<Reloaded> + 'static) -> Self {
+        Self { paths: vec![path], seen: read.clone(), read, reload: Box::new(reload) }
     }
 
     /// Reads the configuration again if there is a reason. A file that is written in place looks different from one second to
@@ -134,28 +125,37 @@ impl Source {
 }
 
 /// Waits until it is time to look at files again, or for SIGHUP.
-async fn wait(hangups: Option<&mut Signals>) -> Option<Trigger> {
+async fn wait(hangups: &mut Signals) -> Option<Trigger> {
     let period = async {
         Timer::after(PERIOD).await;
         None
     };
     let hangup = async {
-        if let Some(hangups) = hangups
-            && hangups.next().await.is_some()
-        {
-            return Some(Trigger::Signal);
+        match hangups.next().await {
+            Some(_) => Some(Trigger::Signal),
+            None => core::future::pending().await,
         }
-        core::future::pending().await
     };
     hangup.or(period).await
 }
 
+/// From now on SIGHUP does not end the program: [`watch`] hears of it.
+///
+/// # Errors
+/// The system has no room for a signal's handler.
+pub fn hangups() -> io::Result<Signals> {
+    Signals::new([Signal::Hup])
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
-pub async fn watch(mut watched: Vec<Watched>, mut source: Option<Source>, changes: Sender<Change>) {
-    // A terminal that closes, or a manager that reloads everything, does not end a broker that has nothing to read again.
-    let mut hangups = if source.is_none() { Signals::new([Signal::Hup]).ok() } else { None };
+pub async fn watch(
+    mut watched: Vec<Watched>,
+    mut source: Option<Source>,
+    mut hangups: Signals,
+    changes: Sender<Change>,
+) {
     loop {
-        let trigger = wait(source.as_mut().map(|source| &mut source.hangups).or(hangups.as_mut())).await;
+        let trigger = wait(&mut hangups).await;
         if source.is_none() && trigger.is_some() {
             log::info!("SIGHUP: there is no configuration file to read again");
         }
@@ -194,7 +194,7 @@ mod tests {
             counted.set(counted.get() + 1);
             None
         };
-        let mut source = Source::new(file.clone(), read, reload).unwrap();
+        let mut source = Source::new(file.clone(), read, reload);
         let mut look = |trigger| {
             source.look(trigger);
             times.get()
