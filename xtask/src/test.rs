@@ -21,6 +21,14 @@ Usage: cargo xtask test [--host-only]
 /// The tests of the whole program that also run against the cross-built binaries.
 const FOREIGN_PROGRAM_TESTS: [&str; 3] = ["tutorial", "scenarios", "conformance"];
 
+/// The rooms whose unit tests start the openssl program.
+const START_OPENSSL: [&str; 2] = ["tls::tests", "crypto::signatures"];
+
+/// Unit tests that take minutes under emulation and whose subject does not depend on the machine: a hundred thousand rounds of
+/// a hash that other tests compare with its published values, and tables of a hundred thousand entries.
+const SLOW_UNDER_EMULATION: [&str; 3] =
+    ["passwords::tests::the_published_hashes_verify", "passwords::tests::new_hashes_verify", "a_hundred_thousand_entries"];
+
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -91,14 +99,20 @@ fn tests() -> Outcome {
 
 /// The unit tests of all rooms, built for a gateway's machine and run under emulation.
 fn foreign_unit_tests(target: &Target) -> Outcome {
-    let mut command = workspace::cargo("test");
-    command.args(["--package", "portcullis", "--lib", "--locked", "--quiet"]);
-    command.arg("--target-dir").arg(workspace::cross_build_folder());
-    Toolchain::of(target)?.apply(target, &mut command);
-    // Some tests start the openssl program, and a program with several threads that starts another one can hang under
-    // qemu-user 7.2 for good.
-    command.env("RUST_TEST_THREADS", "1");
-    process::run(&mut command)
+    let run = |threads: Option<&str>, filters: &[&str]| -> Outcome {
+        let mut command = workspace::cargo("test");
+        command.args(["--package", "portcullis", "--lib", "--locked", "--quiet"]);
+        command.arg("--target-dir").arg(workspace::cross_build_folder());
+        Toolchain::of(target)?.apply(target, &mut command);
+        if let Some(threads) = threads {
+            command.env("RUST_TEST_THREADS", threads);
+        }
+        process::run(command.arg("--").args(filters))
+    };
+    let skips = |names: &[&'static str]| names.iter().flat_map(|name| ["--skip", name]).collect::<Vec<_>>();
+    // A program with several threads that starts another one can hang under qemu-user 7.2 for good.
+    run(Some("1"), &START_OPENSSL)?;
+    run(None, &skips(&[START_OPENSSL.as_slice(), &SLOW_UNDER_EMULATION].concat()))
 }
 
 /// The tests of the whole program, run here, against a gateway's broker under emulation.
