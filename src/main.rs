@@ -1,7 +1,7 @@
 //! The executable: reads the command line, runs a command, ends with its exit code.
 
 use portcullis::commands::cli::{self, Command};
-use portcullis::commands::{CommandError, bake, check, demo, inspect, run};
+use portcullis::commands::{CommandError, bake, check, demo, diff, explain, inspect, policy_test, run};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -49,6 +49,18 @@ fn execute() -> Result<(), CommandError> {
         Command::Inspect(options, level) => {
             portcullis::platform::install(level);
             inspect::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Explain(options, level) => {
+            portcullis::platform::install(level);
+            explain::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Diff(options, level) => {
+            portcullis::platform::install(level);
+            diff::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Test(options, level) => {
+            portcullis::platform::install(level);
+            policy_test::run(&options, &mut out, &mut diagnostics)
         }
     }
 }

@@ -8,9 +8,11 @@
 
 mod client;
 mod coverage;
+mod explain;
 mod patterns;
 mod policy;
 
 pub use client::Client;
 pub use coverage::covers;
+pub use explain::{Grant, Nearest, Principal, Wish, grants, grants_to, nearest};
 pub use policy::{ApplicableRules, Decision, Policy};
