@@ -88,7 +88,7 @@ fn scenarios_2_4_7_and_10_are_explained_with_rule_and_certificate() {
         ask("heater", &["subscribe", filter], 1, &[&more]);
     }
     ask("heater", &["subscribe", "#"], 1, &["asks for more"]);
-    ask("heater", &["subscribe", "$share/g/telemetry/humidity"], 0, &[&rules.to_owned()]);
+    ask("heater", &["subscribe", "$share/g/telemetry/humidity"], 0, &[rules]);
     ask("heater", &["subscribe", "a/#/b"], 1, &["not a Topic Filter"]);
     ask("heater", &["publish", "$SYS/x"], 1, &["the broker's own"]);
     ask("heater", &["publish", "a/+"], 1, &["not a Topic Name"]);
@@ -113,6 +113,33 @@ fn a_refused_chain_is_the_answer() {
     let (code, _, errors) = told(&["explain", &site, "--certificate", &key, "connect"]);
     assert_eq!((code, errors.contains("no certificate in PEM")), (4, true), "{errors}");
     assert!(!errors.contains("PRIVATE"));
+}
+
+#[test]
+fn what_cannot_be_answered_is_neither_allowed_nor_denied() {
+    let folder = tutorial("explain-unanswered");
+    let text = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (tutorial, heater) = (text("config/tutorial"), text("demo/heater.crt"));
+    let of = |arguments: &[&str]| told(&[&["explain"], arguments].concat());
+    let (code, output, errors) = of(&[&tutorial, "--port", "1", "--username", "u"]);
+    assert_eq!((code, output.as_str()), (2, ""));
+    assert!(errors.contains("there is no port 1; ports are 8883, 8884"), "{errors}");
+    // Who would be asked about a credential is not asked.
+    let site = site(&folder, "site", "[{principals: {usernames: [u]}, brokerResources: [{method: Connect}]}]");
+    let authentication = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerAuthentication\n\
+                          metadata: {name: logins}\nspec:\n  authenticationMethods:\n  \
+                          - {method: Custom, customSettings: {endpoint: 'https://localhost:1'}}\n";
+    folder.write("site/logins.yaml", authentication);
+    let (code, output, errors) = of(&[&site, "--certificate", &heater, "connect"]);
+    assert_eq!((code, output.as_str()), (4, ""), "{errors}");
+    assert!(errors.contains("a server would be asked"), "{errors}");
+    explains(&[&site, "--username", "u", "connect"], 0, &["assumed: no credential was judged"]);
+    // Two ports with rules: which one?
+    let both = "    - port: 1884\n      authenticationRef: logins\n      authorizationRef: rules\n";
+    let listener = fs::read_to_string(folder.join("site/listener.yaml")).unwrap();
+    folder.write("site/listener.yaml", listener + both);
+    let (code, _, errors) = of(&[&site, "--username", "u"]);
+    assert_eq!((code, errors.contains("--port with one of 1883, 1884")), (2, true), "{errors}");
 }
 
 #[test]

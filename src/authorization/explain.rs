@@ -89,6 +89,9 @@ enum Unfilled<'a> {
     Leaks(Token<'a>, &'a str),
 }
 
+/// How far a principal is from a client: things missing, things there, and how telling the lack is.
+type PrincipalRank = (usize, Reverse<usize>, usize);
+
 /// What keeps a pattern from granting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Gap<'a> {
@@ -249,7 +252,7 @@ fn granting(policy: &Policy, client: &Client<'_>, wish: Wish<'_>) -> Vec<u32> {
 /// most things there.
 fn for_others(policy: &Policy, client: &Client<'_>, wish: Wish<'_>) -> Option<Nearest> {
     let table = policy.table();
-    let mut best: Option<((usize, Reverse<usize>, usize), Nearest)> = None;
+    let mut best: Option<(PrincipalRank, Nearest)> = None;
     for index in granting(policy, client, wish) {
         let rule = table.rules.get(usize::try_from(index).ok()?)?;
         for principal in principals_of(table, rule) {

@@ -8,7 +8,7 @@ use super::CommandError;
 use super::explain::name_of;
 use super::judge::{policy, read_configuration};
 use crate::authorization::{Grant, Policy, Principal, covers, grants};
-use crate::config::blob::{Action, Configuration, ListenerPort, Method};
+use crate::config::blob::{Action, Configuration, HttpsServer, ListenerPort, Method, ServiceAccountTokens};
 use crate::config::diagnostic::Escaped;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,23 +162,40 @@ fn compare_authentication((old, before): Side<'_>, (new, after): Side<'_>, found
     }
 }
 
+/// A method; certificates and names of what it refers to by index; and who judges tokens, where it takes any.
+type Settings = (Method, Vec<Vec<u8>>, Option<ServiceAccountTokens>);
+
 /// What decides about the clients of a port, comparable across configurations.
-fn settings(configuration: &Configuration, port: &ListenerPort) -> Vec<(Method, Vec<Vec<u8>>)> {
+fn settings(configuration: &Configuration, port: &ListenerPort) -> Vec<Settings> {
     let resource = port.authentication.and_then(|index| configuration.authentications.get(usize::from(index)));
     let bundle = |index: u16| {
         let bundle = configuration.trust_bundles.get(usize::from(index));
         bundle.map(|bundle| bundle.certificates.clone()).unwrap_or_default()
     };
+    // Takes the indices out of a server's settings, for what they stand for.
+    let resolve = |server: &mut HttpsServer| {
+        let mut meant = server.trust_bundle.take().map(bundle).unwrap_or_default();
+        let secret = server.client_secret.take().and_then(|index| configuration.secrets.get(usize::from(index)));
+        meant.extend(secret.map(|secret| secret.name.clone().into_bytes()));
+        meant
+    };
     let comparable = |method: &Method| match method.clone() {
         Method::X509 { trust_bundle, attributes } => {
-            (Method::X509 { trust_bundle: 0, attributes }, bundle(trust_bundle))
+            (Method::X509 { trust_bundle: 0, attributes }, bundle(trust_bundle), None)
         }
         Method::Custom { mut server } => {
-            let certificates = server.trust_bundle.take().map(bundle).unwrap_or_default();
-            server.client_secret = None;
-            (Method::Custom { server }, certificates)
+            let meant = resolve(&mut server);
+            (Method::Custom { server }, meant, None)
         }
-        other => (other, Vec::new()),
+        Method::ServiceAccountToken { audiences } => {
+            let mut tokens = configuration.gateway.service_account_tokens.clone();
+            let meant = match &mut tokens {
+                Some(ServiceAccountTokens::TokenReview { server, .. }) => resolve(server),
+                Some(ServiceAccountTokens::Offline { .. }) | None => Vec::new(),
+            };
+            (Method::ServiceAccountToken { audiences }, meant, tokens)
+        }
+        Method::UsernamePassword { secret } => (Method::UsernamePassword { secret }, Vec::new(), None),
     };
     resource.map(|resource| resource.methods.iter().map(comparable).collect()).unwrap_or_default()
 }

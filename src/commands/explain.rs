@@ -231,7 +231,11 @@ fn show(explanation: &Explanation<'_>, output: &mut dyn Write) -> io::Result<()>
 
 fn show_identity(who: &Who, output: &mut dyn Write) -> io::Result<()> {
     let username = who.username.as_ref().map_or("none".to_owned(), |name| format!("'{}'", name.escape_debug()));
-    writeln!(output, "  user name {username}, client id '{}', {}", who.client_id.escape_debug(), who.method)?;
+    let client_id = match who.client_id.as_str() {
+        "" => "none (the broker would assign one; here it is empty)".to_owned(),
+        given => format!("'{}'", given.escape_debug()),
+    };
+    writeln!(output, "  user name {username}, client id {client_id}, {}", who.method)?;
     for (index, subject) in who.certificates.iter().enumerate() {
         writeln!(output, "  {} {}", if index == 0 { "certificate" } else { "  issued by" }, Escaped(subject))?;
     }

@@ -203,7 +203,7 @@ impl<'a> Port<'a> {
         let authentication = self.configuration.authentications.get(usize::from(self.settings.authentication?))?;
         match authentication.methods.get(usize::from(method))? {
             Method::X509 { attributes, .. } => Some(attributes.get(entry)?.label.clone()),
-            _ => None,
+            Method::ServiceAccountToken { .. } | Method::Custom { .. } | Method::UsernamePassword { .. } => None,
         }
     }
 

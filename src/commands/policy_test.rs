@@ -62,9 +62,11 @@ pub fn run(options: &TestOptions, output: &mut dyn Write, diagnostics: &mut dyn 
 /// A credential that cannot be used is a mistake of the test that names it.
 fn at_its_place(question: &PolicyQuestion, error: CommandError) -> CommandError {
     let message = format!("{}: {error}", question.place);
-    match error {
-        CommandError::Usage(_) => CommandError::ConfigurationRefused(message),
-        _ => CommandError::CannotStart(message),
+    // What would be wrong usage on a command line is wrong in the file here.
+    if matches!(error, CommandError::Usage(_)) {
+        CommandError::ConfigurationRefused(message)
+    } else {
+        CommandError::CannotStart(message)
     }
 }
 

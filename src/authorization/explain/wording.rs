@@ -64,7 +64,11 @@ pub(super) fn gap(gap: &Gap<'_>, wish: Wish<'_>) -> String {
             Gap::Unfilled { pattern, why } => {
                 format!("the rule allows to connect as '{}', and {why}", pattern.escape_debug())
             }
-            _ => String::new(),
+            Gap::Wider { filled }
+            | Gap::System { filled }
+            | Gap::Level { filled, .. }
+            | Gap::Ends { filled, .. }
+            | Gap::Continues { filled } => format!("the rule allows '{}'", filled.escape_debug()),
         };
     };
     let resource = resource.escape_debug();
