@@ -184,6 +184,25 @@ const BY_TOKEN: &str = "  - method: ServiceAccountToken\n    serviceAccountToken
 const OFFLINE: &str = "  serviceAccountTokens:\n    issuers: [{issuer: 'https://cluster', keysConfigMap: cluster-keys}]\n    \
                        attributes: {iot/mqtt-client: {group: authz-sat}}\n";
 
+#[test]
+fn explain_judges_a_token_as_the_broker_does() {
+    let (folder, port, issuer) = (Folder::new("explain-token"), free_ports(1), Issuer::new());
+    folder.write("site/keys/cluster-keys/keys.json", issuer.keys());
+    folder.write("good", issuer.token("my-audience", 600));
+    folder.write("foreign", issuer.token("another", 600));
+    let site = site(folder, port, BY_TOKEN, OFFLINE);
+    for (token, code, part) in [
+        ("good", 0, "authenticated by a service-account token\n  attributes group='authz-sat'"),
+        ("foreign", 1, "denied: refused at authentication: token refused: the token is for another audience"),
+    ] {
+        let path = |name: &str| site.folder.join(name).to_str().unwrap().to_owned();
+        let (blob, token) = (path("site/site.blob"), path(token));
+        let output = support::run(&["explain", &blob, "--token", &token, "--client-id", "c", "subscribe", "orders"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.code() == Some(code) && text.contains(part), "{text}");
+    }
+}
+
 /// [MQTT-3.15.2-1] [MQTT-4.12.0-5] [MQTT-4.12.1-2]
 #[test]
 fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {

@@ -218,7 +218,11 @@ fn show(explanation: &Explanation<'_>, output: &mut dyn Write) -> io::Result<()>
         for grant in grants {
             let (method, rule) = (grant.method, Escaped(&grant.rule));
             match (&grant.resource, &grant.missing) {
-                (Some(resource), _) => writeln!(output, "    {method:<9} {:<40} {rule}", resource.escape_debug())?,
+                (Some(resource), _) => {
+                    // Escaped text knows no width.
+                    let resource = resource.escape_debug().to_string();
+                    writeln!(output, "    {method:<9} {resource:<40} {rule}")?;
+                }
                 (None, missing) => {
                     let why = missing.as_deref().unwrap_or_default();
                     writeln!(output, "    {method:<9} nothing by '{}', {why} {rule}", grant.pattern.escape_debug())?;

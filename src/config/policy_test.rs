@@ -139,9 +139,9 @@ fn file(node: &Node, folder: &Path, report: &mut Report) -> Option<PolicyTests> 
         None => Vec::new(),
         Some(node) if matches!(node.value, Value::Sequence(_)) => {
             let paths = texts(node, "configuration", report).unwrap_or_default();
-            paths.into_iter().map(|(path, _)| folder.join(path)).collect()
+            paths.into_iter().map(|(path, _)| below(folder, path)).collect()
         }
-        Some(node) => full_text(node, "configuration", report).map(|path| folder.join(path)).into_iter().collect(),
+        Some(node) => full_text(node, "configuration", report).map(|path| below(folder, path)).into_iter().collect(),
     };
     let port = fields.optional("port").and_then(|node| integer(node, "port", 1..=65_535, report));
     let at = fields.optional("at").and_then(|node| time(node, report));
@@ -156,6 +156,11 @@ fn file(node: &Node, folder: &Path, report: &mut Report) -> Option<PolicyTests> 
     }
     fields.finish(report);
     Some(PolicyTests { configuration, port: port.and_then(|port| u16::try_from(port).ok()), at, questions })
+}
+
+/// A path relative to a folder, without the `.` that would stand in every message.
+fn below(folder: &Path, path: &str) -> PathBuf {
+    folder.join(path).components().collect()
 }
 
 fn time(node: &Node, report: &mut Report) -> Option<UnixTime> {
