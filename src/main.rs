@@ -1,7 +1,7 @@
 //! The executable: reads the command line, runs a command, ends with its exit code.
 
 use portcullis::commands::cli::{self, Command};
-use portcullis::commands::{CommandError, bake, check, demo, inspect, passwd, run};
+use portcullis::commands::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -53,6 +53,18 @@ fn execute() -> Result<(), CommandError> {
         Command::Passwd(options, level) => {
             portcullis::platform::install(level);
             passwd::run(&options, &mut out)
+        }
+        Command::Explain(options, level) => {
+            portcullis::platform::install(level);
+            explain::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Diff(options, level) => {
+            portcullis::platform::install(level);
+            diff::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Test(options, level) => {
+            portcullis::platform::install(level);
+            policy_test::run(&options, &mut out, &mut diagnostics)
         }
     }
 }

@@ -67,6 +67,53 @@ fn scenario_59_passwords_of_the_vendors_format_let_their_users_in() {
     assert_eq!(with("client2", "password2").1, 0x87);
 }
 
+#[test]
+fn explain_judges_a_token_as_the_broker_does() {
+    let (folder, port, issuer) = (Folder::new("explain-token"), free_ports(1), Issuer::new());
+    folder.write("site/keys/cluster-keys/keys.json", issuer.keys());
+    folder.write("good", issuer.token("my-audience", 600));
+    folder.write("foreign", issuer.token("another", 600));
+    let site = site(folder, port, BY_TOKEN, OFFLINE);
+    for (token, code, part) in [
+        ("good", 0, "authenticated by a service-account token\n  attributes group='authz-sat'"),
+        ("foreign", 1, "denied: refused at authentication: token refused: the token is for another audience"),
+    ] {
+        let path = |name: &str| site.folder.join(name).to_str().unwrap().to_owned();
+        let (blob, token) = (path("site/site.blob"), path(token));
+        let output = support::run(&["explain", &blob, "--token", &token, "--client-id", "c", "subscribe", "orders"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.code() == Some(code) && text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn explain_heeds_what_is_revoked_beside_a_blob() {
+    let folder = Folder::new("explain-revoked");
+    pki::demo::create(&folder.join("demo")).unwrap();
+    let listener = "ports: [{port: 8883, authenticationRef: certs, authorizationRef: rules, tls: {mode: Manual, manual: {secretRef: server}}}]";
+    folder.write("site/all.listener.yaml", listener);
+    folder.write("site/certs.x509.json", r#"{"trustedClientCaCert": "fabrikam"}"#);
+    folder.write("site/trust/fabrikam/ca.pem", std::fs::read(folder.join("demo/fabrikam_root_ca.crt")).unwrap());
+    folder.write(
+        "site/rules.authorization.yaml",
+        "[{principals: {usernames: [heater]}, brokerResources: [{method: Connect}]}]",
+    );
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let baked = support::run(&["bake", &path("site"), "--out", &path("site.blob")]);
+    assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
+    let explained = || {
+        let output =
+            support::run(&["explain", &path("site.blob"), "--certificate", &path("demo/heater.crt"), "connect"]);
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(explained().0, Some(0), "{}", explained().1);
+    folder.write("revocation/deny.yaml", "- subject: CN = heater\n");
+    let (code, said) = explained();
+    assert!(code == Some(1) && said.contains("denied by line 1 of the deny list"), "{said}");
+    folder.write("revocation/deny.yaml", "- subjekt: CN = heater\n");
+    assert_eq!(explained().0, Some(4));
+}
+
 /// [MQTT-3.15.2-1] [MQTT-4.12.0-5] [MQTT-4.12.1-2]
 #[test]
 fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {

@@ -1,6 +1,6 @@
 //! One BrokerAuthentication: its methods in order, and the verdict. azure-model §2.1.
 
-use super::chain::{BundleFault, ChainVerifier, Dates, SignatureAlgorithms};
+use super::chain::{BundleFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
 use super::key_set::{KeySet, KeySetFault};
 use super::method::{Method, Step};
 use super::passwords::Passwords;
@@ -29,6 +29,15 @@ pub enum ClientCertificates {
     /// No method of ours looks at them, but they are shown to the custom server, which judges them. That the client has
     /// the key is proved in the handshake; nothing else is.
     Forwarded,
+}
+
+/// Where the attributes of a client with certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granting {
+    /// The path that was verified.
+    pub path: VerifiedPath,
+    /// Which of its subjects has an entry, the leaf's being 0, and the index of the entry in `authorizationAttributes`.
+    pub entry: Option<(usize, usize)>,
 }
 
 /// Why an authenticator cannot be made.
@@ -273,6 +282,15 @@ impl Authenticator {
     #[must_use]
     pub fn chain_verifier(&self) -> Option<&Arc<ChainVerifier>> {
         self.verifiers().next()
+    }
+
+    /// How `method` came to the attributes of a client with these certificates; `None` where it is not X509 or refuses them.
+    #[must_use]
+    pub fn granting(&self, method: u16, peer_chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Granting> {
+        let Some(Method::X509(method)) = self.methods.get(usize::from(method)) else { return None };
+        let path = method.verifier().verify(peer_chain, now).ok()?;
+        let entry = method.granting_entry(&path);
+        Some(Granting { path, entry })
     }
 
     /// The judges of client certificates of all methods.

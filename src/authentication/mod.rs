@@ -24,7 +24,7 @@ pub mod token_review;
 mod verdict;
 mod x509;
 
-pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates};
+pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates, Granting};
 pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
 pub use deny_list::{DENIALS_MAX, DENY_LIST_BYTES_MAX, Denial, DenyList};
 pub use key_set::{KEY_SET_BYTES_MAX, KEYS_MAX, KeySet, KeySetFault};

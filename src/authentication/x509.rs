@@ -64,8 +64,15 @@ impl X509 {
     /// The attributes of the first certificate, from the leaf upwards, whose subject has an entry. Nothing is merged: an
     /// entry for the leaf takes away what the intermediate would have granted.
     fn attributes(&self, path: &VerifiedPath) -> Attributes {
-        let entry_for = |subject| self.entries.iter().find(|(entry, _)| entry.is_same_as(subject));
-        path.subjects.iter().find_map(entry_for).map(|(_, attributes)| attributes.clone()).unwrap_or_default()
+        let entry = self.granting_entry(path).and_then(|(_, entry)| self.entries.get(entry));
+        entry.map(|(_, attributes)| attributes.clone()).unwrap_or_default()
+    }
+
+    /// Which certificate of the path, the leaf's being 0, has the entry that grants attributes, and which entry that is.
+    pub fn granting_entry(&self, path: &VerifiedPath) -> Option<(usize, usize)> {
+        let entry_for = |subject| self.entries.iter().position(|(entry, _)| entry.is_same_as(subject));
+        let entries = path.subjects.iter().map(entry_for).enumerate();
+        entries.filter_map(|(certificate, entry)| Some((certificate, entry?))).next()
     }
 }
 

@@ -8,11 +8,13 @@
 
 mod client;
 mod coverage;
+mod explain;
 mod lint;
 mod patterns;
 mod policy;
 
 pub use client::Client;
 pub use coverage::covers;
+pub use explain::{Grant, Nearest, Principal, Wish, grants, grants_to, nearest};
 pub use lint::lint;
 pub use policy::{ApplicableRules, Decision, Policy};

@@ -213,6 +213,20 @@ impl Policy {
         self.rule(rule).and_then(|rule| self.text(rule.source)).unwrap_or_default()
     }
 
+    /// The tables, for explanations.
+    pub(super) const fn table(&self) -> &Authorization {
+        &self.table
+    }
+
+    /// The topic patterns of an action; `None` for Connect, which has no topics.
+    pub(super) const fn patterns(&self, action: Action) -> Option<&Patterns> {
+        match action {
+            Action::Connect => None,
+            Action::Publish => Some(&self.publish),
+            Action::Subscribe => Some(&self.subscribe),
+        }
+    }
+
     fn rule(&self, index: u32) -> Option<&Rule> {
         self.table.rules.get(usize::try_from(index).ok()?)
     }
@@ -241,7 +255,7 @@ impl Policy {
 
 /// Whether a pattern of Connect's `clientIds` means this client identifier: as it is spelled, or by its beginning where it
 /// ends with `*`.
-fn is_granted_identifier(pattern: &str, identity: &Identity, client_identifier: &str) -> bool {
+pub(super) fn is_granted_identifier(pattern: &str, identity: &Identity, client_identifier: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => client::begins_with(beginning, client_identifier, identity, client_identifier),
         None => client::is_spelled(pattern, client_identifier, identity, client_identifier),

@@ -1,6 +1,8 @@
 //! The command line: what it accepts, and what `--help` says.
 
-use super::{CommandError, bake, check, demo, inspect, passwd, run};
+mod policy;
+
+use super::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use crate::authentication::PasswordAlgorithm;
 use lexopt::{Arg, Parser, ValueExt as _};
 use log::LevelFilter;
@@ -24,6 +26,12 @@ pub enum Command {
     Inspect(inspect::InspectOptions, LevelFilter),
     /// `passwd`.
     Passwd(passwd::PasswdOptions, LevelFilter),
+    /// `explain`.
+    Explain(explain::ExplainOptions, LevelFilter),
+    /// `diff`.
+    Diff(diff::DiffOptions, LevelFilter),
+    /// `test`.
+    Test(policy_test::TestOptions, LevelFilter),
 }
 
 const HELP: &str = "\
@@ -39,13 +47,17 @@ Commands:
   check     Check a configuration and say everything that is wrong with it
   inspect   Show what a blob holds
   passwd    Set the password of a user
+  explain   Say whether a client may do something, and why
+  diff      Say who gains and loses what between two configurations
+  test      Check what a site expects of its policy
 
 Options, before or after the command:
   --log LEVEL   error, warn, info (default), debug, trace or off
   --help        This text, or that of a command: portcullis COMMAND --help
   --version     Version
 
-Exit codes: 0 done, 2 wrong usage, 3 configuration refused, 4 cannot start.
+Exit codes: 0 done, 1 the answer is no (explain, diff, test), 2 wrong usage,
+3 configuration refused, 4 cannot start.
 ";
 
 const DEMO_HELP: &str = "\
@@ -183,9 +195,12 @@ fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> R
         "check" => check_command(level, &mut parser),
         "inspect" => inspect_command(level, &mut parser),
         "passwd" => passwd_command(level, &mut parser),
+        "explain" => policy::explain_command(level, &mut parser),
+        "diff" => policy::diff_command(level, &mut parser),
+        "test" => policy::test_command(level, &mut parser),
         "help" => Ok(Command::Print(HELP.to_owned())),
         _ => {
-            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd"]
+            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test"]
                 .into_iter()
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
                 .min()
@@ -354,7 +369,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in ["demo", "run", "bake", "check", "inspect", "passwd"] {
+        for command in ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test"] {
             let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
         }
@@ -390,6 +405,17 @@ mod tests {
             ("run --state folder", "--config"),
             ("demo --port 65535", "--port"),
             ("demo --port many", "many"),
+            ("explain", "SOURCE"),
+            ("explain site", "who is the client"),
+            ("explain site --username u publish", "needs a topic"),
+            ("explain site --username u connect x", "no resource"),
+            ("explain site --username u publish a b", "what is 'b' for"),
+            ("explain site --attribute a", "NAME=VALUE"),
+            ("explain site --certificate c --attribute a=b", "--attribute"),
+            ("explain site --certificate c --token t", "exclude"),
+            ("explain site --username u --at noon", "--at takes"),
+            ("diff old", "OLD and NEW"),
+            ("test", "FILE"),
         ] {
             let Err(CommandError::Usage(message)) = parsed(line) else { panic!("accepted: {line}") };
             assert!(message.contains(part), "{line}: {message}");

@@ -15,7 +15,7 @@ use crate::time::UnixTime;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
@@ -31,20 +31,28 @@ pub struct InspectOptions {
 /// # Errors
 /// A file that cannot be read, or a blob that is refused.
 pub fn run(options: &InspectOptions, output: &mut dyn Write, _diagnostics: &mut dyn Write) -> Result<(), CommandError> {
-    let failed = |error| CommandError::file(&options.file, &error);
-    let refused = |error| CommandError::blob(&options.file, &error);
+    let (configuration, bytes) = read_blob(&options.file)?;
+    let path = options.file.to_string_lossy();
+    writeln!(output, "{}: {} bytes, schema {SCHEMA}, verified", Escaped(&path), bytes)?;
+    show(&configuration, output)?;
+    Ok(())
+}
+
+/// What a blob holds, and its length in bytes.
+///
+/// # Errors
+/// A file that cannot be read, or a blob that is refused.
+pub(super) fn read_blob(path: &Path) -> Result<(Configuration, usize), CommandError> {
+    let failed = |error| CommandError::file(path, &error);
+    let refused = |error| CommandError::blob(path, &error);
     let limit = u64::try_from(BLOB_BYTES_MAX).unwrap_or(u64::MAX);
-    let file = File::open(&options.file).map_err(failed)?;
+    let file = File::open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(refused(BlobError::NotABlob));
     }
     let mut blob = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut blob).map_err(failed)?;
-    let configuration = decode(&blob).map_err(refused)?;
-    let path = options.file.to_string_lossy();
-    writeln!(output, "{}: {} bytes, schema {SCHEMA}, verified", Escaped(&path), blob.len())?;
-    show(&configuration, output)?;
-    Ok(())
+    Ok((decode(&blob).map_err(refused)?, blob.len()))
 }
 
 /// Shows a configuration.

@@ -4,10 +4,14 @@ pub mod bake;
 pub mod check;
 pub mod cli;
 pub mod demo;
+pub mod diff;
+pub mod explain;
 pub mod inspect;
+mod judge;
 mod last_good;
 pub mod passwd;
 mod paths;
+pub mod policy_test;
 mod prepare;
 mod reload;
 mod revocation;
@@ -26,6 +30,8 @@ use std::path::Path;
 /// Why a command did not do what it was asked to. Each kind has its exit code, on which scripts depend.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CommandError {
+    /// The answer is no: denied, different, a test failed. It has been written already. Exit code 1.
+    AnswerIsNo,
     /// The command line is wrong. Exit code 2.
     Usage(String),
     /// The configuration is refused; the mistakes themselves have been written already. Exit code 3.
@@ -39,6 +45,7 @@ impl CommandError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::AnswerIsNo => 1,
             Self::Usage(_) => 2,
             Self::ConfigurationRefused(_) => 3,
             Self::CannotStart(_) => 4,
@@ -63,6 +70,7 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::AnswerIsNo => Ok(()),
             Self::Usage(message) | Self::ConfigurationRefused(message) | Self::CannotStart(message) => {
                 f.write_str(message)
             }

@@ -100,7 +100,7 @@ pub fn load_revocation(
 }
 
 /// Puts what was found in force, except for what cannot be used.
-fn put(found: revocation::Found, places: &[Arc<RevocationInForce>]) -> Vec<String> {
+pub fn put(found: revocation::Found, places: &[Arc<RevocationInForce>]) -> Vec<String> {
     let mut faults = Vec::new();
     match found.deny_list {
         Ok(list) => {

@@ -455,8 +455,8 @@ pub struct Resource {
     pub patterns: Range,
 }
 
-/// `brokerResources[].method`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `brokerResources[].method`, in the order of the vendor's documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     /// CONNECT.
     Connect,

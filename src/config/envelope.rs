@@ -19,7 +19,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-const MAGIC: &[u8; 8] = b"PORTCUL\0";
+/// How every blob begins.
+pub const MAGIC: &[u8; 8] = b"PORTCUL\0";
 const FORMAT: u16 = 1;
 /// Version of the body's types. Raised with every change of [`super::blob`].
 pub const SCHEMA: u16 = 3;

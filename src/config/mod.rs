@@ -20,6 +20,7 @@ mod gateway;
 pub mod https_server;
 mod listener;
 mod name;
+pub mod policy_test;
 mod resources;
 pub mod secret;
 mod service_account;

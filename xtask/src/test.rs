@@ -26,8 +26,11 @@ const START_OPENSSL: [&str; 2] = ["tls::tests", "crypto::signatures"];
 
 /// Unit tests that take minutes under emulation and whose subject does not depend on the machine: a hundred thousand rounds of
 /// a hash that other tests compare with its published values, and tables of a hundred thousand entries.
-const SLOW_UNDER_EMULATION: [&str; 3] =
-    ["passwords::tests::the_published_hashes_verify", "passwords::tests::new_hashes_verify", "a_hundred_thousand_entries"];
+const SLOW_UNDER_EMULATION: [&str; 3] = [
+    "passwords::tests::the_published_hashes_verify",
+    "passwords::tests::new_hashes_verify",
+    "a_hundred_thousand_entries",
+];
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {

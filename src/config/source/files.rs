@@ -11,6 +11,7 @@
 //! | `…/secrets/<name>/passwords.toml`, `token` | for the running broker: left alone |
 //! | `…/issuers/<name>/tls.crt`, `tls.key` | the same |
 //! | `<name>.authorization.json` and the like | a bare body, see [`BareKind`] |
+//! | `*.test.yaml`, `*.test.yml`, `*.test.json` | policy tests: for `portcullis test`, left alone here |
 //! | other `*.yaml`, `*.yml`, `*.json` | manifests |
 //!
 //! Names that begin with a dot are skipped. Only regular files are opened, a folder is entered once however many links
@@ -88,7 +89,7 @@ enum Role {
     Manifest(Syntax, Option<(BareKind, String)>),
     ConfigMap,
     Secret,
-    /// Of no use here, and rightly there: the running broker reads it.
+    /// Of no use here, and rightly there: the running broker or another command reads it.
     LeftAlone,
     Ignored,
 }
@@ -110,6 +111,9 @@ fn role_of(components: &[&str]) -> Role {
         Some((stem, "json")) => (stem, Syntax::Json),
         Some(_) | None => return Role::Ignored,
     };
+    if stem.ends_with(".test") {
+        return Role::LeftAlone;
+    }
     let bare = stem.rsplit_once('.').and_then(|(name, kind)| {
         let kind = match kind {
             "authorization" | "rules" => BareKind::Authorization,
@@ -191,7 +195,7 @@ impl Walk {
         // Only what stands nearest to the file counts: a folder further up may be called anything.
         let tail = components.get(components.len().saturating_sub(3)..).unwrap_or_default();
         if matches!(role_of(tail), Role::Ignored | Role::LeftAlone) {
-            return report.error(&Place::start_of(&shown), "not a *.yaml, *.yml or *.json file");
+            return report.error(&Place::start_of(&shown), "not a *.yaml, *.yml or *.json file of a configuration");
         }
         self.file(source, tail, found, report);
     }
@@ -275,7 +279,7 @@ impl Walk {
 }
 
 /// The contents of a file; `None` when it is larger than [`FILE_BYTES_MAX`].
-fn read_bounded(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+pub fn read_bounded(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     let mut contents = Vec::new();
     let read = fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut contents)?;
     let fits = u64::try_from(read).is_ok_and(|read| read <= FILE_BYTES_MAX);
@@ -292,6 +296,7 @@ mod tests {
             ("a.yaml", ""),
             ("sub/b.json", ""),
             ("abac.authorization.json", ""),
+            ("site.test.yaml", ""),
             ("site.trust/x/a.yaml", ""),
             ("trust/ca/one.pem", ""),
             ("x/trust/ca/two.yaml", ""),
