@@ -1,6 +1,6 @@
 //! One BrokerAuthentication: its methods in order, and the verdict. azure-model §2.1.
 
-use super::chain::{BundleFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+use super::chain::{self, BundleFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
 use super::key_set::{KeySet, KeySetFault};
 use super::method::{Method, Step};
 use super::passwords::Passwords;
@@ -11,7 +11,7 @@ use super::token::{TokenIssuer, TokenVerifier, VerifierFault};
 use super::verdict::{Evidence, Refusal, Verdict};
 use super::x509::X509;
 use crate::config::blob::{self, Configuration, ServiceAccountTokens};
-use crate::identity::{Identity, IdentityFull};
+use crate::identity::{AuthenticationMethod, Identity, IdentityFull};
 use crate::time::UnixTime;
 use core::fmt;
 use rustls_pki_types::CertificateDer;
@@ -174,9 +174,9 @@ impl Authenticator {
     #[must_use]
     pub fn renew(&self, method: u16, evidence: &Evidence<'_>, now: UnixTime) -> Verdict {
         match self.methods.get(usize::from(method)) {
-            Some(judge) => {
-                self.verdict(method, judge.renew(evidence, now)).unwrap_or(Verdict::Refused(Refusal::CannotRenew))
-            }
+            Some(judge) => self
+                .verdict(method, judge.renew(evidence, now), evidence)
+                .unwrap_or(Verdict::Refused(Refusal::CannotRenew)),
             None => Verdict::Refused(Refusal::CannotRenew),
         }
     }
@@ -200,7 +200,7 @@ impl Authenticator {
         peer_chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Option<Result<Identity, Refusal>> {
-        if let Some(refusal) = self.denied(known) {
+        if let Some(refusal) = self.denied(known, peer_chain) {
             return Some(Err(refusal));
         }
         self.methods.get(usize::from(method))?.judge_again(known, peer_chain, now)
@@ -216,37 +216,48 @@ impl Authenticator {
     /// said where there is none.
     fn judge_from(&self, first: usize, evidence: &Evidence<'_>, now: UnixTime, otherwise: Refusal) -> Verdict {
         for (index, method) in (0_u16..).zip(&self.methods).skip(first) {
-            if let Some(verdict) = self.verdict(index, method.judge(evidence, now)) {
+            if let Some(verdict) = self.verdict(index, method.judge(evidence, now), evidence) {
                 return verdict;
             }
         }
         Verdict::Refused(otherwise)
     }
 
-    fn verdict(&self, method: u16, step: Step) -> Option<Verdict> {
+    fn verdict(&self, method: u16, step: Step, evidence: &Evidence<'_>) -> Option<Verdict> {
         match step {
             Step::Irrelevant => None,
-            Step::Proven(identity) => Some(self.admit(method, identity)),
+            Step::Proven(identity) => Some(self.admit(method, identity, evidence)),
             Step::Refused(refusal) => Some(Verdict::Refused(refusal)),
             Step::Ask(inquiry) => Some(self.question(method, inquiry)),
         }
     }
 
     /// Accepts whom a method has accepted, unless the operator denies him.
-    fn admit(&self, method: u16, identity: Identity) -> Verdict {
-        match self.denied(&identity) {
+    fn admit(&self, method: u16, identity: Identity, evidence: &Evidence<'_>) -> Verdict {
+        match self.denied(&identity, evidence.peer_chain) {
             Some(refusal) => Verdict::Refused(refusal),
             None => Verdict::Accepted { identity, method },
         }
     }
 
-    fn denied(&self, identity: &Identity) -> Option<Refusal> {
-        let username = identity.username.as_deref()?;
-        self.revocation.current().deny_list.find_username(username).cloned().map(Refusal::Denied)
+    /// Whether the operator denies a client by its user name, or by a certificate that it has shown, whichever method let it
+    /// in and whatever the clock says. The method X509 looks at its path besides, the anchor included; what of a chain does
+    /// not belong to the path is no matter there.
+    fn denied(&self, identity: &Identity, peer_chain: &[CertificateDer<'_>]) -> Option<Refusal> {
+        let deny_list = self.revocation.current().deny_list;
+        if deny_list.count() == 0 {
+            return None;
+        }
+        let by_name = identity.username.as_deref().and_then(|username| deny_list.find_username(username));
+        if let Some(denial) = by_name {
+            return Some(Refusal::Denied(denial.clone()));
+        }
+        let shown = if identity.method == AuthenticationMethod::X509 { 1 } else { peer_chain.len() };
+        peer_chain.iter().take(shown).find_map(|certificate| chain::denied(certificate, &deny_list).map(Refusal::Chain))
     }
 
     fn question(&self, method: u16, inquiry: Inquiry) -> Verdict {
-        Verdict::Undecided(Question { authenticator: self.index, method, inquiry })
+        Verdict::Undecided(Question { authenticator: self.index, method, inquiry, abandoned: Arc::default() })
     }
 
     fn decided(&self, method: u16, answer: Answer, evidence: &Evidence<'_>, known: Option<&Identity>) -> Verdict {
@@ -255,7 +266,7 @@ impl Authenticator {
         };
         match answer {
             Answer::Proven(proof) => match judge.identity(proof, evidence, known) {
-                Ok(identity) => self.admit(method, identity),
+                Ok(identity) => self.admit(method, identity, evidence),
                 Err(refusal) => Verdict::Refused(refusal),
             },
             Answer::Refused(refusal) => Verdict::Refused(refusal),
@@ -329,7 +340,7 @@ fn new_method(
         }
         blob::Method::ServiceAccountToken { audiences } => match &configuration.gateway.service_account_tokens {
             None => Err(AuthenticatorFault::Index),
-            Some(ServiceAccountTokens::TokenReview { .. }) => Ok(Method::TokenReview),
+            Some(ServiceAccountTokens::TokenReview { .. }) => Ok(Method::TokenReview { dates }),
             Some(ServiceAccountTokens::Offline { issuers, attributes }) => {
                 let issuers = issuers.iter().map(new_issuer).collect::<Result<Vec<_>, _>>()?;
                 let entries: Vec<_> =

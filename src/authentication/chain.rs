@@ -4,7 +4,8 @@
 //! leaves out is checked here, for every candidate path: key usage, extended key usage where there is none, the anchor's own
 //! dates and constraints, the size of RSA keys, repeated extensions, and what has been withdrawn.
 
-use super::revocation::{Link, ListTrouble, Objection, RevocationInForce, Withdrawn};
+use super::deny_list::DenyList;
+use super::revocation::{Link, ListTrouble, Objection, RevocationInForce, Withdrawn, WithdrawnBy};
 use super::revocation_list::Serial;
 use crate::config::blob::ClockPolicy;
 use crate::crypto::signatures::rsa_key_is_acceptable;
@@ -463,6 +464,14 @@ fn parse(der: &CertificateDer<'_>) -> Result<Certificate, ChainFault> {
         return Err(ChainFault::RepeatedExtension);
     }
     Ok(certificate)
+}
+
+/// What the operator's entry for a certificate makes of it, if there is one. What cannot be read has none.
+pub fn denied(certificate: &CertificateDer<'_>, deny_list: &DenyList) -> Option<ChainFault> {
+    let link = link_of(&parse(certificate).ok()?).ok()?;
+    let denial = deny_list.find(&link)?.clone();
+    let what = Withdrawn { subject: link.subject, serial: link.serial, by: WithdrawnBy::Operator(denial) };
+    Some(ChainFault::Withdrawn(Box::new(what)))
 }
 
 fn link_of(certificate: &Certificate) -> Result<Link, ChainFault> {

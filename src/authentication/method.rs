@@ -31,7 +31,10 @@ pub enum Method {
         dates: Dates,
     },
     /// Tokens that the cluster judges.
-    TokenReview,
+    TokenReview {
+        /// By which time they are judged: the cluster's answer is only as good as the dates of its certificate.
+        dates: Dates,
+    },
     /// Whatever a client has, judged by a server.
     Custom,
     /// User names and passwords.
@@ -60,7 +63,7 @@ impl Method {
                 Ok(identity) => Step::Proven(identity),
                 Err(refusal) => Step::Refused(refusal),
             },
-            Self::Token { .. } | Self::TokenReview => match token(evidence) {
+            Self::Token { .. } | Self::TokenReview { .. } => match token(evidence) {
                 Some(token) => self.judge_token(token, now),
                 None => Step::Irrelevant,
             },
@@ -86,7 +89,7 @@ impl Method {
     pub fn renew(&self, evidence: &Evidence<'_>, now: UnixTime) -> Step {
         match self {
             Self::X509(_) | Self::Password(_) => Step::Refused(Refusal::CannotRenew),
-            Self::Token { .. } | Self::TokenReview => match token(evidence) {
+            Self::Token { .. } | Self::TokenReview { .. } => match token(evidence) {
                 Some(token) => self.judge_token(token, now),
                 None => Step::Refused(Refusal::CannotRenew),
             },
@@ -106,7 +109,7 @@ impl Method {
     ) -> Result<Identity, Refusal> {
         let method = match self {
             Self::X509(_) => return Err(Refusal::CannotRenew),
-            Self::Token { .. } | Self::TokenReview => {
+            Self::Token { .. } | Self::TokenReview { .. } => {
                 return Ok(token_identity(&proof.account, proof.attributes, proof.expires));
             }
             Self::Custom => AuthenticationMethod::Custom,
@@ -119,7 +122,10 @@ impl Method {
         let name = match (&username, evidence.peer_chain.first()) {
             (Some(username), _) => format!("user={username}"),
             (None, Some(certificate)) => format!("certificate={:?}", certificate.as_ref()),
-            (None, None) => String::new(),
+            // Nobody else shows the same.
+            (None, None) => {
+                format!("data={:?} {:?}", evidence.authentication_method, evidence.authentication_data)
+            }
         };
         let principal = Principal::new(method, &name);
         Ok(Identity { method, principal, username, attributes: proof.attributes, expires: proof.expires })
@@ -141,24 +147,25 @@ impl Method {
                     None => Err(Refusal::Password),
                 })
             }
-            Self::Token { .. } | Self::TokenReview | Self::Custom => None,
+            Self::Token { .. } | Self::TokenReview { .. } | Self::Custom => None,
         }
     }
 
     /// Whether it looks at this Authentication Method of CONNECT.
     pub fn takes(&self, authentication_method: &str) -> bool {
         match self {
-            Self::Token { .. } | Self::TokenReview => authentication_method == TOKEN_METHOD,
+            Self::Token { .. } | Self::TokenReview { .. } => authentication_method == TOKEN_METHOD,
             Self::Custom => true,
             Self::X509(_) | Self::Password(_) => false,
         }
     }
 
     fn judge_token(&self, token: &[u8], now: UnixTime) -> Step {
-        let Self::Token { verifier, attributes, dates } = self else {
+        let (Self::Token { dates, .. } | Self::TokenReview { dates }) = self else { return Step::Irrelevant };
+        let Some(now) = dates.judged_at(now) else { return Step::Refused(Refusal::ClockNotSet) };
+        let Self::Token { verifier, attributes, .. } = self else {
             return Step::Ask(Inquiry::TokenReview(Zeroizing::new(token.to_vec())));
         };
-        let Some(now) = dates.judged_at(now) else { return Step::Refused(Refusal::ClockNotSet) };
         match verifier.verify(token, now) {
             Ok(verified) => {
                 let granted = attributes.attributes_of(&verified.account).cloned().unwrap_or_default();

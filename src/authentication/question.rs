@@ -7,6 +7,8 @@ use super::verdict::Refusal;
 use crate::identity::Attributes;
 use crate::time::UnixTime;
 use core::fmt;
+use core::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// A question of one method of one BrokerAuthentication.
@@ -18,6 +20,8 @@ pub struct Question {
     pub method: u16,
     /// What is asked.
     pub inquiry: Inquiry,
+    /// Set when nobody waits for the answer any more.
+    pub abandoned: Arc<AtomicBool>,
 }
 
 /// What is asked. Credentials are wiped when it is dropped.

@@ -46,12 +46,16 @@ impl X509 {
     pub fn authenticate(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Identity, Refusal> {
         let path = self.verifier.verify(chain, now).map_err(Refusal::Chain)?;
         let username = username(&path)?;
-        // A renewed certificate may have another subject around the same common name.
-        let principal = match (&username, path.subjects.first()) {
-            (Some(username), _) => Principal::new(AuthenticationMethod::X509, &format!("CN={username}")),
-            (None, Some(subject)) => Principal::new(AuthenticationMethod::X509, &format!("subject={subject}")),
-            (None, None) => return Err(Refusal::Chain(ChainFault::Empty)),
+        let (Some(subject), Some(anchor)) = (path.subjects.first(), path.subjects.last()) else {
+            return Err(Refusal::Chain(ChainFault::Empty));
         };
+        // A renewed certificate may have another subject around the same common name. Two authorities may give two clients
+        // the same one.
+        let name = match &username {
+            Some(username) => format!("CN={username} below {anchor}"),
+            None => format!("subject={subject} below {anchor}"),
+        };
+        let principal = Principal::new(AuthenticationMethod::X509, &name);
         Ok(Identity {
             method: AuthenticationMethod::X509,
             principal,

@@ -108,11 +108,11 @@ impl Patterns {
         }
         let levels = |pattern: Text| verify::text_of(table, pattern).unwrap_or_default().split('/');
         found.sort_by(|(left, rule), (right, other)| levels(*left).cmp(levels(*right)).then(rule.cmp(other)));
-        // Equal texts are one span.
-        found.dedup();
+        let text = |pattern: Text| verify::text_of(table, pattern).unwrap_or_default();
+        found.dedup_by(|(left, rule), (right, other)| rule == other && text(*left) == text(*right));
         let mut entries: Vec<Entry> = Vec::new();
         for (position, (pattern, _)) in (0_u32..).zip(&found) {
-            match entries.last_mut().filter(|entry| entry.pattern == *pattern) {
+            match entries.last_mut().filter(|entry| text(entry.pattern) == text(*pattern)) {
                 Some(entry) => entry.rules += 1,
                 None => entries.push(Entry { pattern: *pattern, first_rule: position, rules: 1 }),
             }

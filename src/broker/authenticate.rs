@@ -18,7 +18,9 @@ use crate::collections::Key;
 use crate::identity::Identity;
 use crate::telemetry::{Cause, Text};
 use crate::time::Now;
+use core::sync::atomic::{AtomicBool, Ordering};
 use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
 
 /// Questions outstanding at one time, of all connections. azure-model §8.
 pub const QUESTIONS_MAX: u32 = 32;
@@ -41,6 +43,12 @@ pub struct Parked {
     method: u16,
     /// Which policies were in force when it asked.
     policy_epoch: u32,
+    /// Whether who was asked has other users since.
+    is_outdated: bool,
+    /// Whether the shell has taken the question. It is answered then, whether its connection is still there or not.
+    is_asked: bool,
+    /// Tells who answers that nobody waits any more.
+    abandoned: Arc<AtomicBool>,
 }
 
 impl Drop for Parked {
@@ -64,7 +72,8 @@ impl Broker {
     /// The next question for the world outside, and the ticket to give with its answer.
     pub fn next_question(&mut self) -> Option<(Ticket, Question)> {
         while let Some((ticket, question)) = self.questions.pop_front() {
-            if self.parked.get(ticket).is_some() {
+            if let Some(parked) = self.parked.get_mut(ticket) {
+                parked.is_asked = true;
                 return Some((ticket, question));
             }
         }
@@ -89,7 +98,7 @@ impl Broker {
         // It was decoded once, before it was parked.
         let Ok(packet) = decode(parked.header, &parked.body, parked.version) else { return };
         let raw = Raw { header: parked.header, body: &parked.body };
-        if parked.policy_epoch != self.policy_epoch {
+        if parked.policy_epoch != self.policy_epoch || parked.is_outdated {
             return self.start_again(now, key, peer_chain, &packet, raw);
         }
         match packet {
@@ -152,6 +161,9 @@ impl Broker {
             version,
             method: question.method,
             policy_epoch: self.policy_epoch,
+            is_outdated: false,
+            is_asked: false,
+            abandoned: Arc::clone(&question.abandoned),
         };
         let ticket = self.parked.insert(parked).map_err(|_| busy())?;
         self.parked_bytes += raw.body.len();
@@ -170,8 +182,21 @@ impl Broker {
         Ok(())
     }
 
-    /// Forgets a question, or takes what waited for it.
-    pub(super) fn take_parked(&mut self, ticket: Ticket) -> Option<Parked> {
+    /// The connection of a question is gone. One that has been taken keeps its place until it is answered: clients that hang
+    /// up must not make room for more work than is bounded.
+    pub(super) fn abandon_question(&mut self, ticket: Ticket) {
+        match self.parked.get_mut(ticket) {
+            Some(parked) if parked.is_asked => {
+                self.parked_bytes -= parked.body.len();
+                zeroize::Zeroize::zeroize(&mut parked.body);
+                parked.abandoned.store(true, Ordering::Relaxed);
+            }
+            _ => drop(self.take_parked(ticket)),
+        }
+    }
+
+    /// Takes what waited for an answer.
+    fn take_parked(&mut self, ticket: Ticket) -> Option<Parked> {
         let parked = self.parked.remove(ticket)?;
         self.parked_bytes -= parked.body.len();
         Some(parked)
@@ -302,6 +327,12 @@ impl Broker {
         if let Some(authenticator) = self.admission.authenticators.get_mut(usize::from(authentication)) {
             authenticator.set_passwords(method, users);
         }
+        // What was asked about a user of before is asked again.
+        for slot in 0..self.parked.slots() {
+            if let Some(parked) = self.parked.key_at(slot).and_then(|ticket| self.parked.get_mut(ticket)) {
+                parked.is_outdated = true;
+            }
+        }
     }
 
     /// Judges the credential of a live connection again: trust, revocation, the clock or authentication as a whole have
@@ -320,8 +351,14 @@ impl Broker {
             }
             Some(Heir::None) => return self.expel(now, key, &Refusal::NoCredentials),
         }
-        if let Some(refusal) = self.judge_live(now, key, peer_chain) {
-            return self.expel(now, key, &refusal);
+        match self.judge_live(now, key, peer_chain) {
+            None => {}
+            // What it was before does not count under another authentication, and what it is now cannot be told yet.
+            Some(refusal) if replaced && refusal.is_temporary() => {
+                return self.close(now, key, Cause::AuthenticationChanged, Some(ReasonCode::AdministrativeAction));
+            }
+            Some(refusal) if refusal.is_temporary() => self.arm(now, key),
+            Some(refusal) => return self.expel(now, key, &refusal),
         }
         if replaced && let Some(session) = self.connections.get(key).and_then(|connection| connection.session) {
             if let Some(session) = self.sessions.get_mut(session) {
@@ -333,19 +370,17 @@ impl Broker {
         }
     }
 
-    /// Why a live client must go, if it must.
+    /// Why a live client must go, if it must; a temporary refusal is for the caller to weigh.
     fn judge_live(&mut self, now: Now, key: Key<Connection>, peer_chain: &[CertificateDer<'_>]) -> Option<Refusal> {
         let connection = self.connections.get(key)?;
         let authenticator = self.admission.authenticator(connection.port)?;
         let session = self.sessions.get(connection.session?)?;
         match authenticator.judge_again(connection.credential_method, &session.identity, peer_chain, now.unix) {
             Some(Ok(identity)) => return self.adopt(now, key, identity).err(),
-            // The clock was good enough when it came in.
-            Some(Err(refusal)) if !refusal.is_temporary() => return Some(refusal),
+            Some(Err(refusal)) => return Some(refusal),
             // Nothing but its end to look at, which the clock may have moved.
-            Some(Err(_)) | None => {}
+            None => self.arm(now, key),
         }
-        self.arm(now, key);
         None
     }
 

@@ -108,7 +108,7 @@ impl Broker {
             }
         }
         if let Some(ticket) = connection.parked {
-            self.take_parked(ticket);
+            self.abandon_question(ticket);
         }
         self.feed_starved();
         if connection.gated {

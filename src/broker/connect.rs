@@ -10,11 +10,14 @@ use crate::authorization::ApplicableRules;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
-use crate::telemetry::{Action, AuditBudget, Cause, Event, Table, Text, Who};
+use crate::telemetry::{Action, Cause, Event, Table, Text, Who};
 use crate::time::Now;
 use core::fmt::Write as _;
 use core::num::{NonZeroU16, NonZeroU32};
 use rustls_pki_types::CertificateDer;
+
+/// Budgets of the audit for clients without a session, by hash of their client identifier.
+pub const CONNECT_AUDITS: usize = 256;
 
 impl Broker {
     pub(super) fn connect(
@@ -70,9 +73,7 @@ impl Broker {
             }
         };
         let rules = self.admission.authorize(port, &identity, &client_identifier).map_err(|NotAuthorized| {
-            let (now, mut budget) = (self.latest, AuditBudget::default());
-            let who = || Who::new(&client_identifier, &identity);
-            self.telemetry.deny(now, &mut budget, Action::Connect, &client_identifier, who);
+            self.deny_connect(Action::Connect, &client_identifier, &client_identifier, &identity);
             let detail = Text::of(format_args!("no rule allows {} to connect", Described(&identity)));
             (ReasonCode::NotAuthorized, detail)
         })?;
@@ -264,12 +265,20 @@ impl Broker {
         }
         let asker = Asker { port, rules, identity, client_identifier, memory: None };
         if !self.admission.may_publish(&asker, will.topic) {
-            let (now, mut budget) = (self.latest, AuditBudget::default());
-            let who = || Who::new(client_identifier, identity);
-            self.telemetry.deny(now, &mut budget, Action::Will, will.topic, who);
+            self.deny_connect(Action::Will, will.topic, client_identifier, identity);
             return Err((ReasonCode::NotAuthorized, Text::new("not allowed to publish its will")));
         }
         Ok(())
+    }
+
+    /// No rule allows a CONNECT or its Will. How much is said does not begin anew with each attempt.
+    fn deny_connect(&mut self, action: Action, resource: &str, client_identifier: &str, identity: &Identity) {
+        let place = keyed_hash(self.seed, client_identifier) % CONNECT_AUDITS as u64;
+        let Some(budget) = usize::try_from(place).ok().and_then(|place| self.connect_audits.get_mut(place)) else {
+            return self.telemetry.count_denied(action);
+        };
+        let who = || Who::new(client_identifier, identity);
+        self.telemetry.deny(self.latest, budget, action, resource, who);
     }
 
     fn store_will(&mut self, connect: &Connect<'_>) -> Result<Option<Will>, (ReasonCode, Text)> {

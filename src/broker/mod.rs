@@ -42,7 +42,7 @@ use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
-use crate::telemetry::{Cause, Table, Telemetry, Text};
+use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
 use authenticate::{Parked, Raw};
 use connections::{Phase, Reply, ReplyKind};
@@ -113,6 +113,8 @@ pub struct Broker {
     parked_bytes: usize,
     /// Questions that the shell has not taken yet.
     questions: VecDeque<(Ticket, Question)>,
+    /// How much is said of clients that are denied at CONNECT.
+    connect_audits: Box<[AuditBudget; connect::CONNECT_AUDITS]>,
     /// The time of the last call that had one.
     latest: Instant,
     sys: Sys,
@@ -259,6 +261,7 @@ impl Broker {
             parked: Slab::new(QUESTIONS_MAX),
             parked_bytes: 0,
             questions: VecDeque::with_capacity(reserved(QUESTIONS_MAX)),
+            connect_audits: Box::new([AuditBudget::default(); connect::CONNECT_AUDITS]),
             latest: Instant::ZERO,
             sys: Sys::new(settings.sys_interval_seconds),
             telemetry: Telemetry::new(),

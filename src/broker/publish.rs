@@ -239,8 +239,10 @@ impl Broker {
             && let Ok(text) = core::str::from_utf8(&topic)
         {
             let session = self.sessions.get(owner);
-            let allowed =
-                session.is_some_and(|session| self.admission.may_publish(&session.asker(owner, &self.decisions), text));
+            // What a client was before authentication was replaced says nothing of what it may do now.
+            let allowed = session.is_some_and(|session| {
+                !session.identity_is_stale && self.admission.may_publish(&session.asker(owner, &self.decisions), text)
+            });
             if allowed {
                 let sending = Sending {
                     publisher: Some(owner),
@@ -380,15 +382,34 @@ impl Broker {
         if self.matches.iter().all(fits) { Ok(()) } else { Err(Table::SessionQueue) }
     }
 
-    /// Fills `self.matches` with the sessions that get a message for `levels`.
+    /// Fills `self.matches` with the sessions that get a message for `levels`. While sessions come under new policies, those
+    /// that are found do so first: a shared subscription must not give its message to a member that has lost the right.
     fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>) {
+        loop {
+            self.find_matches_once(sending, levels);
+            let mut refreshed = false;
+            for at in 0..self.matches.len() {
+                let Some(key) = self.matches.get(at).map(|matched| matched.session) else { break };
+                if self.sessions.get(key).is_some_and(|session| session.policy_epoch != self.policy_epoch) {
+                    self.refresh(key);
+                    refreshed = true;
+                }
+            }
+            // Each is brought under them once, so that this ends.
+            if !refreshed {
+                return;
+            }
+        }
+    }
+
+    fn find_matches_once(&mut self, sending: Sending, levels: &Levels<'_>) {
         let Self { subscriptions, sessions, matches, publish_number, .. } = self;
         matches.clear();
         *publish_number += 1;
         let number = *publish_number;
         let can_take = |key| {
             sessions.get(key).is_some_and(|session: &Session| {
-                session.connection.is_some() && session.waiting.len() <= QUEUE_HIGH_MARK
+                session.connection.is_some() && !session.identity_is_stale && session.waiting.len() <= QUEUE_HIGH_MARK
             })
         };
         subscriptions.matching(levels, sending.partition, can_take, |subscription, shared| {

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// `paths.revocation` of a Gateway that names none.
+const DEFAULT_REVOCATION_FOLDER: &str = "revocation";
+
 /// Every method of every BrokerAuthentication, with its place.
 fn methods(configuration: &Configuration) -> impl Iterator<Item = ((u16, u16), &Method)> {
     (0_u16..).zip(&configuration.authentications).flat_map(|(authentication, resource)| {
@@ -95,7 +98,14 @@ pub fn load_revocation(
             }
             Ok(())
         }
-        (None, None) => Ok(()),
+        // A card that is not there at the start, or a name with a mistake, would let in whoever is revoked.
+        (None, None) if configuration.gateway.revocation_folder != DEFAULT_REVOCATION_FOLDER => {
+            Err(format!("{}: the revocation folder is not there", folder_now.display()))
+        }
+        (None, None) => {
+            log::info!("{}: there is no revocation folder: nobody is revoked", folder_now.display());
+            Ok(())
+        }
     }
 }
 

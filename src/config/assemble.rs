@@ -163,7 +163,7 @@ pub struct Usage {
     pub principals: u64,
     /// Pairs of attribute maps.
     pub attributes: u64,
-    /// Topic patterns, client identifier patterns and keys of the state store.
+    /// Topic patterns, client identifier patterns and keys of the state store, and one for each resource that has them.
     pub patterns: u64,
     /// Bytes of texts.
     pub bytes: u64,
@@ -180,7 +180,7 @@ impl Usage {
             usage.principals +=
                 count(policy.usernames.len() + policy.client_identifiers.len() + policy.attribute_maps.len());
             usage.attributes += count(policy.attribute_pairs.len());
-            usage.patterns += count(policy.patterns.len());
+            usage.patterns += count(policy.patterns.len() + policy.resources.len() + policy.state_store.len());
             usage.bytes += count(policy.text.len());
         }
         usage

@@ -245,6 +245,12 @@ fn resource(node: &Node, tables: &mut Tables, report: &mut Report) {
         Action::Connect => {
             if let Some(node) = client_identifiers {
                 connect_patterns(node, tables, report);
+                if node.value == Value::Sequence(Vec::new()) {
+                    report.note(
+                        &node.place,
+                        "clientIds is empty: the rule allows to connect under any client identifier",
+                    );
+                }
             }
             if let Some(node) = topics
                 && !texts(node, "topics", report).unwrap_or_default().is_empty()

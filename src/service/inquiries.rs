@@ -10,6 +10,7 @@ use crate::broker::Ticket;
 use crate::https::{Request, Server};
 use crate::platform::SystemClock;
 use core::cell::{Cell, RefCell};
+use core::sync::atomic::Ordering;
 use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender};
 use smol::lock::Semaphore;
@@ -21,7 +22,9 @@ use zeroize::Zeroizing;
 
 /// Passwords that are hashed at a time.
 const HASHES_MAX: usize = 1;
-/// Between two lines about questions without an answer.
+/// Lines about questions without an answer in one period.
+const COMPLAINTS_MAX: u32 = 100;
+/// That period.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(1);
 /// Longest bearer token of a cluster, bytes.
 const BEARER_BYTES_MAX: u64 = 64 * 1024;
@@ -43,8 +46,8 @@ pub struct Inquiries {
     /// Audiences by BrokerAuthentication and method.
     pub audiences: BTreeMap<(u16, u16), Vec<String>>,
     hashing: Semaphore,
-    /// When it was last said that somebody could not be asked, and how often it was not said since.
-    complained: Cell<(Option<Instant>, u64)>,
+    /// Since when it has been said that somebody could not be asked, and how often.
+    complained: Cell<(Option<Instant>, u32)>,
 }
 
 impl Inquiries {
@@ -82,21 +85,22 @@ impl Inquiries {
         }
     }
 
-    /// Says that somebody could not be asked: once a second, because clients ask as often as they like.
+    /// Says that somebody could not be asked: so many times a second, because clients ask as often as they like.
     fn complain(&self, why: &str) {
-        let (said, unsaid) = self.complained.get();
-        if said.is_some_and(|said| said.elapsed() < COMPLAINT_PERIOD) {
-            return self.complained.set((said, unsaid + 1));
+        let (since, said) = self.complained.get();
+        let since = since.filter(|since| since.elapsed() < COMPLAINT_PERIOD);
+        let said = if since.is_some() { said.saturating_add(1) } else { 1 };
+        self.complained.set((since.or_else(|| Some(Instant::now())), said));
+        match said {
+            0..COMPLAINTS_MAX => log::error!("authentication: {why}"),
+            COMPLAINTS_MAX => log::error!("authentication: {why}; more of the kind are not said in this second"),
+            _ => {}
         }
-        match unsaid {
-            0 => log::error!("authentication: {why}"),
-            _ => log::error!("authentication: {why} ({unsaid} more questions before this one had no answer)"),
-        }
-        self.complained.set((Some(Instant::now()), 0));
     }
 
     async fn answer(&self, question: Question) -> Answer {
         let place = (question.authenticator, question.method);
+        let abandoned = question.abandoned;
         match question.inquiry {
             Inquiry::Custom(body) => {
                 let server = self.custom.borrow().get(&place).cloned();
@@ -114,6 +118,10 @@ impl Inquiries {
             }
             Inquiry::Password { credential, password } => {
                 let _turn = self.hashing.acquire().await;
+                if abandoned.load(Ordering::Relaxed) {
+                    // Nobody hears it.
+                    return Answer::Refused(Refusal::Password);
+                }
                 smol::unblock(move || check(credential, &password)).await
             }
         }

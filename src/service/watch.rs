@@ -52,7 +52,10 @@ fn state(path: &Path) -> Option<State> {
 /// Some files, and what to do when they change.
 pub struct Watched {
     paths: Vec<PathBuf>,
-    fingerprint: Fingerprint,
+    /// As they were when they were read last.
+    read: Fingerprint,
+    /// As they were when they were looked at last.
+    seen: Fingerprint,
     look: Box<dyn FnMut(bool) -> Vec<Change>>,
 }
 
@@ -65,15 +68,19 @@ impl Watched {
 
     /// Watches what changes with time too: `look` is called each second, and told whether `paths` have changed.
     pub fn every_second(paths: Vec<PathBuf>, look: impl FnMut(bool) -> Vec<Change> + 'static) -> Self {
-        let fingerprint = Fingerprint::of(&paths);
-        Self { paths, fingerprint, look: Box::new(look) }
+        let read = Fingerprint::of(&paths);
+        Self { paths, seen: read.clone(), read, look: Box::new(look) }
     }
 
-    /// Compares the files with what they were.
+    /// Compares the files with what they were. They count as changed once they are no longer being written: half of a list of
+    /// users would put the others out.
     fn look(&mut self) -> Vec<Change> {
         let now = Fingerprint::of(&self.paths);
-        let changed = now != self.fingerprint;
-        self.fingerprint = now;
+        let changed = now == self.seen && now != self.read;
+        self.seen = now;
+        if changed {
+            self.read = self.seen.clone();
+        }
         (self.look)(changed)
     }
 }
@@ -219,16 +226,18 @@ mod tests {
         assert!(watched.look().is_empty());
         for content in ["one", "other"] {
             std::fs::write(&file, content).unwrap();
+            assert!(watched.look().is_empty(), "{content} may be half of it");
             assert_eq!(watched.look().len(), 1, "{content}");
             assert!(watched.look().is_empty(), "{content}");
         }
         // As certificate tools do it: the same size, the same time perhaps, another file.
+        let mut looks = || watched.look().len() + watched.look().len();
         std::fs::write(folder.join("new"), "third").unwrap();
-        watched.look();
+        looks();
         std::fs::rename(folder.join("new"), &file).unwrap();
-        assert_eq!(watched.look().len(), 1);
+        assert_eq!(looks(), 1);
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(watched.look().len(), 1);
-        assert!(watched.look().is_empty());
+        assert_eq!(looks(), 1);
+        assert_eq!(looks(), 0);
     }
 }
