@@ -390,9 +390,10 @@ impl Broker {
             let mut refreshed = false;
             for at in 0..self.matches.len() {
                 let Some(key) = self.matches.get(at).map(|matched| matched.session) else { break };
-                if self.sessions.get(key).is_some_and(|session| session.policy_epoch != self.policy_epoch) {
+                if !self.is_current(key) {
                     self.refresh(key);
-                    refreshed = true;
+                    // One that awaits its judgement is not brought under them before.
+                    refreshed |= self.is_current(key);
                 }
             }
             // Each is brought under them once, so that this ends.
@@ -400,6 +401,11 @@ impl Broker {
                 return;
             }
         }
+    }
+
+    /// Whether a session is under the policies that are in force; one that is gone is.
+    fn is_current(&self, key: Key<Session>) -> bool {
+        self.sessions.get(key).is_none_or(|session| session.policy_epoch == self.policy_epoch)
     }
 
     fn find_matches_once(&mut self, sending: Sending, levels: &Levels<'_>) {
