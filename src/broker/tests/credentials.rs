@@ -1,7 +1,7 @@
 //! Credentials whose dates a clock judges that may be wrong.
 
 use super::*;
-use crate::authentication::{Answer, Authenticator, Inquiry, Passwords, Proof};
+use crate::authentication::{Answer, Authenticator, DenyList, Inquiry, Passwords, Proof, Refusal};
 use crate::config::blob::{Authentication, Configuration, Method, ServiceAccountTokens, TokenIssuer, TrustBundle};
 use crate::crypto;
 use crate::distinguished_name::DistinguishedName;
@@ -22,6 +22,14 @@ const PLAIN: u16 = 0;
 const X509: u16 = 1;
 const TOKEN: u16 = 2;
 const PASSWORD: u16 = 3;
+
+impl Broker {
+    /// Puts a deny list in force for all methods.
+    fn deny(&self, list: &std::sync::Arc<DenyList>) {
+        let places = self.admission.authenticators.iter().map(Authenticator::revocation);
+        places.for_each(|place| place.replace_deny_list(std::sync::Arc::clone(list)));
+    }
+}
 
 struct Credentials {
     bench: Bench,
@@ -164,4 +172,40 @@ fn scenario_58_a_full_session_table_is_a_reason_to_try_again() {
     assert_eq!(bench.take(key)[0].1[1], 0x97, "the vendor's clients come back after it, and never after 0x87");
     bench.hang_up(first);
     bench.client("c");
+}
+
+#[test]
+fn a_user_who_was_removed_while_a_hash_was_computed_does_not_come_in() {
+    let mut credentials = Credentials::new(RELEASED);
+    let bench = &mut credentials.bench;
+    bench.now.unix = NOW;
+    let key = bench.broker.open(bench.now.instant, PASSWORD).unwrap();
+    let head = [&wire::text("MQTT")[..], &[5, 0xC2, 0, 0, 0], &wire::text("c"), &wire::text("u"), &wire::text("p")];
+    bench.give(key, &wire::packet(0x10, &head.concat()));
+    let (ticket, _) = bench.broker.next_question().unwrap();
+    bench.broker.set_passwords(2, 0, Passwords::default());
+    bench.broker.answer(bench.now, ticket, &[], Answer::Proven(Proof::default()));
+    assert!(bench.take(key).is_empty(), "the answer is about a user of before");
+    let (ticket, _) = bench.broker.next_question().unwrap();
+    bench.broker.answer(bench.now, ticket, &[], Answer::Refused(Refusal::Password));
+    assert_eq!(bench.take(key)[0].1[1], 0x86);
+}
+
+#[test]
+fn a_denied_certificate_is_denied_whichever_method_let_its_client_in_and_whatever_the_clock_says() {
+    let mut credentials = Credentials::new(RELEASED);
+    credentials.bench.now.unix = NOW;
+    let chain = credentials.chain.clone();
+    let certificate = credentials.log_in(X509).1;
+    // A client with a password that has shown a certificate besides.
+    let password = credentials.log_in(PASSWORD).1;
+    credentials.bench.broker.set_passwords(2, 0, Passwords::parse("[K8S-SAT]\npassword = \"$pbkdf2-sha512$i=100000,l=64$HqJwOCHweNk1pLryiu3RsA$KVSvxKYcibIG5S5n55RvxKRTdAAfCUtBJoy5IuFzdSZyzkwvUcU+FPawEWFPn+06JyZsndfRTfpiEh+2eSJLkg\"\n").unwrap());
+    credentials.set_clock(UNSET, &[certificate, password]);
+    assert_eq!([certificate, password].map(|key| credentials.bench.is_closing(key)), [false; 2]);
+    let denied = DenyList::read("deny.yaml", b"- subject: CN = client\n").unwrap();
+    credentials.bench.broker.deny(&std::sync::Arc::new(denied));
+    for key in [certificate, password] {
+        credentials.bench.broker.judge_again(credentials.bench.now, key, &chain);
+        assert!(credentials.bench.is_closing(key));
+    }
 }

@@ -230,3 +230,25 @@ fn a_renewal_whose_question_was_asked_by_former_methods_is_asked_of_the_heir() {
     assert_eq!(bench.take(lost).iter().map(|(first, body)| (*first, body[0])).collect::<Vec<_>>(), [(0xE0, 0x87)]);
     assert!(bench.broker.next_question().is_none());
 }
+
+#[test]
+fn a_question_keeps_its_place_until_it_is_answered_though_its_client_has_hung_up() {
+    let mut bench = Bench::new(&Capacities { connections: 64, sessions: 64, ..capacities() }, &limits());
+    bench.broker.replace_admission(asking(&["a"]), &[Succession::Changed(Vec::new())]);
+    let mut asks = |bench: &mut Bench, take: bool| {
+        let key = bench.open();
+        bench.give(key, &wire::connect("c", 0, &[]));
+        let ticket = take.then(|| bench.broker.next_question().map(|(ticket, question)| (ticket, question.abandoned)));
+        let answered = bench.take(key);
+        bench.hang_up(key);
+        (ticket.flatten(), answered)
+    };
+    // A question that nobody has taken goes with its client.
+    (0..2 * QUESTIONS_MAX).for_each(|_| assert!(asks(&mut bench, false).1.is_empty()));
+    let taken: Vec<_> = (0..QUESTIONS_MAX).map(|_| asks(&mut bench, true).0.unwrap()).collect();
+    assert!(taken.iter().all(|(_, abandoned)| abandoned.load(core::sync::atomic::Ordering::Relaxed)));
+    let (ticket, answered) = asks(&mut bench, true);
+    assert!(ticket.is_none() && answered[0].1[1] == 0x88, "{answered:?}");
+    bench.broker.answer(bench.now, taken[0].0, &[], Answer::Proven(Proof::default()));
+    assert!(asks(&mut bench, true).0.is_some(), "there is a place again");
+}
