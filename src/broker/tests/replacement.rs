@@ -235,7 +235,7 @@ fn a_renewal_whose_question_was_asked_by_former_methods_is_asked_of_the_heir() {
 fn a_question_keeps_its_place_until_it_is_answered_though_its_client_has_hung_up() {
     let mut bench = Bench::new(&Capacities { connections: 64, sessions: 64, ..capacities() }, &limits());
     bench.broker.replace_admission(asking(&["a"]), &[Succession::Changed(Vec::new())]);
-    let mut asks = |bench: &mut Bench, take: bool| {
+    let asks = |bench: &mut Bench, take: bool| {
         let key = bench.open();
         bench.give(key, &wire::connect("c", 0, &[]));
         let ticket = take.then(|| bench.broker.next_question().map(|(ticket, question)| (ticket, question.abandoned)));
