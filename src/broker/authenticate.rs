@@ -41,10 +41,8 @@ pub struct Parked {
     version: ProtocolVersion,
     /// The method that asked.
     method: u16,
-    /// Which policies were in force when it asked.
-    policy_epoch: u32,
-    /// Whether who was asked has other users since.
-    is_outdated: bool,
+    /// Which methods and users were in force when it asked.
+    judges_epoch: u32,
     /// Whether the shell has taken the question. It is answered then, whether its connection is still there or not.
     is_asked: bool,
     /// Tells who answers that nobody waits any more.
@@ -98,7 +96,7 @@ impl Broker {
         // It was decoded once, before it was parked.
         let Ok(packet) = decode(parked.header, &parked.body, parked.version) else { return };
         let raw = Raw { header: parked.header, body: &parked.body };
-        if parked.policy_epoch != self.policy_epoch || parked.is_outdated {
+        if parked.judges_epoch != self.judges_epoch {
             return self.start_again(now, key, peer_chain, &packet, raw);
         }
         match packet {
@@ -116,8 +114,8 @@ impl Broker {
         }
     }
 
-    /// Judges a packet anew whose question was asked by methods that are no longer in force: what was answered is forgotten,
-    /// since the method with that index may be another one.
+    /// Judges a packet anew whose question was asked by methods, or about users, that are no longer in force: what was answered
+    /// is forgotten, since the method with that index may be another one.
     fn start_again(
         &mut self,
         now: Now,
@@ -160,8 +158,7 @@ impl Broker {
             body: raw.body.to_vec(),
             version,
             method: question.method,
-            policy_epoch: self.policy_epoch,
-            is_outdated: false,
+            judges_epoch: self.judges_epoch,
             is_asked: false,
             abandoned: Arc::clone(&question.abandoned),
         };
@@ -328,11 +325,7 @@ impl Broker {
             authenticator.set_passwords(method, users);
         }
         // What was asked about a user of before is asked again.
-        for slot in 0..self.parked.slots() {
-            if let Some(parked) = self.parked.key_at(slot).and_then(|ticket| self.parked.get_mut(ticket)) {
-                parked.is_outdated = true;
-            }
-        }
+        self.judges_epoch = self.judges_epoch.wrapping_add(1);
     }
 
     /// Judges the credential of a live connection again: trust, revocation, the clock or authentication as a whole have

@@ -34,6 +34,7 @@ impl Broker {
         self.admission = admission;
         self.decisions.forget();
         self.policy_epoch = self.policy_epoch.wrapping_add(1);
+        self.judges_epoch = self.judges_epoch.wrapping_add(1);
         self.enforce_from = Some(0);
         for slot in 0..self.connections.slots() {
             if let Some(connection) = self.connections.key_at(slot).and_then(|key| self.connections.get_mut(key))

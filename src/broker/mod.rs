@@ -106,6 +106,8 @@ pub struct Broker {
     filter_scratch: Vec<u8>,
     /// Which policies are in force; sessions with another number come under them before anything else.
     policy_epoch: u32,
+    /// Which methods and users judge credentials; questions of others are asked again.
+    judges_epoch: u32,
     /// The slot of the next session that is to come under new policies.
     enforce_from: Option<u32>,
     /// Packets whose credential is being judged elsewhere.
@@ -257,6 +259,7 @@ impl Broker {
             alias_scratch: Vec::new(),
             filter_scratch: Vec::new(),
             policy_epoch: 0,
+            judges_epoch: 0,
             enforce_from: None,
             parked: Slab::new(QUESTIONS_MAX),
             parked_bytes: 0,

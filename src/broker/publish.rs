@@ -387,6 +387,10 @@ impl Broker {
     fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>) {
         loop {
             self.find_matches_once(sending, levels);
+            // Otherwise all are, but for those that await their judgement.
+            if self.enforce_from.is_none() {
+                return;
+            }
             let mut refreshed = false;
             for at in 0..self.matches.len() {
                 let Some(key) = self.matches.get(at).map(|matched| matched.session) else { break };
