@@ -16,6 +16,7 @@ pub mod net;
 pub mod pki;
 pub mod platform;
 pub mod service;
+pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod tls;

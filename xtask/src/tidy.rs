@@ -16,7 +16,7 @@ Checks that rooms use only rooms of lower levels, and the rules for files.
 Usage: cargo xtask tidy";
 
 /// Every room and its level.
-const LEVELS: [(&str, u8); 21] = [
+const LEVELS: [(&str, u8); 22] = [
     ("limits", 0),
     ("time", 0),
     ("identity", 1),
@@ -27,6 +27,7 @@ const LEVELS: [(&str, u8); 21] = [
     ("distinguished_name", 3),
     ("config", 4),
     ("pki", 4),
+    ("store", 4),
     ("authentication", 5),
     ("authorization", 5),
     ("broker", 6),

@@ -1,0 +1,222 @@
+//! The log on the disk: batches into segments, one write and one sync for each.
+//!
+//! Segments are prepared ahead, so that the disk is found full while there is still room for what frees some: the segment at
+//! hand and [`SPARES`] prepared ones are for deletions and for the sweep that makes room.
+//!
+//! **Invariant:** after a write or a sync has failed, nothing more goes into that segment. What is in it behind the last
+//! sync that succeeded counts for nothing until everything live stands in later ones.
+
+use super::disk::Disk;
+use super::journal::{Batch, Room};
+use super::segment::{HEADER_BYTES, Header, Name};
+use std::collections::VecDeque;
+use std::io;
+
+/// Files that are kept ready to become segments.
+const SPARES: usize = 2;
+
+/// Sizes of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of one segment.
+    pub segment_bytes: u64,
+    /// Bytes that all files of the log take at most.
+    pub total_bytes: u64,
+}
+
+impl Sizes {
+    /// Smallest log: the segment at hand, the one before it, and spares.
+    pub const SEGMENTS_MIN: u64 = 6;
+    const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
+
+    /// Sizes of a log of at most `total_bytes`, for batches of up to `batch_bytes`. A log that is too small for its batches is
+    /// made larger.
+    #[must_use]
+    pub fn new(total_bytes: u64, batch_bytes: usize) -> Self {
+        let batch = batch_bytes as u64 + HEADER_BYTES as u64;
+        let segment_bytes = batch.next_multiple_of(Self::SEGMENT_BYTES_MIN);
+        Self { segment_bytes, total_bytes: total_bytes.max(segment_bytes * Self::SEGMENTS_MIN) }
+    }
+
+    const fn segments_max(self) -> usize {
+        (self.total_bytes / self.segment_bytes) as usize
+    }
+}
+
+/// The segment that is written to.
+pub(super) struct Current<F> {
+    pub file: F,
+    /// Where the next record goes; 0 before there is a header.
+    pub offset: u64,
+}
+
+/// Segments, and the one that is written to.
+pub struct Log<D: Disk> {
+    pub(super) disk: D,
+    sizes: Sizes,
+    /// Numbers of the segments with records, oldest first.
+    pub(super) segments: VecDeque<u64>,
+    pub(super) current: Option<Current<D::File>>,
+    /// Numbers of spares.
+    pub(super) spares: Vec<u64>,
+    /// The number that the next file gets.
+    pub(super) next_number: u64,
+    /// The segment in which the sweep under way began.
+    sweep: Option<u64>,
+    written_bytes: u64,
+    syncs: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// A log without segments; recovery fills them in.
+    pub(super) fn new(disk: D, sizes: Sizes) -> Self {
+        Self {
+            disk,
+            sizes,
+            segments: VecDeque::new(),
+            current: None,
+            spares: Vec::new(),
+            next_number: 1,
+            sweep: None,
+            written_bytes: 0,
+            syncs: 0,
+        }
+    }
+
+    /// Bytes written so far, headers included.
+    #[must_use]
+    pub const fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Times that the disk was told to keep what was written.
+    #[must_use]
+    pub const fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Bytes of one segment.
+    #[must_use]
+    pub const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// The disk.
+    pub fn disk(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
+    /// Puts a batch on the disk; it is there when this returns.
+    ///
+    /// # Errors
+    /// What the system says. Nothing of the batch counts then, and the next one must begin a sweep.
+    pub fn write(&mut self, batch: &Batch) -> io::Result<Room> {
+        let written = self.write_batch(batch);
+        if written.is_err() {
+            self.current = None;
+            self.sweep = None;
+        }
+        written?;
+        if batch.ends_sweep {
+            self.free_old()?;
+        }
+        Ok(self.prepare())
+    }
+
+    fn write_batch(&mut self, batch: &Batch) -> io::Result<()> {
+        let bytes = batch.bytes.len() as u64;
+        let has_room =
+            |current: &Current<D::File>| current.offset.max(HEADER_BYTES as u64) + bytes <= self.sizes.segment_bytes;
+        // A segment without a record can take a sweep's beginning as well as a new one.
+        let fits = self
+            .current
+            .as_ref()
+            .is_some_and(|current| has_room(current) && (!batch.begins_sweep || current.offset <= HEADER_BYTES as u64));
+        if !fits {
+            self.begin_segment()?;
+        }
+        let number = self.segments.back().copied().unwrap_or_default();
+        if batch.begins_sweep {
+            self.sweep = Some(number);
+        }
+        let current = self.current.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        if current.offset == 0 {
+            let header = Header { number, first: batch.first }.encode();
+            self.disk.write(&mut current.file, 0, &header)?;
+            current.offset = HEADER_BYTES as u64;
+            self.written_bytes += HEADER_BYTES as u64;
+        }
+        self.disk.write(&mut current.file, current.offset, &batch.bytes)?;
+        self.written_bytes += bytes;
+        self.disk.sync(&mut current.file)?;
+        self.syncs += 1;
+        current.offset += bytes;
+        Ok(())
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        self.current = None;
+        let spare = match self.spares.pop() {
+            Some(spare) => spare,
+            None if self.segments.len() < self.sizes.segments_max() => self.create_spare()?,
+            None => return Err(io::ErrorKind::StorageFull.into()),
+        };
+        let number = self.take_number();
+        let name = Name::Segment(number).to_string();
+        self.disk.rename(&Name::Spare(spare).to_string(), &name)?;
+        self.segments.push_back(number);
+        self.disk.sync_names()?;
+        self.current = Some(Current { file: self.disk.open(&name)?, offset: 0 });
+        Ok(())
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    fn create_spare(&mut self) -> io::Result<u64> {
+        let number = self.take_number();
+        self.disk.create(&Name::Spare(number).to_string(), self.sizes.segment_bytes)?;
+        Ok(number)
+    }
+
+    /// Segments from before the sweep become spares, oldest first: what an older record said must not come back because a
+    /// later one went first.
+    fn free_old(&mut self) -> io::Result<()> {
+        let Some(first) = self.sweep.take() else { return Ok(()) };
+        while let Some(number) = self.segments.front().copied().filter(|number| *number < first) {
+            let name = Name::Segment(number).to_string();
+            if self.spares.len() < SPARES.max(self.segments.len()) {
+                let spare = self.take_number();
+                self.disk.rename(&name, &Name::Spare(spare).to_string())?;
+                self.spares.push(spare);
+            } else {
+                self.disk.remove(&name)?;
+            }
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Prepares spares, if there is room for them, and says how much room there is.
+    pub(super) fn prepare(&mut self) -> Room {
+        let mut free_bytes = self.disk.free_bytes().unwrap_or(0);
+        while self.spares.len() < SPARES && self.segments.len() + self.spares.len() < self.sizes.segments_max() {
+            let Ok(spare) = self.create_spare() else {
+                free_bytes = 0;
+                break;
+            };
+            self.spares.push(spare);
+            free_bytes = free_bytes.saturating_sub(self.sizes.segment_bytes);
+        }
+        let files = self.segments.len() + self.spares.len();
+        let more = self.sizes.segments_max().saturating_sub(files) as u64;
+        let available = more.min(free_bytes / self.sizes.segment_bytes) + self.spares.len() as u64;
+        Room {
+            used_bytes: self.segments.len() as u64 * self.sizes.segment_bytes,
+            free_bytes: available * self.sizes.segment_bytes,
+        }
+    }
+}

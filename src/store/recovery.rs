@@ -1,0 +1,333 @@
+//! From the files of a log to what it told, and to a log that goes on.
+//!
+//! Segments are read one after the other, oldest first. A batch is applied when a later one shows that it was on the disk as a
+//! whole; what is missing of such a batch, or between batches, is damage: it is reported, and the rest is applied. Of the last
+//! batch, what stands behind its first missing record was never acknowledged and is cut off: it is overwritten, so that it
+//! cannot come back when the log goes on.
+
+use super::disk::Disk;
+use super::frame::{FRAME_BYTES, Found, Scan};
+use super::image::{Applied, At, Image, Message};
+use super::log::{Current, Log, Sizes};
+use super::segment::{Beginning, HEADER_BYTES, Header, Name};
+use core::fmt;
+use std::io;
+
+/// A log that was read.
+pub struct Recovered<D: Disk> {
+    /// The log, which goes on behind what was read.
+    pub log: Log<D>,
+    /// What it told.
+    pub image: Image,
+    /// Number of its last record.
+    pub last: u64,
+    /// What was wrong.
+    pub report: Report,
+}
+
+/// What was found in a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments.
+    pub segments: usize,
+    /// Records.
+    pub records: u64,
+    /// Bytes of the records.
+    pub bytes: u64,
+    /// Damaged places, oldest first; of many, the first ones.
+    pub damages: Vec<Damage>,
+    /// Records that are missing in all damaged places.
+    pub missing: u64,
+    /// Records at the end that were never finished, as far as they read, and were cut off.
+    pub cut: u64,
+}
+
+/// Damaged places that a report names.
+const DAMAGES_MAX: usize = 64;
+
+/// Records that are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment of the next record that reads.
+    pub segment: u64,
+    /// Where in the segment the damage begins.
+    pub offset: usize,
+    /// Number of the first record that is missing.
+    pub first: u64,
+    /// How many are.
+    pub count: u64,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, offset, first, count } = self;
+        write!(f, "segment {segment:016x}, offset {offset}: {count} records from number {first} on do not read")
+    }
+}
+
+/// Why a log cannot be used at all.
+#[derive(Debug)]
+pub enum RecoveryError {
+    /// The system cannot read or write it.
+    Io(io::Error),
+    /// It was written by a newer program.
+    NewerFormat {
+        /// The segment.
+        segment: u64,
+        /// Its format.
+        format: u16,
+    },
+}
+
+impl From<io::Error> for RecoveryError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::NewerFormat { segment, format } => write!(
+                f,
+                "segment {segment:016x} is of format {format}, which this version does not know: start the version that wrote \
+                 it, or one that is newer"
+            ),
+        }
+    }
+}
+
+/// A segment that was read.
+#[derive(Default)]
+struct Page {
+    number: u64,
+    bytes: Vec<u8>,
+    /// Whether it has a header of its own.
+    has_header: bool,
+    /// Records of the batch that is not known to be whole yet.
+    pending: Vec<Found>,
+}
+
+/// Reads the log on `disk`, and makes it ready to go on.
+///
+/// # Errors
+/// [`RecoveryError`]. Damaged records are no error.
+pub fn recover<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
+    let mut recovered = read(disk, sizes)?;
+    recovered.log.prepare();
+    Ok(recovered)
+}
+
+/// [`recover`], but nothing is changed on the disk.
+///
+/// # Errors
+/// As [`recover`].
+pub fn inspect<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
+    let mut reading = Reading::new(disk, sizes)?;
+    reading.read_all()?;
+    Ok(reading.finish())
+}
+
+fn read<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
+    let mut reading = Reading::new(disk, sizes)?;
+    reading.read_all()?;
+    reading.cut_tail()?;
+    Ok(reading.finish())
+}
+
+struct Reading<D: Disk> {
+    log: Log<D>,
+    image: Image,
+    report: Report,
+    /// Number of the last record that was applied or passed over.
+    last: u64,
+    /// The segment with the last record.
+    page: Page,
+    /// Where the log goes on in it.
+    end: usize,
+    /// Up to where records that were cut off stand.
+    cut_end: usize,
+}
+
+impl<D: Disk> Reading<D> {
+    fn new(disk: D, sizes: Sizes) -> Result<Self, RecoveryError> {
+        let mut log = Log::new(disk, sizes);
+        let mut names: Vec<Name> = log.disk.list()?.iter().filter_map(|name| Name::parse(name)).collect();
+        names.sort_unstable();
+        for name in names {
+            let number = match name {
+                Name::Segment(number) => {
+                    log.segments.push_back(number);
+                    number
+                }
+                Name::Spare(number) => {
+                    log.spares.push(number);
+                    number
+                }
+            };
+            log.next_number = log.next_number.max(number.saturating_add(1));
+        }
+        let report = Report::default();
+        Ok(Self { log, image: Image::default(), report, last: 0, page: Page::default(), end: 0, cut_end: 0 })
+    }
+
+    fn read_all(&mut self) -> Result<(), RecoveryError> {
+        let mut next = Vec::new();
+        for number in self.log.segments.clone() {
+            let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+            self.log.disk.read(&mut file, u64::from(u32::MAX), &mut next)?;
+            let (offset, after, has_header) = match Header::decode(&next) {
+                Beginning::Newer { format } => return Err(RecoveryError::NewerFormat { segment: number, format }),
+                Beginning::Header(header) if header.number == number => {
+                    (HEADER_BYTES, self.newest().max(header.first.saturating_sub(1)), true)
+                }
+                // It was to become this segment, but nothing was written to it.
+                Beginning::Header(_) | Beginning::Blank => continue,
+                Beginning::Damaged => (0, self.newest(), false),
+            };
+            let found: Vec<Found> = Scan::new(&next, offset, after).collect();
+            if found.is_empty() && !(has_header && self.page.pending.is_empty()) {
+                continue;
+            }
+            // There is a later record, so that everything before was on the disk.
+            self.apply_pending();
+            self.report.segments += 1;
+            core::mem::swap(&mut self.page.bytes, &mut next);
+            (self.page.number, self.page.has_header) = (number, has_header);
+            self.end = if has_header { HEADER_BYTES } else { 0 };
+            self.take(found);
+        }
+        self.settle_tail();
+        Ok(())
+    }
+
+    /// Number of the last record that was seen.
+    fn newest(&self) -> u64 {
+        self.page.pending.last().map_or(self.last, |found| found.place.sequence)
+    }
+
+    fn take(&mut self, found: Vec<Found>) {
+        for found in found {
+            if self.page.pending.last().is_some_and(|last| last.place.batch() != found.place.batch()) {
+                self.apply_pending();
+            }
+            self.page.pending.push(found);
+        }
+    }
+
+    /// Applies a batch that was on the disk as a whole.
+    fn apply_pending(&mut self) {
+        let pending = core::mem::take(&mut self.page.pending);
+        for found in &pending {
+            self.apply(*found);
+        }
+        self.page.pending = pending;
+        self.page.pending.clear();
+    }
+
+    fn apply(&mut self, found: Found) {
+        let sequence = found.place.sequence;
+        let missing = sequence.saturating_sub(self.last + 1);
+        if self.last > 0 && missing > 0 {
+            self.damaged(self.end, self.last + 1, missing);
+        }
+        self.last = sequence;
+        self.end = found.offset + found.bytes;
+        let offset = found.offset + FRAME_BYTES;
+        let body = self.page.bytes.get(offset..self.end).unwrap_or_default();
+        self.report.records += 1;
+        self.report.bytes += found.bytes as u64;
+        match self.image.apply(body, self.page.number, offset, sequence) {
+            Ok(Applied::Yes) => {}
+            // What is missing right before it could not be written, and was given up.
+            Ok(Applied::SweepBegins { rewrites: true }) => self.forgive(found.place.batch()),
+            Ok(Applied::SweepBegins { rewrites: false }) => {}
+            Ok(Applied::SweepEnds { began }) => {
+                self.report.damages.retain(|damage| damage.first >= began);
+                self.report.missing = self.report.damages.iter().map(|damage| damage.count).sum();
+            }
+            Err(_) => self.damaged(found.offset, sequence, 1),
+        }
+    }
+
+    fn damaged(&mut self, offset: usize, first: u64, count: u64) {
+        self.report.missing += count;
+        if self.report.damages.len() < DAMAGES_MAX {
+            self.report.damages.push(Damage { segment: self.page.number, offset, first, count });
+        }
+    }
+
+    fn forgive(&mut self, batch: u64) {
+        if let Some(damage) = self.report.damages.pop_if(|damage| damage.first + damage.count == batch) {
+            self.report.missing -= damage.count;
+        }
+    }
+
+    /// The last batch counts up to its first missing record.
+    fn settle_tail(&mut self) {
+        let pending = core::mem::take(&mut self.page.pending);
+        let begin = pending.first().map_or(0, |found| found.place.batch());
+        let whole = pending.iter().zip(begin..).take_while(|(found, expected)| found.place.sequence == *expected);
+        let whole = whole.count();
+        for found in pending.iter().take(whole) {
+            self.apply(*found);
+        }
+        self.report.cut = (pending.len() - whole) as u64;
+        self.cut_end = pending.get(whole..).and_then(<[Found]>::last).map_or(0, |found| found.offset + found.bytes);
+    }
+
+    /// Overwrites what was cut off, and opens the last segment to go on there.
+    fn cut_tail(&mut self) -> Result<(), RecoveryError> {
+        let number = self.page.number;
+        // Segments behind it have no record that counts.
+        while let Some(behind) = self.log.segments.back().copied().filter(|behind| *behind > number) {
+            self.log.segments.pop_back();
+            let spare = self.log.next_number;
+            self.log.next_number += 1;
+            self.log.disk.rename(&Name::Segment(behind).to_string(), &Name::Spare(spare).to_string())?;
+            self.log.spares.push(spare);
+        }
+        if self.report.segments == 0 {
+            return Ok(());
+        }
+        let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+        if self.cut_end > self.end {
+            let zeros = vec![0; self.cut_end - self.end];
+            self.log.disk.write(&mut file, self.end as u64, &zeros)?;
+            self.log.disk.sync(&mut file)?;
+        }
+        let goes_on = self.page.has_header && self.page.bytes.len() as u64 == self.log.sizes().segment_bytes;
+        self.log.current = goes_on.then_some(Current { file, offset: self.end as u64 });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Recovered<D> {
+        self.image.finish();
+        Recovered { log: self.log, image: self.image, last: self.last, report: self.report }
+    }
+}
+
+impl<D: Disk> Recovered<D> {
+    /// Calls `each` with every message and its bytes, segment by segment.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn each_message(&mut self, mut each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
+        let mut messages: Vec<(u64, Message)> =
+            self.image.messages.iter().map(|(id, message)| (*id, *message)).collect();
+        messages.sort_unstable_by_key(|(_, message)| message.at);
+        let mut segment = Vec::new();
+        let mut loaded = None;
+        for (id, message) in messages {
+            let At { segment: number, offset, bytes } = message.at;
+            if loaded != Some(number) {
+                let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+                self.log.disk.read(&mut file, u64::from(u32::MAX), &mut segment)?;
+                loaded = Some(number);
+            }
+            each(id, &message, segment.get(offset..offset + bytes).ok_or(io::ErrorKind::UnexpectedEof)?);
+        }
+        Ok(())
+    }
+}
