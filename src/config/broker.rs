@@ -101,7 +101,7 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Broker> {
 }
 
 /// Reports something that is valid but that this version cannot do.
-pub(super) fn refuse(place: &Place, what: &str, report: &mut Report) {
+fn refuse(place: &Place, what: &str, report: &mut Report) {
     report.error(place, format!("{what} is not supported yet by this version"));
 }
 
@@ -111,7 +111,7 @@ pub(super) fn note_no_effect(node: &Node, what: &str, report: &mut Report) {
 }
 
 /// Reads an optional `Enabled` or `Disabled`.
-pub(super) fn switch(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -> Option<bool> {
+fn switch(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -> Option<bool> {
     fields.optional(name).and_then(|node| choice(node, name, &SWITCH, report))
 }
 
