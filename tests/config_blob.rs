@@ -5,8 +5,8 @@ mod config_pki;
 
 use portcullis::commands::{CommandError, bake, check, inspect};
 use portcullis::config::blob::{
-    AutomaticCertificate, ClientIdentifiers, Configuration, ExpiryNotice, KeyAlgorithm, KeyRotation, Method,
-    ServiceAccountTokens, StaleRevocationLists, Tls,
+    AutomaticCertificate, ClientIdentifiers, Configuration, ExpiryNotice, Kept, KeyAlgorithm, KeyRotation, Method,
+    Persistence, ServiceAccountTokens, StaleRevocationLists, Tls,
 };
 use portcullis::config::envelope::SCHEMA;
 use portcullis::config::verify::Defect;
@@ -403,7 +403,7 @@ fn other_versions_are_named() {
     assert_eq!(decode(&sealed(1, SCHEMA + 1, b"")), Err(BlobError::NewerSchema { found: SCHEMA + 1 }));
     assert_eq!(decode(&sealed(1, SCHEMA - 1, b"")), Err(BlobError::OlderSchema { found: SCHEMA - 1 }));
     let older = BlobError::OlderSchema { found: 1 }.to_string();
-    assert_eq!(older, "blob schema 1 is older than this program's 3; bake it again with this version");
+    assert_eq!(older, "blob schema 1 is older than this program's 4; bake it again with this version");
     assert_eq!(decode(&sealed(2, SCHEMA, b"")), Err(BlobError::UnknownFormat { found: 2 }));
     assert_eq!(decode(b"apiVersion: v1"), Err(BlobError::NotABlob));
 }
@@ -458,6 +458,88 @@ fn a_blob_that_verifies_but_does_not_fit_together_is_refused() {
     assert_eq!(refused(&|c| c.authorizations[0].patterns[0].length = u32::MAX), Defect::AuthorizationText);
     assert_eq!(refused(&|c| c.authorizations[0].attribute_maps[0].count = 0), Defect::EmptyPrincipal);
     assert_eq!(refused(&|c| c.authorizations[0].rules[3].usernames.count = 0), Defect::EmptyPrincipal);
+}
+
+/// A configuration with this `spec` of the Broker, and the Gateway's commit interval at 250 ms.
+fn with_broker(spec: &str) -> Configuration {
+    let broker = format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default}}\nspec: {spec}\n"
+    );
+    let gateway = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec: {commitIntervalMilliseconds: 250}\n";
+    let files = [("any.listener.yaml", "ports: [{port: 1883}]"), ("b.yaml", &*broker), ("g.yaml", gateway)];
+    load_embedded(&files, &LoadOptions::default()).unwrap_or_else(|errors| panic!("{errors}")).configuration
+}
+
+/// Every setting of `persistence`.
+const PERSISTENCE: &str = "{persistence: {maxSize: 64Mi, encryption: {mode: Disabled}, stateStore: {mode: None}, retain: {mode: Custom, retainSettings: {topics: [a/+, $SYS/#]}}, subscriberQueue: {mode: custom, subscriberQueueSettings: {subscriberClientIds: ['line-*'], dynamic: {mode: Enabled}}}}}";
+
+#[test]
+fn without_persistence_everything_outlives_a_restart() {
+    let expected = Persistence {
+        size_bytes: 268_435_456,
+        retain: Kept::All,
+        subscriber_queue: Kept::All,
+        commit_interval_milliseconds: 5,
+    };
+    assert_eq!(tutorial().persistence, expected);
+    assert_eq!(with_broker("{}").persistence, Persistence { commit_interval_milliseconds: 250, ..expected });
+}
+
+#[test]
+fn persistence_is_compiled_and_survives_the_blob() {
+    let configuration = with_broker(PERSISTENCE);
+    let expected = Persistence {
+        size_bytes: 67_108_864,
+        retain: Kept::Some { patterns: vec!["a/+".to_owned(), "$SYS/#".to_owned()], dynamic: false },
+        subscriber_queue: Kept::Some { patterns: vec!["line-*".to_owned()], dynamic: true },
+        commit_interval_milliseconds: 250,
+    };
+    assert_eq!(configuration.persistence, expected);
+    assert_eq!(decode(&encode(&configuration).unwrap()), Ok(configuration));
+    for (size, bytes) in [("17M", 17_000_000), ("20000K", 20_000_000), ("20000Ki", 20_480_000), ("1Ti", 1 << 40)] {
+        let persistence = with_broker(&format!("{{persistence: {{maxSize: {size}}}}}")).persistence;
+        assert!(persistence.is_off(), "what is not named is not kept");
+        assert_eq!(persistence.size_bytes, bytes, "{size}");
+    }
+}
+
+#[test]
+fn what_outlives_a_restart_is_shown() {
+    for (spec, expected) in [
+        ("{persistence: {maxSize: 1G}}", "persistence: none, a restart loses sessions and retained messages\n"),
+        ("{}", "  retained messages: all\n  subscriber queues: all\n"),
+        (
+            PERSISTENCE,
+            "persistence\n  at most 67108864 bytes, not encrypted, 250 milliseconds or more between two writes\n  \
+             retained messages: 2 patterns\n    a/+\n    $SYS/#\n  \
+             subscriber queues: 1 patterns, and where a client asks\n    line-*\n",
+        ),
+    ] {
+        let mut shown = Vec::new();
+        inspect::show(&with_broker(spec), &mut shown).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains(expected), "{expected} in\n{shown}");
+    }
+}
+
+#[test]
+fn a_persistence_that_no_resource_can_say_is_refused() {
+    let changes: [&dyn Fn(&mut Persistence); 8] = [
+        &|persistence| persistence.size_bytes = 16_777_215,
+        &|persistence| persistence.size_bytes = (1 << 40) + 1,
+        &|persistence| persistence.commit_interval_milliseconds = 1_001,
+        &|persistence| persistence.retain = Kept::Some { patterns: Vec::new(), dynamic: false },
+        &|persistence| persistence.retain = Kept::Some { patterns: vec!["a#".to_owned()], dynamic: true },
+        &|persistence| persistence.retain = Kept::Some { patterns: vec!["$share/g/a".to_owned()], dynamic: true },
+        &|persistence| persistence.subscriber_queue = Kept::Some { patterns: vec![String::new()], dynamic: true },
+        &|persistence| persistence.subscriber_queue = Kept::Some { patterns: vec!["*".to_owned(); 65], dynamic: true },
+    ];
+    for change in changes {
+        let mut configuration = tutorial();
+        change(&mut configuration.persistence);
+        let blob = sealed(1, SCHEMA, &postcard::to_allocvec(&configuration).unwrap());
+        assert_eq!(decode(&blob), Err(BlobError::Defective(Defect::Persistence)), "{:?}", configuration.persistence);
+    }
 }
 
 #[test]

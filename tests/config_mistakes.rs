@@ -249,22 +249,136 @@ fn what_concerns_a_cluster_only_is_noted() {
 fn buffers_on_disk_are_checked_and_then_refused() {
     broker_refused(
         "{diskBackedMessageBuffer: {maxSize: 10G}}",
-        &["diskBackedMessageBuffer is not supported yet by this version"],
+        &[
+            "diskBackedMessageBuffer is not supported: queues grow in memory only; persistence keeps them over a restart",
+        ],
     );
     broker_refused(
         "{diskBackedMessageBuffer: {maxSize: 10GB}}",
         &["maxSize must be digits and one of K, M, G, T, P, E, and this is \"10GB\""],
     );
     broker_refused(
-        "{persistence: {maxSize: 1Gi, retain: {mode: Custom}}}",
+        "{highPriorityMessagesBackpressureHandling: Accept}",
+        &["highPriorityMessagesBackpressureHandling is not supported yet by this version"],
+    );
+}
+
+#[test]
+fn the_size_of_persistence_is_a_quantity_within_bounds() {
+    for size in ["16777216", "1.5G", "1g", "1k", "Gi", "i", "-1G", "1 G", "1GB", "1Gii", "\u{a0}1G"] {
+        broker_refused(
+            &format!("{{persistence: {{maxSize: \"{size}\"}}}}"),
+            &[
+                "b.yaml:4:31: error: persistence.maxSize must be digits and one of K, M, G, T, P, E (powers of 1000) or Ki",
+            ],
+        );
+    }
+    for size in ["0M", "16M", "1025Gi", "2T", "1E", "99999999999999999999999999Ei"] {
+        let expected = format!("persistence.maxSize is \"{size}\", outside 16777216 to 1099511627776 bytes");
+        broker_refused(&format!("{{persistence: {{maxSize: {size}}}}}"), &[&expected]);
+    }
+    broker_refused("{persistence: {maxSize: 1000}}", &["this is the number 1000; write it in quotes"]);
+    broker_refused("{persistence: {retain: {mode: All}}}", &["the field \"maxSize\" of persistence is missing"]);
+    noted(
+        &[PLAIN, ("b.yaml", &broker("{persistence: {maxSize: 100M}}"))],
+        "b.yaml:4:31: note: persistence.maxSize is \"100M\", and the vendor's broker needs more than 100M",
+    );
+}
+
+#[test]
+fn encryption_that_is_asked_for_is_refused_and_its_absence_noted() {
+    broker_refused(
+        "{persistence: {maxSize: 1G, encryption: {mode: Enabled}}}",
         &[
-            "persistence is not supported yet by this version",
-            "the field \"retainSettings\" of persistence.retain is missing",
+            "b.yaml:4:54: error: this broker does not encrypt what it writes: put the state folder on an encrypted file system",
         ],
     );
     broker_refused(
-        "{highPriorityMessagesBackpressureHandling: Accept}",
-        &["highPriorityMessagesBackpressureHandling is not supported yet by this version"],
+        "{persistence: {maxSize: 1G, encryption: {}}}",
+        &["the field \"mode\" of persistence.encryption is missing"],
+    );
+    noted(
+        &[PLAIN, ("b.yaml", &broker("{persistence: {maxSize: 1G}}"))],
+        "b.yaml:4:21: note: what persistence writes is not encrypted here",
+    );
+    let complete = "{persistence: {maxSize: 1G, encryption: {mode: Disabled}, retain: {mode: All}, subscriberQueue: {mode: None}, stateStore: {mode: None}}}";
+    assert_eq!(findings(&[PLAIN, ("b.yaml", &broker(complete))]), "");
+}
+
+#[test]
+fn what_a_persistence_leaves_out_is_noted() {
+    let manifest = broker("{persistence: {maxSize: 1G, persistentVolumeClaimSpec: {accessModes: [ReadWriteOncePod]}}}");
+    for expected in [
+        "b.yaml:4:21: note: persistence without retain means the mode None: a restart loses retained messages",
+        "b.yaml:4:21: note: persistence without subscriberQueue means the mode None: a restart loses queued messages",
+        "b.yaml:4:62: note: persistence.persistentVolumeClaimSpec has no effect on a gateway",
+    ] {
+        noted(&[PLAIN, ("b.yaml", &manifest)], expected);
+    }
+    broker_refused(
+        "{persistence: {maxSize: 1G, persistentVolumeClaimSpec: {accessMode: []}}}",
+        &["unknown field \"accessMode\" of the volume claim; did you mean \"accessModes\"?"],
+    );
+}
+
+#[test]
+fn there_is_no_state_store_to_keep() {
+    for mode in ["{mode: All}", "{mode: Custom, stateStoreSettings: {dynamic: {mode: Enabled}}}"] {
+        broker_refused(
+            &format!("{{persistence: {{maxSize: 1G, stateStore: {mode}}}}}"),
+            &["b.yaml:4:47: error: the mode of persistence.stateStore must be None: this version has no state store"],
+        );
+    }
+    broker_refused(
+        "{persistence: {maxSize: 1G, stateStore: {mode: Custom, stateStoreSettings: {stateStoreResources: [{keyType: Patern}]}}}}",
+        &["did you mean \"Pattern\"?", "the field \"keys\" of stateStoreResources[] is missing"],
+    );
+}
+
+#[test]
+fn policies_of_persistence_are_checked() {
+    let of = |policies: &str| format!("{{persistence: {{maxSize: 1G, {policies}}}}}");
+    let topics = |topics: &str| of(&format!("retain: {{mode: Custom, retainSettings: {{topics: {topics}}}}}"));
+    let clients = |clients: &str| {
+        of(&format!("subscriberQueue: {{mode: Custom, subscriberQueueSettings: {{subscriberClientIds: {clients}}}}}"))
+    };
+    let many: Vec<String> = (0..65).map(|number| format!("t{number}")).collect();
+    for (spec, expected) in [
+        (of("retain: {mode: Some}"), "mode must be one of None, All, Custom"),
+        (of("retain: {mode: Custom}"), "the field \"retainSettings\" of persistence.retain is missing"),
+        (of("retain: {mode: All, retainSettings: {topics: [a]}}"), "error: retainSettings belongs to mode Custom"),
+        (
+            of("retain: {mode: Custom, retainSettings: {}}"),
+            "b.yaml:4:74: error: retainSettings covers nothing: it needs topics, or dynamic: {mode: Enabled}, or the mode None",
+        ),
+        (
+            of("subscriberQueue: {mode: Custom, subscriberQueueSettings: {dynamic: {mode: Disabled}}}"),
+            "subscriberQueueSettings covers nothing: it needs subscriberClientIds",
+        ),
+        (of("retain: {mode: Custom, retainSettings: {dynamic: {}}}"), "the field \"mode\" of dynamic is missing"),
+        (of("retains: {mode: All}"), "unknown field \"retains\" of persistence; did you mean \"retain\"?"),
+        (topics("[]"), "b.yaml:4:83: error: topics has 0 elements, outside 1 to 64"),
+        (topics(&format!("[{}]", many.join(", "))), "error: topics has 65 elements, outside 1 to 64"),
+        (
+            topics(&format!("[{}, {}]", "a".repeat(9_000), "b".repeat(9_000))),
+            "error: topics takes 18000 bytes, and 16384 is the most",
+        ),
+        (topics("[a, 'b/c#']"), "b.yaml:4:90: error: \"b/c#\" is no topic filter: \"#\" must stand alone"),
+        (topics("['']"), "\"\" is no topic filter: it is empty"),
+        (topics("[a, b, a]"), "b.yaml:4:90: error: \"a\" stands here twice"),
+        (topics(&format!("[{}a]", "a/".repeat(128))), "the topic has more than 128 levels"),
+        (topics("[$share/g/a]"), "\"$share/g/a\": a message is retained under a topic, not for a shared subscription"),
+        (clients("[]"), "subscriberClientIds has 0 elements, outside 1 to 64"),
+        (clients("[a, '']"), "b.yaml:4:118: error: a client identifier must not be empty"),
+        (clients("[\"a\\0\"]"), "contains U+0000, and no client identifier does"),
+        (clients(&format!("['*{}*']", "a".repeat(129))), "a client identifier has at most 128 bytes, and this has 129"),
+        (clients("[1]"), "an element of subscriberClientIds must be text"),
+    ] {
+        broker_refused(&spec, &[expected]);
+    }
+    noted(
+        &[PLAIN, ("b.yaml", &broker(&topics("['a/*', $SYS/x]")))],
+        "note: the \"*\" in \"a/*\" stands for itself: wildcards of topics are + and #",
     );
 }
 
@@ -957,6 +1071,7 @@ fn the_gateway_is_checked() {
         ("{staleRevocationLists: Ignore}", "staleRevocationLists must be one of Refuse, Accept"),
         ("{clientIdentifiers: share}", "clientIdentifiers must be one of Exclusive, Shared"),
         ("{expiryNotice: true}", "expiryNotice must be text"),
+        ("{commitIntervalMilliseconds: 1001}", "commitIntervalMilliseconds is 1001, outside 0 to 1000"),
     ] {
         refused(&[PLAIN, ("g.yaml", &gateway(spec))], &[expected]);
     }

@@ -3,8 +3,8 @@
 use super::CommandError;
 use crate::config::assemble::Usage;
 use crate::config::blob::{
-    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, ListenerPort,
-    Method, Protocol, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
+    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, Kept, ListenerPort,
+    Method, Persistence, Protocol, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
@@ -61,6 +61,7 @@ pub(super) fn read_blob(path: &Path) -> Result<(Configuration, usize), CommandEr
 /// Of the stream.
 pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
     gateway(configuration, output)?;
+    persistence(&configuration.persistence, output)?;
     if let Some(tokens) = &configuration.gateway.service_account_tokens {
         service_account_tokens(configuration, tokens, output)?;
     }
@@ -109,6 +110,29 @@ fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<
     )?;
     let (length, strategy) = (clients.subscriber_queue_length, clients.subscriber_queue_strategy);
     writeln!(output, "  subscriber queue {length}, strategy {strategy:?}")
+}
+
+fn persistence(persistence: &Persistence, output: &mut dyn Write) -> io::Result<()> {
+    if persistence.is_off() {
+        return writeln!(output, "persistence: none, a restart loses sessions and retained messages");
+    }
+    writeln!(output, "persistence")?;
+    let (bytes, interval) = (persistence.size_bytes, persistence.commit_interval_milliseconds);
+    writeln!(output, "  at most {bytes} bytes, not encrypted, {interval} milliseconds or more between two writes")?;
+    kept("retained messages", &persistence.retain, output)?;
+    kept("subscriber queues", &persistence.subscriber_queue, output)
+}
+
+fn kept(what: &str, kept: &Kept, output: &mut dyn Write) -> io::Result<()> {
+    match kept {
+        Kept::None => writeln!(output, "  {what}: none"),
+        Kept::All => writeln!(output, "  {what}: all"),
+        Kept::Some { patterns, dynamic } => {
+            let asking = if *dynamic { ", and where a client asks" } else { "" };
+            writeln!(output, "  {what}: {} patterns{asking}", patterns.len())?;
+            patterns.iter().try_for_each(|pattern| writeln!(output, "    {}", Escaped(pattern)))
+        }
+    }
 }
 
 fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn Write) -> io::Result<()> {

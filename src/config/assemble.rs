@@ -1,7 +1,9 @@
 //! Resources into a configuration: references become indices, and what holds only for all of them together is checked.
 
 use super::authentication::{self, Authentication};
-use super::blob::{self, Bind, ClientLimits, Configuration, EmbeddedSecret, HttpsServer, ListenerPort, Method};
+use super::blob::{
+    self, Bind, ClientLimits, Configuration, EmbeddedSecret, HttpsServer, ListenerPort, Method, Persistence,
+};
 use super::board;
 use super::broker::Broker;
 use super::diagnostic::{Place, Report, nearest, quoted};
@@ -69,10 +71,13 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
         }
     }
     let clients = client_limits(&broker, &board.capacities, report);
+    let persistence =
+        Persistence { commit_interval_milliseconds: settings.commit_interval_milliseconds, ..broker.persistence };
     Some(Configuration {
         board,
         gateway: settings.gateway,
         clients,
+        persistence,
         ports,
         authentications,
         authorizations,

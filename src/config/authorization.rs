@@ -9,11 +9,10 @@ use super::blob::{
 };
 use super::broker::SWITCH;
 use super::diagnostic::{Report, quoted};
-use super::source::walk::{Fields, choice, sequence, text, text_map, texts};
+use super::source::walk::{Fields, choice, sequence, text, text_map, texts, topic_filter};
 use super::source::{Node, Value};
 use super::token::{check_levels, check_pieces};
-use super::topic::{check_filter, is_too_deep};
-use crate::limits::{CLIENT_IDENTIFIER_BYTES_MAX, TOPIC_LEVELS_MAX, USERNAME_BYTES_MAX};
+use crate::limits::{CLIENT_IDENTIFIER_BYTES_MAX, USERNAME_BYTES_MAX};
 use std::collections::BTreeMap;
 
 /// Reads a `spec`.
@@ -290,24 +289,12 @@ fn topic_patterns(node: &Node, method: &str, tables: &mut Tables, report: &mut R
         }
         if let Err(fault) = check_levels(topic) {
             report.error(&node.place_within(fault.at()), format!("{}: {fault}", quoted(topic)));
-        } else if let Err(fault) = check_filter(topic) {
-            report.error(&node.place_within(fault.at()), format!("{} is no topic filter: {fault}", quoted(topic)));
-        } else if is_too_deep(topic) {
-            report.error(
-                &node.place,
-                format!("the topic has more than {TOPIC_LEVELS_MAX} levels, the most this broker routes"),
-            );
-        } else if topic.starts_with("$share/") {
+        } else if topic_filter(topic, node, report) && topic.starts_with("$share/") {
             let message = format!(
                 "{}: rules judge the filter of a shared subscription without $share/<group>/; leave that out",
                 quoted(topic)
             );
             report.error(&node.place, message);
-        } else if topic.contains('*') {
-            report.note(
-                &node.place,
-                format!("the \"*\" in {} stands for itself: wildcards of topics are + and #", quoted(topic)),
-            );
         }
         let pattern = tables.intern(topic);
         tables.out.patterns.push(pattern);

@@ -16,6 +16,8 @@ pub struct Configuration {
     pub gateway: Gateway,
     /// `spec.advanced.clients` of the Broker resource, with the board's and the memory profile's bounds applied.
     pub clients: ClientLimits,
+    /// `spec.persistence` of the Broker resource.
+    pub persistence: Persistence,
     /// Every port of every BrokerListener.
     pub ports: Vec<ListenerPort>,
     /// BrokerAuthentication resources.
@@ -204,6 +206,37 @@ pub enum QueueStrategy {
     None,
     /// The oldest message makes room.
     DropOldest,
+}
+
+/// What outlives a restart. `persistence` of the Broker resource; without one, everything does. Its bounds and what it
+/// covers are in [`super::kept`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Bytes that the log may take on the disk, [`super::kept::SIZE_BYTES`].
+    pub size_bytes: u64,
+    /// Which retained messages are kept. Patterns are Topic Filters.
+    pub retain: Kept,
+    /// Whose queues are kept, of clients with a Session Expiry Interval. Patterns are client identifiers in which `*` stands
+    /// for any number of characters.
+    pub subscriber_queue: Kept,
+    /// Least time between two writes to the disk, milliseconds: `commitIntervalMilliseconds` of the Gateway resource.
+    pub commit_interval_milliseconds: u16,
+}
+
+/// `mode` of a policy of `persistence`, and its settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Nothing, whatever a client asks for.
+    None,
+    /// Everything.
+    All,
+    /// `Custom`.
+    Some {
+        /// What is kept; empty only if `dynamic`.
+        patterns: Vec<String>,
+        /// Whether a client may ask for more with the user property `aio-persistence: true`.
+        dynamic: bool,
+    },
 }
 
 /// One port of a BrokerListener.

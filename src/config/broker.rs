@@ -2,9 +2,10 @@
 //!
 //! What concerns the vendor's cluster only is checked and noted; what this version cannot do is checked and refused.
 
-use super::blob::QueueStrategy;
+use super::blob::{Persistence, QueueStrategy};
 use super::certificate::{duration, private_key};
 use super::diagnostic::{Place, Report};
+use super::persistence;
 use super::source::Node;
 use super::source::walk::{Fields, choice, integer, sequence, text};
 use super::volume;
@@ -28,6 +29,8 @@ pub struct Broker {
     pub subscriber_queue_length: u64,
     /// `subscriberQueueLimit.strategy`.
     pub subscriber_queue_strategy: QueueStrategy,
+    /// `persistence`; the commit interval is not of this resource.
+    pub persistence: Persistence,
 }
 
 /// Bytes that a memory profile allows for one packet.
@@ -48,6 +51,7 @@ impl Default for Broker {
             max_keep_alive_seconds: None,
             subscriber_queue_length: 1_000,
             subscriber_queue_strategy: QueueStrategy::None,
+            persistence: Persistence::default(),
         }
     }
 }
@@ -81,11 +85,11 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Broker> {
     }
     if let Some(node) = fields.optional("diskBackedMessageBuffer") {
         volume::disk_backed_message_buffer(node, report);
-        refuse(&node.place, "diskBackedMessageBuffer", report);
+        let message = "diskBackedMessageBuffer is not supported: queues grow in memory only; persistence keeps them over a restart";
+        report.error(&node.place, message);
     }
     if let Some(node) = fields.optional("persistence") {
-        volume::persistence(node, report);
-        refuse(&node.place, "persistence", report);
+        broker.persistence = persistence::read(node, report);
     }
     if let Some(node) = fields.optional("highPriorityMessagesBackpressureHandling")
         && choice(node, "highPriorityMessagesBackpressureHandling", &[("Accept", ()), ("Reject", ())], report).is_some()
@@ -97,16 +101,17 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Broker> {
 }
 
 /// Reports something that is valid but that this version cannot do.
-pub(super) fn refuse(place: &Place, what: &str, report: &mut Report) {
+fn refuse(place: &Place, what: &str, report: &mut Report) {
     report.error(place, format!("{what} is not supported yet by this version"));
 }
 
-fn note_no_effect(node: &Node, what: &str, report: &mut Report) {
+/// Reports something that concerns a cluster only.
+pub(super) fn note_no_effect(node: &Node, what: &str, report: &mut Report) {
     report.note(&node.place, format!("{what} has no effect on a gateway"));
 }
 
 /// Reads an optional `Enabled` or `Disabled`.
-pub(super) fn switch(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -> Option<bool> {
+fn switch(fields: &mut Fields<'_>, name: &'static str, report: &mut Report) -> Option<bool> {
     fields.optional(name).and_then(|node| choice(node, name, &SWITCH, report))
 }
 

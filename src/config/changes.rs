@@ -3,7 +3,7 @@
 //! **Invariant:** every structure is taken apart without `..`, so that a new field does not compile until somebody has
 //! decided whether it needs a restart.
 
-use super::blob::{Board, Configuration, Gateway, ListenerPort, Tls};
+use super::blob::{Board, Configuration, Gateway, ListenerPort, Persistence, Tls};
 use crate::limits::Capacities;
 
 /// Notes the names of fields that differ.
@@ -27,6 +27,7 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
     let Configuration {
         board,
         gateway,
+        persistence,
         ports,
         // All of these are read anew.
         clients: _,
@@ -37,6 +38,7 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
     } = former;
     compare_boards(&mut differences, board, &next.board);
     compare_gateways(&mut differences, gateway, &next.gateway);
+    compare_persistence(&mut differences, persistence, &next.persistence);
     differences.compare("ports", &ports.len(), &next.ports.len());
     if ports.len() == next.ports.len() {
         for (index, (former, next)) in ports.iter().zip(&next.ports).enumerate() {
@@ -127,6 +129,18 @@ fn compare_gateways(differences: &mut Differences, former: &Gateway, next: &Gate
     differences.compare("gateway.bind.external", external_addresses, &next.external_addresses);
 }
 
+/// The log is opened once, at start; what it holds was chosen by these.
+fn compare_persistence(differences: &mut Differences, former: &Persistence, next: &Persistence) {
+    let Persistence { size_bytes, retain, subscriber_queue, commit_interval_milliseconds } = former;
+    differences.compare(
+        "gateway.commitIntervalMilliseconds",
+        commit_interval_milliseconds,
+        &next.commit_interval_milliseconds,
+    );
+    let next = (&next.size_bytes, &next.retain, &next.subscriber_queue);
+    differences.compare("persistence", &(size_bytes, retain, subscriber_queue), &next);
+}
+
 fn compare_ports(differences: &mut Differences, index: usize, former: &ListenerPort, next: &ListenerPort) {
     let ListenerPort {
         port,
@@ -159,7 +173,7 @@ fn compare_ports(differences: &mut Differences, index: usize, former: &ListenerP
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::blob::{Bind, QueueStrategy, TrustBundle};
+    use crate::config::blob::{Bind, Kept, QueueStrategy, TrustBundle};
     use crate::config::{LoadOptions, load_embedded};
 
     fn two_ports() -> Configuration {
@@ -205,6 +219,18 @@ mod tests {
                 "ports[1].serviceType",
             ]
         );
+        for change in [
+            (|next| next.persistence.size_bytes += 1) as fn(&mut Configuration),
+            |next| next.persistence.retain = Kept::None,
+            |next| next.persistence.subscriber_queue = Kept::Some { patterns: Vec::new(), dynamic: true },
+        ] {
+            next = former.clone();
+            change(&mut next);
+            assert_eq!(that_need_a_restart(&former, &next), ["persistence"]);
+        }
+        next = former.clone();
+        next.persistence.commit_interval_milliseconds += 1;
+        assert_eq!(that_need_a_restart(&former, &next), ["gateway.commitIntervalMilliseconds"]);
         next = former.clone();
         next.ports.pop();
         assert_eq!(that_need_a_restart(&former, &next), ["ports"]);

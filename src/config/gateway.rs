@@ -1,7 +1,8 @@
 //! `kind: Gateway` of `portcullis.edge/v1`: what the vendor's resources have no place for.
 
-use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, StaleRevocationLists};
+use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, Persistence, StaleRevocationLists};
 use super::diagnostic::{Place, Report, quoted};
+use super::kept::COMMIT_INTERVAL_MILLISECONDS;
 use super::listener::{Reference, reference};
 use super::service_account::{self, TokenSource};
 use super::source::walk::{Fields, boolean, choice, full_text, integer, texts};
@@ -17,6 +18,8 @@ pub struct Settings {
     pub token_source: Option<(TokenSource, Place)>,
     /// Whether there is a `serviceAccountTokens`, valid or not.
     pub has_token_field: bool,
+    /// `commitIntervalMilliseconds`.
+    pub commit_interval_milliseconds: u16,
     /// The rest, with defaults where it is absent.
     pub gateway: Gateway,
 }
@@ -27,6 +30,7 @@ impl Default for Settings {
             board: None,
             token_source: None,
             has_token_field: false,
+            commit_interval_milliseconds: Persistence::default().commit_interval_milliseconds,
             gateway: Gateway {
                 secrets_folder: "secrets".to_owned(),
                 state_folder: "state".to_owned(),
@@ -108,6 +112,11 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
         gateway.response_information = full_text(node, "responseInformation", report).map(str::to_owned);
     }
     identities(&mut fields, gateway, report);
+    if let Some(node) = fields.optional("commitIntervalMilliseconds") {
+        let (low, high) = COMMIT_INTERVAL_MILLISECONDS.into_inner();
+        let interval = integer(node, "commitIntervalMilliseconds", u64::from(low)..=u64::from(high), report);
+        settings.commit_interval_milliseconds = interval.and_then(|given| u16::try_from(given).ok()).unwrap_or(high);
+    }
     if let Some(node) = fields.optional("serviceAccountTokens") {
         settings.has_token_field = true;
         settings.token_source = service_account::read(node, report).map(|source| (source, node.place.clone()));

@@ -47,6 +47,8 @@ pub enum Defect {
     Subject,
     /// A limit of clients outside its range.
     ClientLimit,
+    /// What outlives a restart.
+    Persistence,
     /// The deadline of CONNECT.
     ConnectDeadline,
     /// More than the board holds.
@@ -79,6 +81,7 @@ impl fmt::Display for Defect {
             Self::Attributes => "attributes are more than a client can hold",
             Self::Subject => "a subject is empty",
             Self::ClientLimit => "a limit of clients is out of range",
+            Self::Persistence => "what outlives a restart is out of range or has a pattern that is not valid",
             Self::ConnectDeadline => "the deadline of CONNECT is out of range",
             Self::Capacity => "it is more than the board holds",
             Self::TrustBundle => "a trust bundle has no certificates",
@@ -140,7 +143,8 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
         && clients.subscriber_queue_length >= 1
         && clients.max_session_expiry_seconds != Some(0)
         && clients.max_message_expiry_seconds != Some(0);
-    ensure(in_range, Defect::ClientLimit)
+    ensure(in_range, Defect::ClientLimit)?;
+    ensure(configuration.persistence.is_valid(), Defect::Persistence)
 }
 
 fn ports(configuration: &Configuration) -> Result<(), Defect> {

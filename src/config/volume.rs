@@ -1,13 +1,10 @@
-//! `diskBackedMessageBuffer` and `persistence` of a Broker: checked against the vendor's schema, then refused.
+//! `diskBackedMessageBuffer` of a Broker, and volume claims: checked against the vendor's schema; nothing of them is used.
 //!
 //! They are read in full all the same, so that a file with a mistake in them is told of the mistake.
 
-use super::broker::{SWITCH, switch};
 use super::diagnostic::{Report, quoted};
 use super::source::Node;
-use super::source::walk::{Fields, choice, full_text, sequence, text, text_map, texts};
-
-const MODES: [(&str, bool); 3] = [("None", false), ("All", false), ("Custom", true)];
+use super::source::walk::{Fields, full_text, sequence, text, text_map, texts};
 
 /// `diskBackedMessageBuffer`.
 pub fn disk_backed_message_buffer(node: &Node, report: &mut Report) {
@@ -35,79 +32,8 @@ fn size(node: &Node, report: &mut Report) {
     }
 }
 
-/// `persistence`.
-pub fn persistence(node: &Node, report: &mut Report) {
-    let Some(mut fields) = Fields::of(node, "persistence", report) else { return };
-    if let Some(node) = fields.required("maxSize", report) {
-        full_text(node, "persistence.maxSize", report);
-    }
-    if let Some(node) = fields.optional("persistentVolumeClaimSpec") {
-        volume_claim(node, report);
-    }
-    if let Some(node) = fields.optional("encryption")
-        && let Some(mut encryption) = Fields::of(node, "persistence.encryption", report)
-    {
-        if let Some(node) = encryption.required("mode", report) {
-            choice(node, "persistence.encryption.mode", &SWITCH, report);
-        }
-        encryption.finish(report);
-    }
-    if let Some(node) = fields.optional("retain") {
-        policy(node, "persistence.retain", "retainSettings", "topics", report);
-    }
-    if let Some(node) = fields.optional("subscriberQueue") {
-        policy(node, "persistence.subscriberQueue", "subscriberQueueSettings", "subscriberClientIds", report);
-    }
-    if let Some(node) = fields.optional("stateStore") {
-        policy(node, "persistence.stateStore", "stateStoreSettings", "stateStoreResources", report);
-    }
-    fields.finish(report);
-}
-
-/// `{mode: None | All | Custom}`, with settings where the mode is Custom.
-fn policy(node: &Node, what: &'static str, settings: &'static str, list: &'static str, report: &mut Report) {
-    let Some(mut fields) = Fields::of(node, what, report) else { return };
-    let custom = fields.required("mode", report).and_then(|node| choice(node, "mode", &MODES, report));
-    let body = if custom == Some(true) { fields.required(settings, report) } else { fields.optional(settings) };
-    if let (Some(false), Some(node)) = (custom, body) {
-        report.error(&node.place, format!("{settings} belongs to mode Custom"));
-    }
-    if let Some(node) = body
-        && let Some(mut fields) = Fields::of(node, settings, report)
-    {
-        if let Some(node) = fields.optional(list) {
-            if list == "stateStoreResources" {
-                state_store_resources(node, report);
-            } else {
-                texts(node, list, report);
-            }
-        }
-        if let Some(node) = fields.optional("dynamic")
-            && let Some(mut dynamic) = Fields::of(node, "dynamic", report)
-        {
-            switch(&mut dynamic, "mode", report);
-            dynamic.finish(report);
-        }
-        fields.finish(report);
-    }
-    fields.finish(report);
-}
-
-fn state_store_resources(node: &Node, report: &mut Report) {
-    for node in sequence(node, "stateStoreResources", report).unwrap_or_default() {
-        let Some(mut fields) = Fields::of(node, "stateStoreResources[]", report) else { continue };
-        if let Some(node) = fields.required("keyType", report) {
-            choice(node, "keyType", &[("Pattern", ()), ("String", ()), ("Binary", ())], report);
-        }
-        if let Some(node) = fields.required("keys", report) {
-            texts(node, "keys", report);
-        }
-        fields.finish(report);
-    }
-}
-
 /// A volume claim of the cluster.
-fn volume_claim(node: &Node, report: &mut Report) {
+pub(super) fn volume_claim(node: &Node, report: &mut Report) {
     let Some(mut fields) = Fields::of(node, "the volume claim", report) else { return };
     optional_texts(&mut fields, &["storageClassName", "volumeMode", "volumeName"], report);
     if let Some(node) = fields.optional("accessModes") {

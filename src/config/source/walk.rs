@@ -4,7 +4,9 @@
 
 use super::{Key, Node, Value};
 use crate::config::diagnostic::{Place, Report, quoted, suggestion};
+use crate::config::topic::{check_filter, is_too_deep};
 use crate::distinguished_name::{DistinguishedName, SyntaxError};
+use crate::limits::TOPIC_LEVELS_MAX;
 use core::ops::RangeInclusive;
 
 /// The fields of one mapping. Every field that is asked for is a valid one; [`Self::finish`] reports the others.
@@ -119,6 +121,25 @@ pub fn distinguished_name(node: &Node, what: &str, report: &mut Report) -> Optio
             None
         }
     }
+}
+
+/// Whether `topic`, the text of `node`, is a Topic Filter. A mistake is reported at its place inside the text, and a `*` that
+/// was perhaps meant as a wildcard is noted.
+pub fn topic_filter(topic: &str, node: &Node, report: &mut Report) -> bool {
+    if let Err(fault) = check_filter(topic) {
+        report.error(&node.place_within(fault.at()), format!("{} is no topic filter: {fault}", quoted(topic)));
+        return false;
+    }
+    if is_too_deep(topic) {
+        let message = format!("the topic has more than {TOPIC_LEVELS_MAX} levels, the most this broker routes");
+        report.error(&node.place, message);
+        return false;
+    }
+    if topic.contains('*') {
+        let message = format!("the \"*\" in {} stands for itself: wildcards of topics are + and #", quoted(topic));
+        report.note(&node.place, message);
+    }
+    true
 }
 
 /// A list of texts, each with its node. Elements that are not text are reported and left out.
