@@ -68,6 +68,26 @@ impl Attributes {
         })
     }
 
+    /// The pairs as they are stored: for the log.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The pairs that [`Attributes::as_bytes`] gave.
+    ///
+    /// # Errors
+    /// [`IdentityFull`] for bytes that it cannot have given.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, IdentityFull> {
+        let (mut attributes, mut rest) = (Self::new(), bytes);
+        while !rest.is_empty() {
+            let name = take_text(&mut rest).ok_or(IdentityFull)?;
+            let value = take_text(&mut rest).ok_or(IdentityFull)?;
+            attributes.insert(name, value)?;
+        }
+        Ok(attributes)
+    }
+
     /// Number of pairs.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -106,6 +126,21 @@ pub enum AuthenticationMethod {
 }
 
 impl AuthenticationMethod {
+    /// All of them; the place of each is its number in the log and never changes.
+    const ALL: [Self; 5] = [Self::None, Self::X509, Self::ServiceAccountToken, Self::Custom, Self::UsernamePassword];
+
+    /// Its number in the log.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        Self::ALL.iter().zip(0..).find(|(method, _)| **method == self).map_or(0, |(_, number)| number)
+    }
+
+    /// The method with this number; `None` for numbers that no method has.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
     /// Its name as `authenticationMethods[].method` has it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -152,6 +187,18 @@ impl Principal {
         half.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
         Self(half)
     }
+
+    /// The digest: for the log.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The principal with this digest.
+    #[must_use]
+    pub const fn from_bytes(digest: [u8; 16]) -> Self {
+        Self(digest)
+    }
 }
 
 /// What authentication found out about one connection.
@@ -182,6 +229,8 @@ mod tests {
         assert_eq!(attributes.value_of("manufacturer"), Some("fabrikam"));
         assert_eq!(attributes.value_of("Group"), None);
         assert_eq!(attributes.len(), 2);
+        assert_eq!(Attributes::from_bytes(attributes.as_bytes()), Ok(attributes.clone()));
+        assert_eq!(Attributes::from_bytes(&attributes.as_bytes()[1..]), Err(IdentityFull));
     }
 
     #[test]

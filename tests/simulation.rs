@@ -18,7 +18,8 @@ use portcullis::config::blob::{ClientLimits, QueueStrategy};
 use portcullis::config::{LoadOptions, load_embedded};
 use portcullis::limits::Capacities;
 use portcullis::net::{
-    Accepted, Interest, Io, ListenerSettings, Network, Readiness, Reconfiguration, Transport, Turn, TurnSettings,
+    Accepted, ClockTrust, Interest, Io, ListenerSettings, Network, Readiness, Reconfiguration, Transport, Turn,
+    TurnSettings,
 };
 use portcullis::time::{Instant, Now, UnixTime};
 use std::cell::RefCell;
@@ -367,7 +368,11 @@ impl Simulation {
         let world = World { pipes: Vec::new(), pending: VecDeque::new(), random: mix(0xA5A5) };
         let sim = Sim(Rc::new(RefCell::new(world)));
         let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
-        let turn = Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities: capacities.clone() });
+        let turn = Turn::new(
+            sim.clone(),
+            broker,
+            TurnSettings { listeners, capacities: capacities.clone(), clock_trust: ClockTrust::default() },
+        );
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let clients = std::iter::repeat_with(Client::default).take(clients).collect();
         let (messages, owed, resent) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
@@ -429,6 +434,7 @@ impl Simulation {
                 limits: self.limits.clone(),
                 settings: self.settings.clone(),
                 transports: vec![Transport::Plain],
+                judges: 0,
             };
             self.turn.reconfigure(self.now, new);
         }

@@ -5,6 +5,7 @@ use super::sessions::{NEVER_EXPIRES, Session};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::{Disconnect, ReasonCode};
 use crate::collections::Key;
+use crate::store::Urgency;
 use crate::telemetry::{Action, Cause, Event, Text};
 use crate::time::{Instant, Now};
 
@@ -28,6 +29,9 @@ impl Broker {
             && let Some(will) = session.will.take()
         {
             self.messages.release(will.message);
+            if let Some(session) = connection_session(&self.connections, key) {
+                self.keep_will_gone(session);
+            }
         }
         self.detach(now, key, Cause::ClientDisconnected, Some(reason), Text::default());
         self.start_closing(key, Cause::ClientDisconnected);
@@ -170,16 +174,19 @@ impl Broker {
         }
         let expiry_seconds = session.expiry_seconds;
         session.ends = (expiry_seconds != NEVER_EXPIRES).then(|| now.instant.plus_seconds(u64::from(expiry_seconds)));
+        let mut urgency = Urgency::Lazy;
         match session.will.as_ref().map(|will| will.delay_seconds) {
             Some(0) => {
                 if let Some(will) = session.will.take() {
                     self.publish_will(now.instant, session_key, &will);
+                    urgency = Urgency::Soon;
                 }
             }
             // [MQTT-3.1.3-9]: whichever comes first, the delay or the end of the session.
             Some(delay) => session.will_due = Some(now.instant.plus_seconds(u64::from(delay))),
             None => {}
         }
+        self.keep_detached(session_key, urgency);
         self.arm_session(session_key);
     }
 
@@ -200,6 +207,7 @@ impl Broker {
         }
         self.session_deadlines.cancel(key.index());
         let Some(mut session) = self.sessions.remove(key) else { return };
+        self.keep_session_ended(session.number);
         self.session_index.remove(session.hash, key.index());
         for queue in [&mut session.waiting, &mut session.in_flight] {
             while let Some(delivery) = queue.pop_front(&mut self.deliveries) {
@@ -221,12 +229,13 @@ impl Broker {
             session.will_due = None;
             if let Some(will) = session.will.take() {
                 self.publish_will(now.instant, key, &will);
+                self.keep_will_gone(key);
             }
         }
         self.arm_session(key);
     }
 
-    fn arm_session(&mut self, key: Key<Session>) {
+    pub(super) fn arm_session(&mut self, key: Key<Session>) {
         let Some(session) = self.sessions.get(key) else { return };
         match session.ends.into_iter().chain(session.will_due).min() {
             Some(at) => self.session_deadlines.set(key.index(), at),

@@ -3,6 +3,7 @@
 use super::admission::{Asker, NotAuthorized, Ruling};
 use super::authenticate::Raw;
 use super::connections::{Phase, ReplyKind, TOPIC_ALIASES_MAX};
+use super::durable::asks;
 use super::sessions::{ClientIdentifier, NEVER_EXPIRES, Session, Will};
 use super::{Broker, Connection, IN_FLIGHT_MAX};
 use crate::authentication::{Answer, Evidence};
@@ -83,7 +84,12 @@ impl Broker {
         let hash = keyed_hash(self.seed, client_identifier.as_str());
         let event = connected_event(&client_identifier, &identity, port);
         let expires = identity.expires;
+        let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
+        self.check_store(hash, &client_identifier, expiry_seconds, connect)?;
+        let before = self.last_record();
         let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start)?;
+        // An older session that is no more must not come back.
+        let purged = if self.last_record() > before { self.last_record() } else { 0 };
         if resumed.is_none() && self.sessions.free() == 0 {
             self.telemetry.full(Table::Sessions);
             return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
@@ -101,7 +107,6 @@ impl Broker {
                 key
             }
         };
-        let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
         let mut to_be_enforced = false;
         if let Some(session) = self.sessions.get_mut(session_key) {
             to_be_enforced = session.port != port
@@ -131,6 +136,7 @@ impl Broker {
         }
         self.session_deadlines.cancel(session_key.index());
         self.sessions_connected += 1;
+        let needs = purged.max(self.keep_connected(session_key, asks(&properties.user_properties)));
 
         let server_keep_alive = self.limits.keep_alive_seconds.filter(|cap| {
             // A Keep Alive of 0 switches the mechanism off, which is longer than any cap. A client of MQTT 3.1.1 cannot be
@@ -167,11 +173,33 @@ impl Broker {
             response_information: properties.request_response_information.unwrap_or(false),
         };
         // Room was checked before the packet was taken.
-        if self.reply(key, reply).is_err() {
+        if self.reply_after(key, reply, needs).is_err() {
             self.close(now, key, Cause::ConnectRefused, None);
         }
         self.resume_replays(session_key);
         Ok(())
+    }
+
+    /// Whether the session can be kept, if it must be.
+    fn check_store(
+        &mut self,
+        hash: u64,
+        client_identifier: &str,
+        expiry_seconds: u32,
+        connect: &Connect<'_>,
+    ) -> Result<(), (ReasonCode, Text)> {
+        let known = self.session_named(hash, client_identifier).and_then(|key| self.sessions.get(key));
+        let known = known.is_some_and(|session| session.number != 0);
+        let will_bytes = connect.will.as_ref().map_or(0, |will| {
+            will.topic.len() + will.payload.len() + super::publish::total_bytes(will.properties.forwardable()) as usize
+        });
+        self.can_keep_session(known, expiry_seconds > 0, will_bytes).map_err(|reason| {
+            let detail = match reason {
+                ReasonCode::QuotaExceeded => "the log on the disk has no room for its session",
+                _ => "the disk has failed, and its session could not be kept",
+            };
+            (reason, Text::new(detail))
+        })
     }
 
     /// The Session Expiry Interval that is granted, and the one that was asked for. A client of MQTT 3.1.1 with Clean
@@ -303,7 +331,7 @@ impl Broker {
         }))
     }
 
-    fn session_named(&self, hash: u64, client_identifier: &str) -> Option<Key<Session>> {
+    pub(super) fn session_named(&self, hash: u64, client_identifier: &str) -> Option<Key<Session>> {
         let named = |slot: u32| {
             self.sessions
                 .key_at(slot)

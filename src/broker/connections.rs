@@ -76,6 +76,12 @@ pub struct Connection {
     pub ready: bool,
     /// Whether its first acknowledgement waits for a slow subscriber.
     pub gated: bool,
+    /// Whether CONNACK with success has been given to the socket. [MQTT-3.1.4-5] Nothing else may go before it.
+    pub greeted: bool,
+    /// Whether something that it has to say waits for the disk.
+    pub held: bool,
+    /// PINGRESP packets that it has to say; they wait for nothing but CONNACK.
+    pub pongs: u16,
 }
 
 /// Where a connection stands.
@@ -105,6 +111,8 @@ pub struct Enhanced {
 pub struct Reply {
     /// What is said.
     pub kind: ReplyKind,
+    /// The record that must be on the disk before.
+    pub needs: u64,
     /// The reply behind it.
     pub next: Option<Key<Reply>>,
 }
@@ -162,8 +170,6 @@ pub enum ReplyKind {
     },
     /// The next reason codes of the acknowledgement before.
     Codes([ReasonCode; CODES_PER_REPLY]),
-    /// PINGRESP.
-    PingResp,
     /// AUTH, with the Authentication Method of the connection.
     Auth(ReasonCode),
     /// DISCONNECT.
@@ -230,6 +236,9 @@ impl Connection {
             transmitting: None,
             ready: false,
             gated: false,
+            greeted: false,
+            held: false,
+            pongs: 0,
         }
     }
 
@@ -248,6 +257,6 @@ impl Connection {
     /// Replies that wait.
     #[must_use]
     pub const fn replies_waiting(&self) -> u32 {
-        self.acknowledgements.len() + self.replies.len()
+        self.acknowledgements.len() + self.replies.len() + self.pongs as u32
     }
 }

@@ -121,7 +121,7 @@ impl Broker {
     }
 
     fn drop_forbidden_subscriptions(&mut self, key: Key<Session>) {
-        let Self { sessions, subscriptions, admission, decisions, telemetry, filter_scratch, latest, .. } = self;
+        let Self { sessions, subscriptions, admission, decisions, telemetry, filter_scratch, latest, log, .. } = self;
         let Some(session) = sessions.get_mut(key) else { return };
         let mut at = session.first_subscription;
         while let Some(subscription) = at {
@@ -134,6 +134,12 @@ impl Broker {
             let mut audit = session.audit;
             telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, || session.who());
             session.audit = audit;
+            if let Some(number) = subscriptions.get(subscription).map(|subscription| subscription.number)
+                && number != 0
+                && let Some(log) = log
+            {
+                session.changed = log.unsubscribed(session.number, number);
+            }
             subscriptions.drop_one(subscription, &mut session.first_subscription);
             session.subscriptions = session.subscriptions.saturating_sub(1);
         }
@@ -173,7 +179,7 @@ impl Broker {
             reached |= Some(delivery) == from;
             if reached && !self.may_have(key, delivery, &mut topic) {
                 self.telemetry.count_denied(Action::Receive);
-                self.drop_delivery(delivery);
+                self.finish_delivery(delivery);
                 continue;
             }
             if reached && first.is_none() {

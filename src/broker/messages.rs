@@ -16,6 +16,10 @@ const END: u32 = u32::MAX;
 pub struct Message {
     references: u32,
     first_block: u32,
+    /// Its number in the log; 0 while the log knows nothing of it.
+    pub number: u64,
+    /// The last record with its bytes.
+    pub home: u64,
     /// Bytes of the topic name.
     pub topic_bytes: u16,
     /// Bytes of the forwarded properties.
@@ -27,6 +31,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Bytes of topic, properties and payload together.
+    #[must_use]
+    pub fn total_bytes(&self) -> usize {
+        usize::from(self.topic_bytes) + self.property_bytes as usize + self.payload_bytes as usize
+    }
+
     /// Whether it must no longer be delivered. [MQTT-3.3.2-5]
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
@@ -48,7 +58,8 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn total_bytes(&self) -> usize {
+    /// Bytes of topic, properties and payload together.
+    pub fn total_bytes(&self) -> usize {
         self.topic.len() + self.property_bytes as usize + self.payload.len()
     }
 }
@@ -63,6 +74,8 @@ pub struct MessagePool {
     /// Blocks from here on were never used, so that their memory need not exist yet.
     untouched: u32,
     free_blocks: u32,
+    /// Bytes of the messages that the log knows.
+    kept_bytes: u64,
 }
 
 impl MessagePool {
@@ -76,6 +89,7 @@ impl MessagePool {
             free_head: END,
             untouched: 0,
             free_blocks: blocks,
+            kept_bytes: 0,
         }
     }
 
@@ -113,6 +127,8 @@ impl MessagePool {
         self.headers.insert(Message {
             references: 1,
             first_block,
+            number: 0,
+            home: 0,
             topic_bytes: u16::try_from(parts.topic.len()).map_err(|_| Full)?,
             property_bytes: parts.property_bytes,
             payload_bytes: u32::try_from(parts.payload.len()).map_err(|_| Full)?,
@@ -143,6 +159,22 @@ impl MessagePool {
         self.headers.get(key)
     }
 
+    /// The log has the message's bytes in the record `home`, under `number`.
+    pub fn set_kept(&mut self, key: Key<Message>, number: u64, home: u64) {
+        if let Some(message) = self.headers.get_mut(key) {
+            if message.number == 0 {
+                self.kept_bytes += message.total_bytes() as u64;
+            }
+            (message.number, message.home) = (number, home);
+        }
+    }
+
+    /// Bytes of all messages that the log knows.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
+    }
+
     /// Sets when the message must no longer be delivered.
     pub fn set_expires(&mut self, key: Key<Message>, expires: Option<Instant>) {
         if let Some(message) = self.headers.get_mut(key) {
@@ -166,6 +198,9 @@ impl MessagePool {
             return;
         }
         let mut block = message.first_block;
+        if message.number != 0 {
+            self.kept_bytes -= message.total_bytes() as u64;
+        }
         self.headers.remove(key);
         while block != END {
             let next = core::mem::replace(&mut self.next[block as usize], self.free_head);

@@ -16,15 +16,18 @@ mod close;
 mod connect;
 mod connections;
 mod decisions;
+mod durable;
 mod enforce;
 mod filters;
 mod messages;
 mod publish;
 mod replay;
+mod restore;
 mod retained;
 mod sessions;
 mod subscribe;
 mod subscriptions;
+mod sweep;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -33,6 +36,8 @@ mod transmit;
 pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
+pub use durable::{Durability, StoreState};
+pub use restore::Restored;
 pub use transmit::Transmitted;
 
 use crate::authentication::Question;
@@ -42,6 +47,7 @@ use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::Capacities;
+use crate::store::Journal;
 use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
 use authenticate::{Parked, Raw};
@@ -92,6 +98,10 @@ pub struct Broker {
     gated: Vec<Key<Connection>>,
     /// When those that wait are asked again, whether the subscriber has caught up or not.
     gate_ends: Option<Instant>,
+    /// Connections of whom something waits for the disk.
+    held: Vec<Key<Connection>>,
+    /// What outlives the process; `None`: nothing does.
+    log: Option<Box<Durability>>,
     /// Connections that are not read because the reply table is full.
     starved: Vec<Key<Connection>>,
     /// The sessions that the PUBLISH at hand goes to.
@@ -252,6 +262,8 @@ impl Broker {
             ready: VecDeque::with_capacity(reserved(capacities.connections)),
             gated: Vec::with_capacity(reserved(capacities.connections)),
             gate_ends: None,
+            held: Vec::with_capacity(reserved(capacities.connections)),
+            log: None,
             starved: Vec::with_capacity(reserved(capacities.connections)),
             matches: Vec::with_capacity(reserved(Self::matches_max(capacities))),
             publish_number: 0,
@@ -295,7 +307,7 @@ impl Broker {
 
     /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 12] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 13] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -303,7 +315,7 @@ impl Broker {
                 capacities.connections,
                 Slab::<Connection>::bytes(capacities.connections)
                     + DeadlineHeap::bytes(capacities.connections)
-                    + each(capacities.connections, 3 * size_of::<Key<Connection>>()),
+                    + each(capacities.connections, 4 * size_of::<Key<Connection>>()),
             ),
             (
                 "sessions",
@@ -333,6 +345,11 @@ impl Broker {
                 "authorization patterns",
                 capacities.authorization_patterns,
                 Decisions::bytes() + Policy::bytes(capacities),
+            ),
+            (
+                "log batches (bytes)",
+                u32::try_from(Journal::bytes(capacities.packet_bytes)).unwrap_or(u32::MAX),
+                Journal::bytes(capacities.packet_bytes),
             ),
             ("receive buffers (bytes)", capacities.receive_bytes, u64::from(capacities.receive_bytes)),
             ("transmit buffers (bytes)", capacities.transmit_bytes, u64::from(capacities.transmit_bytes)),
@@ -467,8 +484,9 @@ impl Broker {
             Packet::Subscribe(subscribe) => self.subscribe(now, key, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),
             Packet::PingReq => {
-                if self.reply(key, ReplyKind::PingResp).is_err() {
-                    self.violate(key, ReasonCode::QuotaExceeded);
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.pongs = connection.pongs.saturating_add(1);
+                    self.make_ready(key);
                 }
             }
             Packet::Disconnect(disconnect) => self.client_disconnected(now, key, &disconnect),
@@ -508,13 +526,14 @@ impl Broker {
     pub fn next_deadline(&self) -> Option<Instant> {
         let heaps = [&self.deadlines, &self.session_deadlines];
         let earliest = heaps.into_iter().filter_map(|heap| heap.earliest().map(|(at, _)| at));
-        earliest.chain(self.sys.due()).chain(self.gate_ends).min()
+        earliest.chain(self.sys.due()).chain(self.gate_ends).chain(self.store_deadline()).min()
     }
 
     /// Ends what is due: connections without CONNECT, without life, with an expired credential; sessions whose client did
     /// not come back. Publishes Wills and `$SYS` topics whose time has come.
     pub fn expire(&mut self, now: Now) {
         self.latest = now.instant;
+        self.watch_store(now.instant);
         self.publish_sys(now);
         if self.gate_ends.is_some_and(|ends| ends <= now.instant) {
             self.gate_ends = None;
@@ -589,8 +608,13 @@ impl Broker {
     }
 
     fn reply(&mut self, key: Key<Connection>, kind: ReplyKind) -> Result<(), Full> {
+        self.reply_after(key, kind, 0)
+    }
+
+    /// Queues a reply that leaves only when the record with number `needs` is on the disk; 0 for none.
+    fn reply_after(&mut self, key: Key<Connection>, kind: ReplyKind, needs: u64) -> Result<(), Full> {
         let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
-        let reply = self.replies.insert(Reply { kind, next: None })?;
+        let reply = self.replies.insert(Reply { kind, needs, next: None })?;
         connection.unacknowledged += u32::from(kind.ends_a_publish());
         let queue = match kind {
             ReplyKind::PublishAck { .. } => &mut connection.acknowledgements,

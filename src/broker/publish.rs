@@ -1,6 +1,7 @@
 //! PUBLISH: from a publisher to the queues of those who subscribed. MQTT 5 §3.3, §4.3, §4.6.
 
 use super::connections::{Connection, ReplyKind};
+use super::durable::{Unkept, asks};
 use super::filters::Levels;
 use super::messages::{Message, Parts};
 use super::sessions::{Delivery, Identifiers, Session, Will};
@@ -16,10 +17,14 @@ const PARTITION: &str = "$partition";
 
 /// One session that the PUBLISH at hand goes to.
 pub struct Match {
-    session: Key<Session>,
-    qos: QoS,
+    pub(super) session: Key<Session>,
+    pub(super) qos: QoS,
     retain_as_published: bool,
-    identifiers: Identifiers,
+    pub(super) identifiers: Identifiers,
+    /// The RETAIN flag of its delivery.
+    pub(super) retain: bool,
+    /// The number of its delivery in the log; 0 if it has none.
+    pub(super) delivery: u64,
 }
 
 /// Where the bytes of a message to be routed are.
@@ -41,12 +46,40 @@ struct Sending {
     partition: Option<u64>,
     /// Whether it is retained with an empty payload, which removes what is retained.
     empty: bool,
+    /// The Packet Identifier of QoS 2 that its publisher has used for it.
+    received: Option<u16>,
+    /// Whether its publisher asks for it to be kept.
+    asks: bool,
 }
 
 /// What routing did.
 struct Routed {
     /// The most loaded session among the receivers whose queue is above the mark.
     slowest: Option<Key<Session>>,
+    /// The record that the acknowledgement waits for.
+    needs: u64,
+}
+
+/// The outcome of a PUBLISH with QoS 1 or 2.
+struct Outcome {
+    reason: ReasonCode,
+    /// The session that the acknowledgement waits for.
+    gate: Option<Key<Session>>,
+    /// The record that it waits for.
+    needs: u64,
+}
+
+impl From<ReasonCode> for Outcome {
+    fn from(reason: ReasonCode) -> Self {
+        Self { reason, gate: None, needs: 0 }
+    }
+}
+
+/// Why a message cannot be routed.
+#[derive(Clone, Copy)]
+enum Unroutable {
+    Full(Table),
+    Unkept(Unkept),
 }
 
 /// Bytes that pieces take together.
@@ -120,24 +153,31 @@ impl Broker {
         let exactly_once = publish.qos == QoS::ExactlyOnce;
         if exactly_once && session.received.contains(&packet_identifier) {
             // Sent again: it has been routed, and must not be again. [MQTT-4.3.3-10]
-            return self.acknowledge(key, exactly_once, packet_identifier, ReasonCode::Success, None);
+            let outcome = Outcome { needs: session.changed, ..ReasonCode::Success.into() };
+            return self.acknowledge(key, exactly_once, packet_identifier, outcome);
         }
         let unacknowledged = connection.unacknowledged as usize + session.received.len();
         if unacknowledged >= usize::from(connection.receive_maximum_announced) {
             // [MQTT-3.3.4-9]
             return self.violate(key, ReasonCode::ReceiveMaximumExceeded);
         }
-        let (reason, gate) = self.judge_and_route(now, session_key, publish, topic);
+        let outcome = self.judge_and_route(now, session_key, publish, topic);
         // A client of MQTT 3.1.1 cannot be told of a failure and goes on with PUBREL.
         let told = self.connections.get(key).is_some_and(Connection::can_be_told);
         if exactly_once
-            && (!reason.is_error() || !told)
+            && (!outcome.reason.is_error() || !told)
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             // Bounded by the Receive Maximum, which was checked.
             let _ = session.received.push(packet_identifier);
+            if outcome.needs > 0 {
+                session.changed = outcome.needs;
+            }
+            if outcome.reason.is_error() {
+                self.keep_received(session_key, packet_identifier.get());
+            }
         }
-        self.acknowledge(key, exactly_once, packet_identifier, reason, gate);
+        self.acknowledge(key, exactly_once, packet_identifier, outcome);
     }
 
     /// Queues PUBACK or PUBREC.
@@ -146,50 +186,45 @@ impl Broker {
         key: Key<Connection>,
         exactly_once: bool,
         packet_identifier: PacketIdentifier,
-        reason: ReasonCode,
-        gate: Option<Key<Session>>,
+        Outcome { reason, gate, needs }: Outcome,
     ) {
+        let reply = ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate };
         // Room was checked before the packet was taken.
-        if self.reply(key, ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate }).is_err() {
+        if self.reply_after(key, reply, needs).is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
         }
     }
 
     /// PUBREL from a publisher: the Packet Identifier is free again. [MQTT-4.3.3-11]
     pub(super) fn released(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier) {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session) else { return };
-        let Some(session) = self.sessions.get_mut(session) else { return };
+        let Some(session_key) = self.connections.get(key).and_then(|connection| connection.session) else { return };
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
         let place = session.received.iter().position(|received| *received == packet_identifier);
-        let reason = match place {
+        let (reason, needs) = match place {
             Some(place) => {
                 session.received.remove(place);
-                ReasonCode::Success
+                (ReasonCode::Success, self.keep_released(session_key, packet_identifier.get()))
             }
-            None => ReasonCode::PacketIdentifierNotFound,
+            // It may have been released by a PUBREL whose record is on its way.
+            None => (ReasonCode::PacketIdentifierNotFound, session.changed),
         };
-        if self.reply(key, ReplyKind::PubComp(packet_identifier, reason)).is_err() {
+        if self.reply_after(key, ReplyKind::PubComp(packet_identifier, reason), needs).is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
         }
     }
 
-    /// The Reason Code of PUBACK or PUBREC, and the session that it waits for.
-    fn judge_and_route(
-        &mut self,
-        now: Now,
-        publisher: Key<Session>,
-        publish: &Publish<'_>,
-        topic: &str,
-    ) -> (ReasonCode, Option<Key<Session>>) {
+    /// What PUBACK or PUBREC says, and what it waits for.
+    fn judge_and_route(&mut self, now: Now, publisher: Key<Session>, publish: &Publish<'_>, topic: &str) -> Outcome {
         if !is_routable(topic) {
-            return (ReasonCode::TopicNameInvalid, None);
+            return ReasonCode::TopicNameInvalid.into();
         }
-        let Some(session) = self.sessions.get(publisher) else { return (ReasonCode::UnspecifiedError, None) };
+        let Some(session) = self.sessions.get(publisher) else { return ReasonCode::UnspecifiedError.into() };
         if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
             if publish.qos == QoS::AtMostOnce {
                 self.telemetry.counters.qos0_denied += 1;
             }
             self.denied(publisher, Action::Publish, topic);
-            return (ReasonCode::NotAuthorized, None);
+            return ReasonCode::NotAuthorized.into();
         }
         self.telemetry.counters.authorization_allowed += 1;
         let properties = &publish.properties;
@@ -197,7 +232,7 @@ impl Broker {
             && properties.payload_format_utf8 == Some(true)
             && core::str::from_utf8(publish.payload).is_err()
         {
-            return (ReasonCode::PayloadFormatInvalid, None);
+            return ReasonCode::PayloadFormatInvalid.into();
         }
         let parts = Parts {
             topic,
@@ -212,15 +247,18 @@ impl Broker {
             retain: publish.retain,
             partition: partition.map(|(_, value)| keyed_hash(self.seed, value)),
             empty: publish.payload.is_empty(),
+            received: publish.packet_identifier.filter(|_| publish.qos == QoS::ExactlyOnce).map(PacketIdentifier::get),
+            asks: asks(&properties.user_properties),
         };
         let source = Source::Packet { parts, properties: properties.forwardable() };
         match self.route(now.instant, topic, sending, source) {
             // Also without a subscriber: the vendor's broker answers 0x00, not 0x10.
-            Ok(routed) => (ReasonCode::Success, routed.slowest),
-            Err(table) => {
+            Ok(routed) => Outcome { reason: ReasonCode::Success, gate: routed.slowest, needs: routed.needs },
+            Err(Unroutable::Full(table)) => {
                 self.telemetry.full(table);
-                (ReasonCode::QuotaExceeded, None)
+                ReasonCode::QuotaExceeded.into()
             }
+            Err(Unroutable::Unkept(unkept)) => unkept.reason().into(),
         }
     }
 
@@ -250,9 +288,11 @@ impl Broker {
                     retain: will.retain,
                     partition: None,
                     empty: self.messages.get(will.message).is_some_and(|message| message.payload_bytes == 0),
+                    received: None,
+                    asks: false,
                 };
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
-                if let Err(table) = self.route(now, text, sending, source) {
+                if let Err(Unroutable::Full(table)) = self.route(now, text, sending, source) {
                     self.telemetry.full(table);
                 }
             } else {
@@ -267,9 +307,17 @@ impl Broker {
     /// Publishes a retained message of the broker's own, with QoS 0.
     pub(super) fn publish_own(&mut self, now: Instant, topic: &str, payload: &[u8]) {
         let parts = Parts { topic, property_bytes: 0, payload, expires: None };
-        let sending = Sending { publisher: None, qos: QoS::AtMostOnce, retain: true, partition: None, empty: false };
+        let sending = Sending {
+            publisher: None,
+            qos: QoS::AtMostOnce,
+            retain: true,
+            partition: None,
+            empty: false,
+            received: None,
+            asks: false,
+        };
         let source = Source::Packet { parts, properties: core::iter::empty() };
-        if let Err(table) = self.route(now, topic, sending, source) {
+        if let Err(Unroutable::Full(table)) = self.route(now, topic, sending, source) {
             self.telemetry.full(table);
         }
     }
@@ -286,17 +334,21 @@ impl Broker {
         topic: &str,
         sending: Sending,
         source: Source<'a, impl Iterator<Item = &'a [u8]>>,
-    ) -> Result<Routed, Table> {
-        let mut routed = Routed { slowest: None };
+    ) -> Result<Routed, Unroutable> {
+        let mut routed = Routed { slowest: None, needs: 0 };
         // Topics with too many levels were refused before.
         let Ok(levels) = Levels::split(topic) else { return Ok(routed) };
         self.find_matches(sending, &levels);
         let retains = sending.retain && !sending.empty;
-        if sending.retain && sending.empty {
-            // [MQTT-3.3.1-6]
-            self.retained.remove(&mut self.messages, topic);
-        }
+        let clears = sending.retain && sending.empty;
+        let received = sending.received.and_then(|identifier| Some((sending.publisher?, identifier)));
         if self.matches.is_empty() && !retains {
+            if clears {
+                routed.needs = self.clear_retained(topic);
+            }
+            if let Some((publisher, identifier)) = received {
+                self.keep_received(publisher, identifier);
+            }
             return Ok(routed);
         }
         let may_retain = !retains || self.room_to_retain(now, topic);
@@ -304,6 +356,9 @@ impl Broker {
             Source::Packet { parts, .. } if !self.messages.has_room_for(parts) => Err(Table::Messages),
             _ => Ok(()),
         });
+        // The broker's own messages are made anew by each process.
+        let keeps_retained = retains && sending.publisher.is_some() && self.is_retained_kept(topic, sending.asks);
+        let kept = self.room_to_keep(sending.qos, keeps_retained, &source);
         if sending.qos == QoS::AtMostOnce {
             if let Err(table) = room {
                 self.telemetry.full(table);
@@ -311,28 +366,37 @@ impl Broker {
                 return Ok(routed);
             }
         } else {
-            room?;
+            room.map_err(Unroutable::Full)?;
+            kept.map_err(Unroutable::Unkept)?;
             if !may_retain {
-                return Err(Table::RetainedMessages);
+                return Err(Unroutable::Full(Table::RetainedMessages));
             }
+        }
+        // What is retained in memory only would be another one after a restart.
+        let may_retain = may_retain && kept.is_ok();
+        if clears {
+            // [MQTT-3.3.1-6]
+            routed.needs = self.clear_retained(topic);
         }
         let message = match source {
             Source::Packet { parts, properties } => {
-                self.messages.store(&parts, properties).map_err(|_| Table::Messages)?
+                self.messages.store(&parts, properties).map_err(|_| Unroutable::Full(Table::Messages))?
             }
             Source::Stored(message) => {
                 self.messages.retain(message);
                 message
             }
         };
-        if retains && (!may_retain || self.retained.set(&mut self.messages, topic, message, sending.qos).is_err()) {
+        let retained = retains && may_retain && self.retain(topic, message, sending.qos, keeps_retained);
+        if retains && !retained {
             self.telemetry.full(Table::RetainedMessages);
         }
-        let matches = core::mem::take(&mut self.matches);
-        for matched in &matches {
-            let retain = sending.retain && matched.retain_as_published;
+        let mut matches = core::mem::take(&mut self.matches);
+        for matched in &mut matches {
+            matched.retain = sending.retain && matched.retain_as_published;
             let qos = matched.qos.min(sending.qos);
-            self.deliver(matched.session, message, qos, retain, &matched.identifiers);
+            let delivery = self.deliver(matched.session, message, qos, matched.retain, &matched.identifiers);
+            matched.delivery = delivery.and_then(|key| self.deliveries.get(key)).map_or(0, |delivery| delivery.number);
             if let Some(session) = self.sessions.get_mut(matched.session)
                 && session.waiting.len() > QUEUE_HIGH_MARK
                 && session.connection.is_some()
@@ -344,8 +408,49 @@ impl Broker {
             }
         }
         self.matches = matches;
+        let retained = (retained && keeps_retained).then_some(sending.qos);
+        routed.needs = routed.needs.max(self.keep_published(message, retained, received, sending.qos));
         self.messages.release(message);
         Ok(routed)
+    }
+
+    /// Makes a message the retained one of its topic. Returns whether there was room.
+    fn retain(&mut self, topic: &str, message: Key<Message>, qos: QoS, keeps: bool) -> bool {
+        let replaces_kept = !keeps && self.retained.find(&self.messages, topic).is_some_and(|former| former.kept);
+        if self.retained.set(&mut self.messages, topic, message, qos, keeps).is_err() {
+            return false;
+        }
+        if replaces_kept {
+            // Else the former one would come back.
+            self.keep_cleared(topic);
+        }
+        true
+    }
+
+    /// Removes the retained message of a topic. Returns what the acknowledgement waits for.
+    fn clear_retained(&mut self, topic: &str) -> u64 {
+        if self.retained.remove(&mut self.messages, topic) { self.keep_cleared(topic) } else { 0 }
+    }
+
+    /// Whether the message at hand can be kept, if it has to be.
+    fn room_to_keep<'a>(
+        &mut self,
+        qos: QoS,
+        keeps_retained: bool,
+        source: &Source<'a, impl Iterator<Item = &'a [u8]>>,
+    ) -> Result<(), Unkept> {
+        let is_kept = |matched: &Match| {
+            qos.min(matched.qos) > QoS::AtMostOnce
+                && self.sessions.get(matched.session).is_some_and(Session::is_queue_kept)
+        };
+        if self.log.is_none() || !keeps_retained && !self.matches.iter().any(is_kept) {
+            return Ok(());
+        }
+        let bytes = match source {
+            Source::Packet { parts, .. } => parts.total_bytes(),
+            Source::Stored(key) => self.messages.get(*key).map_or(0, Message::total_bytes),
+        };
+        self.can_keep(self.published_bytes(bytes))
     }
 
     /// Whether the retained table has room for a topic; makes some by removing what is expired.
@@ -452,12 +557,14 @@ impl Broker {
                     qos: options.maximum_qos,
                     retain_as_published: options.retain_as_published,
                     identifiers: options.identifier.into_iter().collect(),
+                    retain: false,
+                    delivery: 0,
                 });
             }
         });
     }
 
-    /// Puts one message into one session's queue, by the queue's rules.
+    /// Puts one message into one session's queue, by the queue's rules. Returns its delivery, if there is one.
     pub(super) fn deliver(
         &mut self,
         key: Key<Session>,
@@ -465,38 +572,40 @@ impl Broker {
         qos: QoS,
         retain: bool,
         identifiers: &[u32],
-    ) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+    ) -> Option<Key<Delivery>> {
+        let session = self.sessions.get_mut(key)?;
         let connection = session.connection;
         if connection.is_none() && qos == QoS::AtMostOnce {
             // Nobody waits for it. §4.4 keeps QoS 1 and 2 only.
-            return;
+            return None;
         }
         let waiting = session.waiting.len();
         if waiting >= self.limits.queue_length {
             match self.limits.queue_strategy {
                 QueueStrategy::DropOldest => {
                     if let Some(oldest) = session.waiting.pop_front(&mut self.deliveries) {
-                        self.drop_delivery(oldest);
+                        self.finish_delivery(oldest);
                         self.telemetry.counters.queue_dropped += 1;
                     }
                 }
                 QueueStrategy::None if qos == QoS::AtMostOnce => {
                     self.telemetry.counters.queue_dropped += 1;
-                    return;
+                    return None;
                 }
                 QueueStrategy::None => {}
             }
         }
-        if waiting >= self.limits.deliveries_per_session
-            || self.push_delivery(key, message, qos, retain, identifiers).is_err()
+        if waiting < self.limits.deliveries_per_session
+            && let Ok(delivery) = self.push_delivery(key, message, qos, retain, identifiers)
         {
-            self.telemetry.counters.queue_dropped += 1;
-            // One subscriber may not take what all need: it is told to go, and its queue goes with it.
-            if let Some(connection) = connection {
-                self.condemn(connection, Cause::QueueFull, ReasonCode::QuotaExceeded);
-            }
+            return Some(delivery);
         }
+        self.telemetry.counters.queue_dropped += 1;
+        // One subscriber may not take what all need: it is told to go, and its queue goes with it.
+        if let Some(connection) = connection {
+            self.condemn(connection, Cause::QueueFull, ReasonCode::QuotaExceeded);
+        }
+        None
     }
 
     fn push_delivery(
@@ -506,7 +615,7 @@ impl Broker {
         qos: QoS,
         retain: bool,
         identifiers: &[u32],
-    ) -> Result<(), Full> {
+    ) -> Result<Key<Delivery>, Full> {
         if self.deliveries.free() == 0 {
             return Err(Full);
         }
@@ -514,10 +623,21 @@ impl Broker {
             [] => None,
             some => Some(self.identifiers.insert(some.iter().copied().collect())?),
         };
-        let message_held = Some(message);
-        let delivery =
-            Delivery { message: message_held, packet_identifier: None, qos, retain, identifiers, next: None };
-        let delivery = self.deliveries.insert(delivery)?;
+        let delivery = self.deliveries.insert(Delivery {
+            message: Some(message),
+            packet_identifier: None,
+            qos,
+            retain,
+            identifiers,
+            session: key,
+            number: 0,
+            needs: 0,
+            next: None,
+        })?;
+        let number = self.delivery_number(key, qos);
+        if let Some(delivery) = self.deliveries.get_mut(delivery) {
+            delivery.number = number;
+        }
         self.messages.retain(message);
         if let Some(session) = self.sessions.get_mut(key) {
             session.waiting.push_back(&mut self.deliveries, delivery);
@@ -525,7 +645,7 @@ impl Broker {
                 self.make_ready(connection);
             }
         }
-        Ok(())
+        Ok(delivery)
     }
 
     /// Frees a delivery that stands in no queue any more.
@@ -552,7 +672,7 @@ impl Broker {
 
     /// PUBREC from a receiver: it has the message, or refuses it. [MQTT-4.3.3-3] [MQTT-4.3.3-4]
     pub(super) fn received(&mut self, key: Key<Connection>, packet_identifier: PacketIdentifier, reason: ReasonCode) {
-        let answer = match self.in_flight(key, packet_identifier) {
+        let (answer, needs) = match self.in_flight(key, packet_identifier) {
             Some((_, QoS::AtLeastOnce, _)) => return self.violate(key, ReasonCode::ProtocolError),
             Some(_) if reason.is_error() => return self.complete(key, packet_identifier),
             Some((delivery, _, message)) => {
@@ -562,12 +682,12 @@ impl Broker {
                 if let Some(message) = message {
                     self.messages.release(message);
                 }
-                ReasonCode::Success
+                (ReasonCode::Success, self.keep_recorded(delivery))
             }
             None if reason.is_error() => return,
-            None => ReasonCode::PacketIdentifierNotFound,
+            None => (ReasonCode::PacketIdentifierNotFound, 0),
         };
-        if self.reply(key, ReplyKind::PubRel(packet_identifier, answer)).is_err() {
+        if self.reply_after(key, ReplyKind::PubRel(packet_identifier, answer), needs).is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
         }
     }
@@ -611,7 +731,7 @@ impl Broker {
             session.resend = next;
         }
         if let Some(done) = done {
-            self.drop_delivery(done);
+            self.finish_delivery(done);
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.in_flight = connection.in_flight.saturating_sub(1);
             }

@@ -3,9 +3,11 @@
 //! A filter without wildcard names one topic, which is looked up. One with wildcards is compared with every retained
 //! topic, some hundreds a turn, and rests while its session has enough to send.
 
+use super::messages::Message;
+use super::sessions::Session;
 use super::subscriptions::Subscription;
 use super::{Broker, QUEUE_LOW_MARK};
-use crate::codec::topic;
+use crate::codec::{QoS, topic};
 use crate::collections::Key;
 use crate::time::Instant;
 
@@ -26,22 +28,30 @@ impl Broker {
         let Some(retained) = self.retained.find(&self.messages, filter) else { return };
         let (message, qos) = (retained.message, retained.qos);
         if self.messages.get(message).is_some_and(|message| message.is_expired(now)) {
-            return self.retained.remove(&mut self.messages, filter);
+            self.retained.remove(&mut self.messages, filter);
+            return;
         }
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
         let (session, options) = (subscription.session, subscription.options);
-        self.deliver(session, message, qos.min(options.maximum_qos), true, options.identifier.as_slice());
+        self.replay_one(session, message, qos.min(options.maximum_qos), options.identifier);
+    }
+
+    fn replay_one(&mut self, session: Key<Session>, message: Key<Message>, qos: QoS, identifier: Option<u32>) {
+        if let Some(delivery) = self.deliver(session, message, qos, true, identifier.as_slice()) {
+            self.keep_delivery(delivery);
+        }
     }
 
     /// Whether [`Broker::work`] has something to do.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.replays.is_empty() || self.enforce_from.is_some()
+        !self.replays.is_empty() || self.enforce_from.is_some() || self.may_sweep()
     }
 
     /// One step of what is done bit by bit, turn by turn.
     pub fn work(&mut self, now: Instant) {
         self.enforce_some();
+        self.sweep_some();
         let mut budget = SLOTS_PER_TURN;
         let mut filter = core::mem::take(&mut self.filter_scratch);
         let mut topic = core::mem::take(&mut self.topic_scratch);
@@ -84,7 +94,7 @@ impl Broker {
                 && let (Ok(filter), Ok(text)) = (core::str::from_utf8(filter), core::str::from_utf8(topic_text))
                 && topic::matches(filter, text)
             {
-                self.deliver(session_key, message, qos.min(options.maximum_qos), true, options.identifier.as_slice());
+                self.replay_one(session_key, message, qos.min(options.maximum_qos), options.identifier);
             }
             slot += 1;
         }

@@ -13,6 +13,8 @@ pub struct Retained {
     pub message: Key<Message>,
     /// The QoS it was published with.
     pub qos: QoS,
+    /// Whether the log knows it.
+    pub kept: bool,
     hash: u64,
 }
 
@@ -54,29 +56,43 @@ impl RetainedTable {
         self.table.free() > 0 || self.key_of(pool, topic).is_some()
     }
 
-    /// Makes `message` the retained one of its topic and takes a reference to it.
+    /// Makes `message` the retained one of its topic and takes a reference to it. `kept`: the log knows it.
     ///
     /// # Errors
     /// [`Full`], and nothing has changed.
-    pub fn set(&mut self, pool: &mut MessagePool, topic: &str, message: Key<Message>, qos: QoS) -> Result<(), Full> {
+    pub fn set(
+        &mut self,
+        pool: &mut MessagePool,
+        topic: &str,
+        message: Key<Message>,
+        qos: QoS,
+        kept: bool,
+    ) -> Result<(), Full> {
         if let Some(retained) = self.key_of(pool, topic).and_then(|key| self.table.get_mut(key)) {
             pool.retain(message);
             pool.release(core::mem::replace(&mut retained.message, message));
-            retained.qos = qos;
+            (retained.qos, retained.kept) = (qos, kept);
             return Ok(());
         }
         let hash = keyed_hash(self.seed, topic);
-        let key = self.table.insert(Retained { message, qos, hash })?;
+        let key = self.table.insert(Retained { message, qos, kept, hash })?;
         self.index.insert(hash, key.index());
         pool.retain(message);
         Ok(())
     }
 
-    /// Removes the retained message of a topic, if there is one.
-    pub fn remove(&mut self, pool: &mut MessagePool, topic: &str) {
-        if let Some(key) = self.key_of(pool, topic) {
-            self.remove_key(pool, key);
-        }
+    /// Removes the retained message of a topic, if there is one. Returns whether the log knew it.
+    pub fn remove(&mut self, pool: &mut MessagePool, topic: &str) -> bool {
+        let Some(key) = self.key_of(pool, topic) else { return false };
+        let kept = self.table.get(key).is_some_and(|retained| retained.kept);
+        self.remove_key(pool, key);
+        kept
+    }
+
+    /// What is in a slot.
+    #[must_use]
+    pub fn get_slot(&self, slot: u32) -> Option<&Retained> {
+        self.table.get(self.table.key_at(slot)?)
     }
 
     /// Slots that may be in use: those below this number.
@@ -129,13 +145,13 @@ mod tests {
         let mut table = RetainedTable::new(2, 1);
         for topic in ["a", "b", "a"] {
             let message = message(&mut pool, topic, b"x", None);
-            table.set(&mut pool, topic, message, QoS::AtMostOnce).unwrap();
+            table.set(&mut pool, topic, message, QoS::AtMostOnce, false).unwrap();
             pool.release(message);
         }
         assert_eq!((table.count(), pool.count()), (2, 2));
         assert!(table.has_room_for(&pool, "a") && !table.has_room_for(&pool, "c"));
         let other = message(&mut pool, "c", b"x", None);
-        assert_eq!(table.set(&mut pool, "c", other, QoS::AtMostOnce), Err(Full));
+        assert_eq!(table.set(&mut pool, "c", other, QoS::AtMostOnce, false), Err(Full));
         pool.release(other);
         table.remove(&mut pool, "a");
         table.remove(&mut pool, "a");
@@ -148,7 +164,7 @@ mod tests {
         let mut pool = MessagePool::new(8, 8);
         let mut table = RetainedTable::new(2, 1);
         let message = message(&mut pool, "a", b"x", Some(Instant::from_milliseconds(10)));
-        table.set(&mut pool, "a", message, QoS::AtMostOnce).unwrap();
+        table.set(&mut pool, "a", message, QoS::AtMostOnce, false).unwrap();
         pool.release(message);
         assert!(table.at_slot(&mut pool, 0, Instant::from_milliseconds(9)).is_some());
         assert!(table.at_slot(&mut pool, 0, Instant::from_milliseconds(10)).is_none());

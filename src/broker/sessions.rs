@@ -69,6 +69,12 @@ pub struct Session {
     pub replay_held: bool,
     /// The PUBLISH that was last matched to this session, and where in the list of matches it stands.
     pub matched: Cell<(u64, u32)>,
+    /// Its number in the log; 0 while the log knows nothing of it.
+    pub number: u64,
+    /// Whether its queue is in the log too.
+    pub keeps_queue: bool,
+    /// The last record about it that somebody waits for.
+    pub changed: u64,
 }
 
 impl Session {
@@ -131,7 +137,22 @@ impl Session {
             audit: AuditBudget::default(),
             replay_held: false,
             matched: Cell::new((0, 0)),
+            number: 0,
+            keeps_queue: false,
+            changed: 0,
         }
+    }
+
+    /// Whether it outlives its connection, and the process.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.number != 0 && self.expiry_seconds > 0
+    }
+
+    /// Whether messages of QoS 1 and 2 that wait for it outlive the process.
+    #[must_use]
+    pub const fn is_queue_kept(&self) -> bool {
+        self.is_kept() && self.keeps_queue
     }
 }
 
@@ -168,6 +189,12 @@ pub struct Delivery {
     pub retain: bool,
     /// Its Subscription Identifiers.
     pub identifiers: Option<Key<Identifiers>>,
+    /// Whose it is.
+    pub session: Key<Session>,
+    /// Its number in the log; 0 while the log knows nothing of it.
+    pub number: u64,
+    /// The record that must be on the disk before it is sent with QoS 2, or released.
+    pub needs: u64,
     /// The delivery behind it.
     pub next: Option<Key<Delivery>>,
 }

@@ -68,6 +68,7 @@ impl Broker {
         }
         let codes = u16::try_from(count).map_err(|_| Full)?;
         self.reply(key, ReplyKind::SubscriptionAck { packet_identifier, codes, unsubscribe })?;
+        let acknowledgement = self.connections.get(key).and_then(|connection| connection.replies.back());
         let mut collected = Codes { pending: [ReasonCode::Success; CODES_PER_REPLY], used: 0 };
         for item in items {
             let code = answer(self, item);
@@ -82,6 +83,11 @@ impl Broker {
         }
         if collected.used > 0 {
             self.reply(key, ReplyKind::Codes(collected.pending))?;
+        }
+        let session = self.connections.get(key).and_then(|connection| connection.session);
+        let needs = session.and_then(|key| self.sessions.get(key)).map_or(0, |session| session.changed);
+        if let Some(reply) = acknowledgement.and_then(|key| self.replies.get_mut(key)) {
+            reply.needs = needs;
         }
         Ok(())
     }
@@ -101,6 +107,10 @@ impl Broker {
             return ReasonCode::NotAuthorized;
         }
         self.telemetry.counters.authorization_allowed += 1;
+        if let Err(reason) = self.can_keep_subscription(key, filter) {
+            return reason;
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
         let granted = Options {
             maximum_qos: options.maximum_qos,
             no_local: options.no_local,
@@ -117,6 +127,7 @@ impl Broker {
         match set {
             Ok((subscription, new)) => {
                 session.subscriptions += u32::from(new);
+                self.keep_subscription(key, subscription);
                 // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]; a shared subscription gets none (§4.8.2).
                 let replays = match options.retain_handling {
                     RetainHandling::SendAtSubscribe => true,
@@ -142,11 +153,13 @@ impl Broker {
     fn unsubscribe_one(&mut self, key: Key<Session>, filter: &str) -> ReasonCode {
         let Some(target) = target(filter) else { return ReasonCode::TopicFilterInvalid };
         let Some(session) = self.sessions.get_mut(key) else { return ReasonCode::UnspecifiedError };
-        if self.subscriptions.remove(key, &mut session.first_subscription, target) {
-            session.subscriptions -= 1;
-            ReasonCode::Success
-        } else {
-            ReasonCode::NoSubscriptionExisted
+        match self.subscriptions.remove(key, &mut session.first_subscription, target) {
+            Some(number) => {
+                session.subscriptions -= 1;
+                self.keep_unsubscribed(key, number);
+                ReasonCode::Success
+            }
+            None => ReasonCode::NoSubscriptionExisted,
         }
     }
 }

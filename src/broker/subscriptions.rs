@@ -36,6 +36,8 @@ pub struct Subscription {
     pub options: Options,
     /// The slot of the retained table that is to be looked at next, while retained messages are on their way.
     pub replay: Option<u32>,
+    /// Its number in the log; 0 while the log knows nothing of it.
+    pub number: u64,
     node: Key<Node>,
     group: Option<Key<Group>>,
     hash: u64,
@@ -158,6 +160,7 @@ impl Subscriptions {
             session,
             options,
             replay: None,
+            number: 0,
             node,
             group,
             hash,
@@ -188,19 +191,22 @@ impl Subscriptions {
         }
     }
 
-    /// Removes a subscription. Returns whether it was there.
-    pub fn remove(&mut self, session: Key<Session>, first: &mut Option<Key<Subscription>>, target: Target<'_>) -> bool {
-        let Some(node) = self.tree.find(target.filter) else { return false };
+    /// Removes a subscription. Returns its number in the log, if it was there.
+    pub fn remove(
+        &mut self,
+        session: Key<Session>,
+        first: &mut Option<Key<Subscription>>,
+        target: Target<'_>,
+    ) -> Option<u64> {
+        let node = self.tree.find(target.filter)?;
         let group = match target.group {
-            Some(name) => match self.group(node, name) {
-                Some(group) => Some(group),
-                None => return false,
-            },
+            Some(name) => Some(self.group(node, name)?),
             None => None,
         };
-        let Some(key) = self.find(session, node, group) else { return false };
+        let key = self.find(session, node, group)?;
+        let number = self.table.get(key)?.number;
         self.unlink(key, first);
-        true
+        Some(number)
     }
 
     /// Removes all subscriptions of a session, whose list begins with `first`.
@@ -221,6 +227,30 @@ impl Subscriptions {
     #[must_use]
     pub fn after_in_session(&self, key: Key<Subscription>) -> Option<Key<Subscription>> {
         self.table.get(key)?.in_session.after
+    }
+
+    /// A subscription.
+    #[must_use]
+    pub fn get(&self, key: Key<Subscription>) -> Option<&Subscription> {
+        self.table.get(key)
+    }
+
+    /// Slots that may be in use: those below this number.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.table.slots()
+    }
+
+    /// The subscription in a slot.
+    #[must_use]
+    pub fn key_at(&self, slot: u32) -> Option<Key<Subscription>> {
+        self.table.key_at(slot)
+    }
+
+    /// The group of a shared subscription.
+    #[must_use]
+    pub fn group_name(&self, subscription: &Subscription) -> Option<&str> {
+        Some(&self.groups.get(subscription.group?)?.name)
     }
 
     /// A subscription.
@@ -460,8 +490,8 @@ mod tests {
             }
         }
         assert_eq!(matched(&mut subscriptions, "a/x"), [0, 1, 2]);
-        assert!(subscriptions.remove(session(1), &mut lists[1], plain("a/+")));
-        assert!(!subscriptions.remove(session(1), &mut lists[1], plain("a/+")));
+        assert!(subscriptions.remove(session(1), &mut lists[1], plain("a/+")).is_some());
+        assert!(subscriptions.remove(session(1), &mut lists[1], plain("a/+")).is_none());
         assert_eq!(matched(&mut subscriptions, "a/x"), [0, 2]);
         assert_eq!(matched(&mut subscriptions, "b"), [0, 1, 2]);
         for list in &mut lists {
@@ -497,7 +527,7 @@ mod tests {
             assert_eq!(found, [(1, true)]);
         }
         for (index, list) in lists.iter_mut().enumerate() {
-            assert!(subscriptions.remove(session(index as u32), list, target));
+            assert!(subscriptions.remove(session(index as u32), list, target).is_some());
         }
         assert_eq!((subscriptions.groups.len(), subscriptions.tree.count()), (0, 0));
     }

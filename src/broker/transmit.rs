@@ -34,6 +34,22 @@ const FIRST_IDENTIFIER: PacketIdentifier = match PacketIdentifier::new(1) {
     None => unreachable!(),
 };
 
+/// Deliveries behind one that waits for the disk among which one of QoS 0 is looked for.
+const OVERTAKEN_MAX: u32 = 64;
+
+/// What goes out next beside deliveries.
+enum NextReply {
+    /// PINGRESP.
+    Pong,
+    /// The first of a queue of replies.
+    Queued {
+        /// Of the queue of acknowledgements.
+        acknowledgement: bool,
+        /// What it says.
+        kind: ReplyKind,
+    },
+}
+
 /// The first reply cannot go out yet.
 enum Held {
     /// The buffer has no room for it.
@@ -86,25 +102,85 @@ impl Broker {
     /// Returns whether a reply is left for which the buffer has no room.
     fn transmit_replies(&mut self, now: Instant, key: Key<Connection>, out: &mut [u8], written: &mut usize) -> bool {
         loop {
-            let Some(connection) = self.connections.get(key) else { return false };
-            let (front, acknowledgement) = match connection.acknowledgements.front() {
-                Some(front) if !connection.gated => (front, true),
-                _ => match connection.replies.front() {
-                    Some(front) => (front, false),
-                    None => return false,
-                },
-            };
-            let Some(kind) = self.replies.get(front).map(|reply| reply.kind) else { return false };
+            let Some(next) = self.next_reply(key) else { return false };
             let rest = out.get_mut(*written..).unwrap_or_default();
-            match self.encode_reply(now, key, kind, rest) {
+            let encoded = match next {
+                NextReply::Pong => {
+                    let mut writer = Writer::new(rest);
+                    ping::encode_response(&mut writer).map(|()| writer.len()).map_err(|_| Held::NoRoom)
+                }
+                NextReply::Queued { kind, .. } => self.encode_reply(now, key, kind, rest),
+            };
+            match encoded {
                 Ok(bytes) => {
                     *written += bytes;
                     self.telemetry.counters.packets_sent += 1;
-                    self.pop_reply(key, acknowledgement);
+                    match next {
+                        NextReply::Queued { acknowledgement, kind } => {
+                            self.pop_reply(key, acknowledgement);
+                            if let Some(connection) = self.connections.get_mut(key) {
+                                connection.greeted |= matches!(kind, ReplyKind::ConnAckAccepted { .. });
+                            }
+                        }
+                        NextReply::Pong => {
+                            if let Some(connection) = self.connections.get_mut(key) {
+                                connection.pongs = connection.pongs.saturating_sub(1);
+                            }
+                        }
+                    }
                 }
                 Err(Held::NoRoom) => return true,
                 Err(Held::Gated) => self.gate(now, key),
             }
+        }
+    }
+
+    /// The reply that goes next. CONNACK goes first. [MQTT-3.2.0-1] Of the others, acknowledgements of PUBLISH packets keep
+    /// their order, and so do the rest; PINGRESP waits for none of them.
+    fn next_reply(&mut self, key: Key<Connection>) -> Option<NextReply> {
+        let connection = self.connections.get(key)?;
+        let (greeted, closing) = (connection.greeted, matches!(connection.phase, Phase::Closing(_)));
+        if greeted && connection.pongs > 0 && !closing {
+            return Some(NextReply::Pong);
+        }
+        let mut held = false;
+        for acknowledgement in [true, false] {
+            loop {
+                let connection = self.connections.get(key)?;
+                let front = match acknowledgement {
+                    true if connection.gated || !greeted => None,
+                    true => connection.acknowledgements.front(),
+                    false => connection.replies.front(),
+                };
+                let Some((kind, needs)) = front.and_then(|front| self.replies.get(front)).map(|r| (r.kind, r.needs))
+                else {
+                    break;
+                };
+                if self.is_safe(needs) {
+                    return Some(NextReply::Queued { acknowledgement, kind });
+                }
+                if !closing {
+                    held = true;
+                    break;
+                }
+                // The connection ends before it is safe to say so: it is not said.
+                self.pop_reply(key, acknowledgement);
+                if matches!(kind, ReplyKind::ConnAckAccepted { .. }) {
+                    // Nor is anything else, to a client that has had no CONNACK.
+                    self.drop_replies(key);
+                    return None;
+                }
+            }
+        }
+        if held {
+            self.hold(key);
+        }
+        None
+    }
+
+    fn drop_replies(&mut self, key: Key<Connection>) {
+        while self.connections.get(key).is_some_and(|connection| connection.replies.front().is_some()) {
+            self.pop_reply(key, false);
         }
     }
 
@@ -193,7 +269,6 @@ impl Broker {
             }
             // Taken together with the acknowledgement before it.
             ReplyKind::Codes(_) => Ok(()),
-            ReplyKind::PingResp => ping::encode_response(&mut writer),
             ReplyKind::Auth(reason_code) => {
                 let properties = AuthProperties {
                     authentication_method: authentication_method(connection),
@@ -240,7 +315,7 @@ impl Broker {
         loop {
             let Some(connection) = self.connections.get(key) else { return false };
             let Some(session_key) = connection.session else { return false };
-            if connection.phase != Phase::Connected {
+            if connection.phase != Phase::Connected || !connection.greeted {
                 return false;
             }
             let Some(session) = self.sessions.get(session_key) else { return false };
@@ -250,10 +325,15 @@ impl Broker {
                 (None, Some(front)) => (front, false),
                 (None, None) => break self.caught_up(session_key),
             };
+            // What was sent before was on the disk then.
+            let front = if again { Some(front) } else { self.unless_held(key, session_key, front) };
+            let Some(front) = front else { break self.caught_up(session_key) };
+            let Some(connection) = self.connections.get(key) else { return false };
+            let Some(session) = self.sessions.get(session_key) else { return false };
             let Some(delivery) = self.deliveries.get(front) else { return false };
             let counts = delivery.qos > QoS::AtMostOnce && delivery.message.is_some();
             let full = connection.in_flight >= connection.receive_maximum
-                || !again && !session.has_free_identifier(&self.deliveries);
+                || !again && delivery.packet_identifier.is_none() && !session.has_free_identifier(&self.deliveries);
             if counts && full {
                 // [MQTT-4.9.0-2]; its acknowledgement makes the connection ready again.
                 break self.caught_up(session_key);
@@ -314,15 +394,90 @@ impl Broker {
             session.resend = self.deliveries.get(key).and_then(|delivery| delivery.next);
             return;
         }
+        let Some(delivery) = self.deliveries.get_mut(key) else { return };
+        if delivery.qos == QoS::AtMostOnce {
+            // It may have overtaken others that wait for the disk.
+            session.waiting.take_first(&mut self.deliveries, |delivery| delivery.qos == QoS::AtMostOnce);
+            return self.drop_delivery(key);
+        }
         session.waiting.pop_front(&mut self.deliveries);
-        let identifier = session.next_packet_identifier();
-        match self.deliveries.get_mut(key) {
-            Some(delivery) if delivery.qos > QoS::AtMostOnce => {
+        let is_new = match self.deliveries.get_mut(key) {
+            Some(delivery) if delivery.packet_identifier.is_none() => {
+                let identifier = session.next_packet_identifier();
                 delivery.packet_identifier = Some(identifier);
                 session.last_packet_identifier = identifier.get();
-                session.in_flight.push_back(&mut self.deliveries, key);
+                true
             }
-            _ => self.drop_delivery(key),
+            _ => false,
+        };
+        session.in_flight.push_back(&mut self.deliveries, key);
+        if is_new {
+            self.keep_sent(key);
+        }
+    }
+
+    /// The delivery that may go: this one, the first, or one of QoS 0 behind it if it waits for the disk. `None`: the
+    /// connection is named again when the disk has it.
+    fn unless_held(
+        &mut self,
+        key: Key<Connection>,
+        session_key: Key<Session>,
+        front: Key<Delivery>,
+    ) -> Option<Key<Delivery>> {
+        let delivery = self.deliveries.get(front)?;
+        let (qos, needs, number) = (delivery.qos, delivery.needs, delivery.number);
+        if number == 0 || qos == QoS::AtMostOnce || delivery.message.is_none() {
+            return Some(front);
+        }
+        if qos == QoS::ExactlyOnce && delivery.packet_identifier.is_none() {
+            self.assign_identifiers(key, session_key);
+        }
+        let needs = self.deliveries.get(front).map_or(needs, |delivery| delivery.needs);
+        let is_pressed = self.log.as_ref().is_some_and(|log| log.is_pressed());
+        if !is_pressed && (qos != QoS::ExactlyOnce || self.is_safe(needs)) {
+            return Some(front);
+        }
+        self.hold(key);
+        let session = self.sessions.get(session_key)?;
+        let mut at = session.waiting.front();
+        for _ in 0..OVERTAKEN_MAX {
+            let delivery = self.deliveries.get(at?)?;
+            if delivery.qos == QoS::AtMostOnce {
+                return at;
+            }
+            at = delivery.next;
+        }
+        None
+    }
+
+    /// Gives Packet Identifiers to the deliveries that the client's window has room for, so that their records go to the disk
+    /// together.
+    fn assign_identifiers(&mut self, key: Key<Connection>, session_key: Key<Session>) {
+        let Some(connection) = self.connections.get(key) else { return };
+        let mut room = connection.receive_maximum.saturating_sub(connection.in_flight);
+        let mut at = self.sessions.get(session_key).and_then(|session| session.waiting.front());
+        while let Some((key, delivery)) = at.and_then(|key| Some((key, self.deliveries.get(key)?))) {
+            at = delivery.next;
+            if delivery.qos == QoS::AtMostOnce {
+                continue;
+            }
+            if room == 0 {
+                return;
+            }
+            room -= 1;
+            if delivery.packet_identifier.is_some() {
+                continue;
+            }
+            let Some(session) = self.sessions.get_mut(session_key) else { return };
+            if !session.has_free_identifier(&self.deliveries) {
+                return;
+            }
+            let identifier = session.next_packet_identifier();
+            session.last_packet_identifier = identifier.get();
+            if let Some(delivery) = self.deliveries.get_mut(key) {
+                delivery.packet_identifier = Some(identifier);
+            }
+            self.keep_sent(key);
         }
     }
 
@@ -333,21 +488,23 @@ impl Broker {
             session.resend = self.deliveries.get(key).and_then(|delivery| delivery.next);
             let identifier = self.deliveries.get(key).and_then(|delivery| delivery.packet_identifier);
             session.in_flight.take_first(&mut self.deliveries, |delivery| delivery.packet_identifier == identifier);
+        } else if self.deliveries.get(key).is_some_and(|delivery| delivery.qos == QoS::AtMostOnce) {
+            session.waiting.take_first(&mut self.deliveries, |delivery| delivery.qos == QoS::AtMostOnce);
         } else {
             session.waiting.pop_front(&mut self.deliveries);
         }
-        self.drop_delivery(key);
+        self.finish_delivery(key);
     }
 
     /// Queues PUBREL for a delivery whose PUBREC came before the client went.
     fn release_again(&mut self, key: Key<Connection>, session_key: Key<Session>, delivery_key: Key<Delivery>) {
         let Some(delivery) = self.deliveries.get(delivery_key) else { return };
-        let (identifier, next) = (delivery.packet_identifier, delivery.next);
+        let (identifier, next, needs) = (delivery.packet_identifier, delivery.next, delivery.needs);
         if let Some(session) = self.sessions.get_mut(session_key) {
             session.resend = next;
         }
         if let Some(identifier) = identifier
-            && self.reply(key, ReplyKind::PubRel(identifier, ReasonCode::Success)).is_err()
+            && self.reply_after(key, ReplyKind::PubRel(identifier, ReasonCode::Success), needs).is_err()
         {
             self.condemn(key, Cause::QueueFull, ReasonCode::QuotaExceeded);
         }
@@ -377,7 +534,7 @@ impl Broker {
         again: bool,
     ) -> Result<(Transmitting, Option<TopicHash>), Full> {
         let version = connection.version;
-        let identifier = if again { delivery.packet_identifier } else { Some(session.next_packet_identifier()) };
+        let identifier = delivery.packet_identifier.or_else(|| Some(session.next_packet_identifier()));
         let v5 = version == ProtocolVersion::V5;
         // The interval received minus the time it waited here. [MQTT-3.3.2-6]
         let expiry = message.expires.filter(|_| v5).map(|at| at.milliseconds_since(now.instant).div_ceil(1_000));

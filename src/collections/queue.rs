@@ -80,6 +80,12 @@ impl<T: Linked> Queue<T> {
         self.head
     }
 
+    /// The last key.
+    #[must_use]
+    pub const fn back(&self) -> Option<Key<T>> {
+        self.tail
+    }
+
     /// Number of keys.
     #[must_use]
     pub const fn len(&self) -> u32 {

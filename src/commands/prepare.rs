@@ -15,6 +15,7 @@ use crate::net::Transport;
 use crate::platform::SystemClock;
 use crate::service::{Inquiries, Watched};
 use crate::time::UnixTime;
+use sha2::{Digest as _, Sha256};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ pub struct Prepared {
     pub inquiries: Rc<Inquiries>,
     /// What is revoked, as the files say that are read again when they change; `None` where nobody is authenticated.
     pub revocation: Option<Arc<RevocationInForce>>,
+    /// Stands for the ports and who judges their clients: what is known of a client by one is nothing to another.
+    pub judges: u64,
     /// Files to read again when they change.
     pub watched: Vec<Watched>,
     /// What is wrong with files outside of the blob; those who need them are not let in until it is mended.
@@ -65,7 +68,16 @@ pub fn prepare(configuration: &Configuration, paths: &Paths, known: &Known) -> R
     let transports = transports(configuration, &admission, paths, &mut watched)?;
     let settings = settings(&configuration.gateway);
     let revocation = admission.authenticators.first().map(|authenticator| Arc::clone(authenticator.revocation()));
-    Ok(Prepared { revocation, admission, settings, transports, inquiries, watched, faults })
+    let judges = judges(configuration);
+    Ok(Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults })
+}
+
+fn judges(configuration: &Configuration) -> u64 {
+    let ports: Vec<_> = configuration.ports.iter().map(|port| (port.port, port.authentication)).collect();
+    let judged_by = (ports, &configuration.authentications, &configuration.gateway.service_account_tokens);
+    // What was baked in one body can be written as a part of it.
+    let bytes = postcard::to_stdvec(&judged_by).unwrap_or_default();
+    Sha256::digest(bytes).first_chunk().map_or(0, |half| u64::from_be_bytes(*half))
 }
 
 fn settings(gateway: &Gateway) -> Settings {

@@ -92,7 +92,7 @@ impl Reload {
         let known = Known { revoked, clock_floor: self.clock_floor };
         // The folders are the same.
         let prepared = prepare(&next, &self.paths, &known).map_err(|error| error.to_string())?;
-        let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
+        let Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults } = prepared;
         if let Some(fault) = faults.into_iter().next() {
             return Err(fault);
         }
@@ -104,6 +104,7 @@ impl Reload {
             limits: next.clients.clone(),
             settings,
             transports,
+            judges,
         };
         let questions = self.inquirer.serve(inquiries);
         keep(&self.paths, &contents);

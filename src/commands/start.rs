@@ -4,11 +4,12 @@ use super::CommandError;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
 use super::reload::Origin;
+use super::state_folder;
 use crate::authentication::{Answer, Question};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::limits::Capacities;
-use crate::net::{ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
+use crate::net::{ClockTrust, ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
 use crate::platform::{self, Clock as _, SystemClock};
 use crate::service::{self, ClockRecord, Inquiries};
 use core::cell::RefCell;
@@ -55,20 +56,23 @@ pub fn start(
     ready: impl FnOnce(&[SocketAddr]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let Candidate { configuration, paths, prepared, clock_record } = candidate;
-    let Prepared { revocation, admission, settings, transports, inquiries, watched, faults } = prepared;
+    let Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults } = prepared;
     let capacities = &configuration.board.capacities;
     check_memory(capacities)?;
     for fault in faults {
         log::error!("{fault}");
     }
+    let seed = platform::seed().map_err(|error| cannot_start(format!("no entropy from the system: {error}")))?;
+    let clock = SystemClock::start();
+    let clock_trust = ClockTrust { floor: clock_record.floor(), has_chip: platform::has_clock_chip() };
+    let mut broker = Broker::new(capacities, &configuration.clients, &settings, admission, seed);
+    // Before anybody can connect: who comes finds everything that was promised.
+    let store = state_folder::bring_back(&configuration, &paths, judges, clock_trust, clock.now(), &mut broker)?;
     let (listeners, listener_settings) = open_ports(&configuration, &transports)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-    let seed = platform::seed().map_err(|error| cannot_start(format!("no entropy from the system: {error}")))?;
-    let broker = Broker::new(capacities, &configuration.clients, &settings, admission, seed);
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
-    let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone() };
+    let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone(), clock_trust };
     let turn = Turn::new(network, broker, turn_settings);
-    let clock = SystemClock::start();
     let executor = Rc::new(smol::LocalExecutor::new());
     let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
     let (change, changes) = channel::bounded(CHANGES_MAX);
@@ -81,7 +85,7 @@ pub fn start(
     });
     ready(&addresses)?;
     log::info!("ready");
-    let services = Services { questions, answers, changes };
+    let services = Services { questions, answers, changes, store };
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

@@ -8,6 +8,6 @@ mod system;
 mod turn;
 
 pub use network::{Accepted, Interest, Io, Network, Readiness};
-pub use serve::{Change, ServeError, Services, serve};
+pub use serve::{Change, ServeError, Services, Store, serve};
 pub use system::{BindError, SystemNetwork, bind};
-pub use turn::{ListenerSettings, Reconfiguration, Transport, Turn, TurnSettings};
+pub use turn::{ClockTrust, ListenerSettings, Reconfiguration, Transport, Turn, TurnSettings};

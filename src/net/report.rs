@@ -125,6 +125,23 @@ fn log(event: &Event) {
         }
         Event::TableFull { table, times } => log::warn!("{table}: {times} refused so far"),
         Event::SessionExpired { client } => log::info!("session of client '{client}' expired"),
+        Event::StoreFailed { detail, retry_seconds } => log::error!(
+            "store failed: {detail}; nothing that must be safe is acknowledged until it works again, next attempt in \
+             {retry_seconds} s"
+        ),
+        Event::StoreRewrites => log::warn!("store: writing everything that is live into new segments"),
+        Event::StoreRewritten => log::warn!("store works again: everything that was held back is safe"),
+        Event::StoreFull { used_bytes } => log::error!(
+            "store full: {} KiB in use; new messages, subscriptions and sessions that must be safe are refused until something \
+             is taken away",
+            used_bytes / 1_024
+        ),
+        Event::StoreHasRoom => log::warn!("store has room again"),
+        Event::StoreSlow { times } => {
+            log::warn!(
+                "store slow: a write has taken more than a second ({times} so far); acknowledgements wait for it"
+            );
+        }
         // Rules only allow: what is denied is denied by the lack of one. `portcullis explain` tells the nearest.
         Event::Denied { who, action, resource, unsaid: 0 } => {
             log::info!("audit denied {who} action={action} resource='{resource}' rule=none");

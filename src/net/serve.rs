@@ -6,6 +6,7 @@ use super::turn::{Reconfiguration, Turn};
 use crate::authentication::{Answer, Passwords, Question};
 use crate::broker::Ticket;
 use crate::platform::Clock;
+use crate::store::{Batch, Room};
 use crate::time::Instant;
 use crate::tls::ServerTls;
 use async_io::{Async, Timer};
@@ -19,6 +20,9 @@ use std::time::Duration;
 
 /// How long clients have to take their DISCONNECT when the broker stops.
 const SHUT_DOWN_MILLISECONDS: u64 = 2_000;
+
+/// How long what is recorded has to reach the disk when the broker stops.
+const FLUSH_MILLISECONDS: u64 = 3_000;
 
 /// The loop cannot go on.
 #[derive(Debug)]
@@ -47,6 +51,16 @@ pub struct Services {
     pub answers: Receiver<(Ticket, Answer)>,
     /// What has changed around the broker.
     pub changes: Receiver<Change>,
+    /// Who writes batches of the log to the disk; `None`: nothing is kept.
+    pub store: Option<Store>,
+}
+
+/// Writes batches of the log, one at a time, while the loop goes on.
+pub struct Store {
+    /// Batches to be written.
+    pub batches: Sender<Batch>,
+    /// Batches that were written, or could not be.
+    pub written: Receiver<(Batch, io::Result<Room>)>,
 }
 
 /// What can change while the broker runs.
@@ -74,6 +88,7 @@ enum Woken {
     Deadline,
     Answer(Ticket, Answer),
     Change(Change),
+    Written(Batch, io::Result<Room>),
     Stop(Signal),
 }
 
@@ -103,7 +118,7 @@ pub async fn serve(
             turns_without_wait = 0;
             let now = clock.now();
             if stop_at.is_some_and(|at| now.instant >= at || (!busy && turn.connections() == 0)) {
-                return Ok(());
+                return finish(&mut turn, &services, clock).await;
             }
             let deadline = if busy { Some(now.instant) } else { turn.next_deadline().into_iter().chain(stop_at).min() };
             match wait(&poller, &mut signals, &services, deadline, now.instant, stop_at.is_some()).await? {
@@ -111,6 +126,7 @@ pub async fn serve(
                 Woken::Sockets => turn.network.poll(&mut ready)?,
                 Woken::Deadline => {}
                 Woken::Answer(ticket, answer) => turn.answer(clock.now(), ticket, answer),
+                Woken::Written(batch, outcome) => turn.broker().written(clock.now(), batch, outcome),
                 Woken::Change(Change::ServerTls(port, tls)) => turn.set_tls(port, &tls),
                 Woken::Change(Change::Trust) => turn.trust_changed(),
                 Woken::Change(Change::Passwords { authentication, method, users }) => {
@@ -134,6 +150,12 @@ pub async fn serve(
         }
         let now = clock.now();
         turn.run(now, &ready);
+        if let Some(store) = &services.store
+            && let Some(batch) = turn.broker().next_batch(now.instant)
+        {
+            // There is one batch at a time, and room for it.
+            let _ = store.batches.try_send(batch);
+        }
         reporter.report(now.instant, &mut turn);
         while let Some((ticket, question)) = turn.broker().next_question() {
             if services.questions.try_send((ticket, question)).is_err() {
@@ -143,6 +165,33 @@ pub async fn serve(
         // The other tasks of the executor.
         future::yield_now().await;
     }
+}
+
+/// The end: what is recorded is written before the process goes.
+async fn finish(turn: &mut Turn<SystemNetwork>, services: &Services, clock: &impl Clock) -> Result<(), ServeError> {
+    let Some(store) = &services.store else { return Ok(()) };
+    let written = async {
+        loop {
+            turn.broker().flush();
+            if let Some(batch) = turn.broker().next_batch(clock.now().instant) {
+                let _ = store.batches.try_send(batch);
+            } else if !turn.broker().is_writing() {
+                return;
+            }
+            let Ok((batch, outcome)) = store.written.recv().await else { return };
+            let failed = outcome.is_err();
+            turn.broker().written(clock.now(), batch, outcome);
+            if failed {
+                return;
+            }
+        }
+    };
+    let too_late = async {
+        Timer::after(Duration::from_millis(FLUSH_MILLISECONDS)).await;
+        log::error!("the disk takes too long: what nobody was told is safe may be lost");
+    };
+    written.or(too_late).await;
+    Ok(())
 }
 
 async fn wait(
@@ -182,11 +231,18 @@ async fn wait(
             Err(_) => future::pending().await,
         }
     };
+    let written = async {
+        let Some(store) = &services.store else { return future::pending().await };
+        match store.written.recv().await {
+            Ok((batch, outcome)) => Ok(Woken::Written(batch, outcome)),
+            Err(_) => future::pending().await,
+        }
+    };
     let change = async {
         match services.changes.recv().await {
             Ok(change) => Ok(Woken::Change(change)),
             Err(_) => future::pending().await,
         }
     };
-    signal.or(change).or(answer).or(sockets).or(timer).await
+    signal.or(change).or(written).or(answer).or(sockets).or(timer).await
 }

@@ -12,7 +12,7 @@ use crate::collections::{DeadlineHeap, Key};
 use crate::config::blob::ClientLimits;
 use crate::limits::Capacities;
 use crate::telemetry::{Cause, Text};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, UnixTime};
 use crate::tls::{ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
 use std::collections::VecDeque;
@@ -37,6 +37,8 @@ const SLOW_READER_MILLISECONDS: u64 = 30_000;
 const LINGER_MILLISECONDS: u64 = 1_000;
 /// Certificate chains of live connections that are judged again in one turn.
 const JUDGEMENTS_MAX: u32 = 4;
+/// How long a wall clock must go on without being set before it is believed.
+const STEADY_MILLISECONDS: u64 = 600_000;
 /// By how much the wall clock may stray from the monotonic one before it counts as set, seconds.
 const CLOCK_STEP_SECONDS: u64 = 2;
 /// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
@@ -70,6 +72,26 @@ pub struct TurnSettings {
     pub listeners: Vec<ListenerSettings>,
     /// Sizes of tables.
     pub capacities: Capacities,
+    /// When the wall clock is to be believed.
+    pub clock_trust: ClockTrust,
+}
+
+/// When the wall clock is to be believed, for what must neither end early nor be forgotten over a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockTrust {
+    /// Before this time it cannot be right.
+    pub floor: UnixTime,
+    /// Whether the machine has a clock that runs without power. Without one the time at start is a guess, and is believed
+    /// when nobody has corrected it for a while.
+    pub has_chip: bool,
+}
+
+impl ClockTrust {
+    /// Whether `unix` is to be believed, after so many milliseconds without a correction.
+    #[must_use]
+    pub fn believes(self, unix: UnixTime, steady_milliseconds: u64) -> bool {
+        unix >= self.floor && (self.has_chip || steady_milliseconds >= STEADY_MILLISECONDS)
+    }
 }
 
 /// What a configuration decides that may change while the broker serves.
@@ -86,6 +108,8 @@ pub struct Reconfiguration {
     pub settings: Settings,
     /// By port: what handshakes that begin from now on are made with. One without certificate keeps what it has.
     pub transports: Vec<Transport>,
+    /// Stands for ports and authentication, see [`Broker::set_judges`].
+    pub judges: u64,
 }
 
 /// Connections and the broker, and the order in which they are served.
@@ -116,8 +140,9 @@ pub struct Turn<N: Network> {
     rotation: usize,
     /// The next connection whose credential is judged again; `None` when all have been.
     judge_from: Option<u32>,
-    /// Seconds by which the wall clock is ahead of the monotonic one.
-    clock_offset_seconds: Option<u64>,
+    /// Seconds by which the wall clock is ahead of the monotonic one, and since when.
+    clock_offset: Option<(u64, Instant)>,
+    clock_trust: ClockTrust,
 }
 
 impl<N: Network> Turn<N> {
@@ -146,7 +171,8 @@ impl<N: Network> Turn<N> {
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
             judge_from: None,
-            clock_offset_seconds: None,
+            clock_offset: None,
+            clock_trust: settings.clock_trust,
             listeners: settings.listeners,
         };
         for (index, listener) in turn.listeners.iter().enumerate() {
@@ -178,6 +204,7 @@ impl<N: Network> Turn<N> {
         }
         self.broker.replace_admission(new.admission, &new.successions);
         self.broker.set_limits(now.instant, &new.capacities, &new.limits, &new.settings);
+        self.broker.set_judges(new.judges);
         for (port, transport) in (0_u16..).zip(&new.transports) {
             if let Transport::Tls(tls) = transport {
                 self.set_tls(port, tls);
@@ -277,10 +304,14 @@ impl<N: Network> Turn<N> {
     /// A wall clock that was set is a reason to look at all credentials again.
     fn watch_clock(&mut self, now: Now) {
         let offset = now.unix.0.saturating_sub(now.instant.as_milliseconds() / 1_000);
-        let former = self.clock_offset_seconds.get_or_insert(offset);
-        if former.abs_diff(offset) > CLOCK_STEP_SECONDS {
-            log::warn!("the clock was set by {} s, to {}", offset.abs_diff(*former), now.unix);
-            *former = offset;
+        let (former, since) = *self.clock_offset.get_or_insert((offset, now.instant));
+        let was_set = former.abs_diff(offset) > CLOCK_STEP_SECONDS;
+        let steady_milliseconds = if was_set { 0 } else { now.instant.milliseconds_since(since) };
+        self.broker.set_clock(now, self.clock_trust.believes(now.unix, steady_milliseconds));
+        if was_set {
+            log::warn!("the clock was set by {} s, to {}", offset.abs_diff(former), now.unix);
+            self.clock_offset = Some((offset, now.instant));
+            self.broker.clock_was_set();
             self.judge_again();
         }
     }

@@ -6,6 +6,13 @@ mod log_sink;
 pub use clock::{Clock, SystemClock};
 pub use log_sink::{LogSink, install};
 
+/// Whether the wall clock was set at start from a clock that runs without power.
+#[must_use]
+pub fn has_clock_chip() -> bool {
+    let Ok(chips) = std::fs::read_dir("/sys/class/rtc") else { return false };
+    chips.flatten().any(|chip| std::fs::read(chip.path().join("hctosys")).is_ok_and(|text| text.trim_ascii() == b"1"))
+}
+
 /// A seed from the operating system's entropy.
 ///
 /// # Errors

@@ -1,14 +1,16 @@
 //! What goes on beside the broker's loop, as tasks of the same executor: questions that authentication asks of servers and
-//! of slow hashes, files that change, certificates that are issued.
+//! of slow hashes, files that change, certificates that are issued; and the thread that writes the log.
 //!
 //! **Invariant:** nothing here touches a connection; what is found out goes to the loop through a channel.
 
 mod automatic;
 mod clock_record;
 mod inquiries;
+mod store;
 mod watch;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries};
+pub use store::spawn_store;
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, watch};

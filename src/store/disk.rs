@@ -3,7 +3,7 @@
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A folder of files.
@@ -82,12 +82,12 @@ impl Folder {
     /// [`io::ErrorKind::WouldBlock`] when somebody else has it, or what the system says.
     pub fn take(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
-            fs::create_dir_all(path)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
             if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
                 File::open(above)?.sync_all()?;
             }
         }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK))?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let folder = File::open(path)?;
         Ok(Self { path: path.to_owned(), folder, _lock: lock })
@@ -107,7 +107,9 @@ impl Disk for Folder {
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<File> {
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).to_owned();
+        // What clients have published is nobody else's business.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(self.path.join(name))?;
         let reserved = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
             // Some file systems cannot reserve; a file of the right length is made then.

@@ -63,6 +63,7 @@ pub struct Journal {
     /// The other buffer, while it is not with the disk.
     idle: Option<Vec<u8>>,
     capacity: usize,
+    packet_bytes: u32,
     records: u32,
     /// Number of the record appended last.
     sequence: u64,
@@ -100,6 +101,7 @@ impl Journal {
             filling: Vec::with_capacity(capacity),
             idle: Some(Vec::with_capacity(capacity)),
             capacity,
+            packet_bytes,
             records: 0,
             sequence: last,
             durable: last,
@@ -128,6 +130,27 @@ impl Journal {
     #[must_use]
     pub const fn bytes(packet_bytes: u32) -> u64 {
         2 * Self::buffer_bytes(packet_bytes) as u64
+    }
+
+    /// Bytes of the largest message that has room.
+    #[must_use]
+    pub const fn message_bytes_max(&self) -> usize {
+        self.packet_bytes as usize
+    }
+
+    /// The wall clock was set: the log is told, so that nothing is counted by what it showed before.
+    pub fn clock_was_set(&mut self) {
+        self.told = None;
+        if !self.lost && self.has_booted {
+            self.tell_time();
+            self.since.get_or_insert(self.now.instant);
+        }
+    }
+
+    /// Nothing more is to come: what waits for company goes at once.
+    pub const fn flush(&mut self) {
+        self.urgency = Urgency::Soon;
+        self.handed_over = None;
     }
 
     /// What the clocks show now, and whether the wall clock is to be believed.
@@ -257,6 +280,12 @@ impl Journal {
         self.ends_sweep = true;
     }
 
+    /// Number of the record appended last.
+    #[must_use]
+    pub const fn last(&self) -> u64 {
+        self.sequence
+    }
+
     /// Whether the record with this number, and all before it, are safe.
     #[must_use]
     pub const fn is_durable(&self, sequence: u64) -> bool {
@@ -301,6 +330,13 @@ impl Journal {
             begins_sweep: core::mem::take(&mut self.begins_sweep),
             ends_sweep: core::mem::take(&mut self.ends_sweep),
         })
+    }
+
+    /// A batch without records: nothing is written, but the log looks again at how much room there is. `None` while a batch is
+    /// with the disk.
+    pub fn look(&mut self) -> Option<Batch> {
+        let bytes = self.idle.take()?;
+        Some(Batch { bytes, first: 0, last: self.durable, begins_sweep: false, ends_sweep: false })
     }
 
     /// A batch is on the disk. Returns whether more is durable than before.

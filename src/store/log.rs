@@ -111,6 +111,9 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// What the system says. Nothing of the batch counts then, and the next one must begin a sweep.
     pub fn write(&mut self, batch: &Batch) -> io::Result<Room> {
+        if batch.bytes.is_empty() {
+            return Ok(self.prepare());
+        }
         let written = self.write_batch(batch);
         if written.is_err() {
             self.current = None;
@@ -198,6 +201,12 @@ impl<D: Disk> Log<D> {
             self.segments.pop_front();
         }
         Ok(())
+    }
+
+    /// How much room there is, once recovery has prepared spares.
+    #[must_use]
+    pub fn room(&mut self) -> Room {
+        self.prepare()
     }
 
     /// Prepares spares, if there is room for them, and says how much room there is.

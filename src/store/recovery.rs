@@ -313,17 +313,26 @@ impl<D: Disk> Recovered<D> {
     ///
     /// # Errors
     /// What the system says.
-    pub fn each_message(&mut self, mut each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
-        let mut messages: Vec<(u64, Message)> =
-            self.image.messages.iter().map(|(id, message)| (*id, *message)).collect();
+    pub fn each_message(&mut self, each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
+        self.log.each_message(&self.image, each)
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// Calls `each` with every message of `image`, which this log told, and its bytes, segment by segment.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn each_message(&mut self, image: &Image, mut each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
+        let mut messages: Vec<(u64, Message)> = image.messages.iter().map(|(id, message)| (*id, *message)).collect();
         messages.sort_unstable_by_key(|(_, message)| message.at);
         let mut segment = Vec::new();
         let mut loaded = None;
         for (id, message) in messages {
             let At { segment: number, offset, bytes } = message.at;
             if loaded != Some(number) {
-                let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
-                self.log.disk.read(&mut file, u64::from(u32::MAX), &mut segment)?;
+                let mut file = self.disk.open(&Name::Segment(number).to_string())?;
+                self.disk.read(&mut file, u64::from(u32::MAX), &mut segment)?;
                 loaded = Some(number);
             }
             each(id, &message, segment.get(offset..offset + bytes).ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -1,3 +1,4 @@
+//! The log on a disk in memory: what is read again, what is cut, what is reported.
 #![allow(clippy::unwrap_used)]
 
 use super::record::{self, Identifiers, Receiver};

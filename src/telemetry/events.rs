@@ -102,11 +102,13 @@ pub enum Table {
     Deliveries,
     /// What one session may have waiting.
     SessionQueue,
+    /// The log on the disk.
+    Log,
 }
 
 impl Table {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 }
 
 impl fmt::Display for Table {
@@ -119,6 +121,7 @@ impl fmt::Display for Table {
             Self::Messages => "the message pool is full",
             Self::Deliveries => "the delivery table is full",
             Self::SessionQueue => "the queue of a session is full",
+            Self::Log => "the log on the disk has no room",
         })
     }
 }
@@ -244,6 +247,29 @@ pub enum Event {
     SessionExpired {
         /// Client Identifier.
         client: Text,
+    },
+    /// A batch of the log could not be written.
+    StoreFailed {
+        /// What the system says.
+        detail: Text,
+        /// When the next attempt is made.
+        retry_seconds: u64,
+    },
+    /// Everything live is being written anew, because the log had lost the thread.
+    StoreRewrites,
+    /// That is done: the log is sound again.
+    StoreRewritten,
+    /// What is new is refused, because the log takes all of its room.
+    StoreFull {
+        /// Bytes that it takes.
+        used_bytes: u64,
+    },
+    /// There is room in the log again.
+    StoreHasRoom,
+    /// A batch has been on its way to the disk for more than a second.
+    StoreSlow {
+        /// How often so far.
+        times: u64,
     },
     /// No rule allows what a client asked for.
     Denied {

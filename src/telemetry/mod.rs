@@ -64,6 +64,24 @@ pub struct Counters {
     pub renewals: u64,
     /// Connections closed because the peer broke the protocol.
     pub protocol_violations: u64,
+    /// Batches written to the disk.
+    pub store_commits: u64,
+    /// Bytes of these batches.
+    pub store_bytes: u64,
+    /// Batches that could not be written.
+    pub store_failures: u64,
+    /// Times that everything live was written anew.
+    pub store_sweeps: u64,
+    /// Milliseconds that batches took, until they were on the disk.
+    pub store_milliseconds: u64,
+    /// Milliseconds that the slowest of them took.
+    pub store_milliseconds_max: u64,
+    /// Batches that took longer than a second.
+    pub store_slow: u64,
+    /// Messages of QoS 1 and 2 whose acknowledgement waits for the disk.
+    pub store_messages: u64,
+    /// Bytes of the topics, properties and payloads of these messages.
+    pub store_message_bytes: u64,
     /// Events that found the ring full.
     pub events_lost: u64,
 }

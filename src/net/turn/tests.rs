@@ -103,7 +103,11 @@ fn connected() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
     let wire = Rc::new(RefCell::new(Wire::default()));
     let network = OneClient { wire: Rc::clone(&wire), is_accepted: false };
     let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
-    let mut turn = Turn::new(network, broker, TurnSettings { listeners, capacities: capacities.clone() });
+    let mut turn = Turn::new(
+        network,
+        broker,
+        TurnSettings { listeners, capacities: capacities.clone(), clock_trust: ClockTrust::default() },
+    );
     turn.run(at(0, NOW), &[Readiness { token: 0, readable: true, writable: false, hung_up: false }]);
     wire.borrow_mut().to_broker = b"\x10\x0E\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c".to_vec();
     let token = wire.borrow().token.unwrap();

@@ -1,0 +1,778 @@
+//! What of the broker outlives the process: which changes are recorded, and who waits for their records.
+//!
+//! The tables are the truth, and the log describes them. A change is made in the tables first and recorded then, in the same
+//! call; what must not leave before its record is on the disk carries the record's number. Where the log cannot follow, it
+//! loses the thread as a whole and takes it up again by writing everything that is live, see [`super::sweep`].
+//!
+//! | leaves only after | the record of |
+//! | --- | --- |
+//! | CONNACK, SUBACK, UNSUBACK of a session that outlives its connection | the session or subscription |
+//! | PUBACK, PUBREC to a publisher, of a message that is retained or waits for such a session | the message, with the Packet Identifier of QoS 2 |
+//! | PUBCOMP to a publisher | the removal of that identifier |
+//! | PUBLISH with QoS 2 to such a session | its Packet Identifier |
+//! | PUBREL to such a session | the PUBREC |
+//!
+//! **Invariant:** what has a number in the tables is in the log, or the log is lost and will be written anew.
+
+use super::messages::{Message, MessagePool};
+use super::sessions::{Delivery, Session};
+use super::subscriptions::Subscription;
+use super::sweep::Sweep;
+use super::{Broker, Match};
+use crate::codec::{PacketIdentifier, ProtocolVersion, QoS, ReasonCode, SubscriptionOptions, UserProperties};
+use crate::collections::Key;
+use crate::config::blob::Persistence;
+use crate::store::record::{self, Identifiers, RETAIN, Receiver};
+use crate::store::{Batch, Journal, Record, Room, Sizes, Urgency};
+use crate::telemetry::{Event, Table, Text};
+use crate::time::{Instant, Now};
+use std::io;
+
+/// The user property with which a client asks for what it publishes or what waits for it to be kept. azure-model §4.4.
+const ASKS: &str = "aio-persistence";
+/// Bytes of a session's record at most, but for its Will.
+const SESSION_BYTES: usize = 1_536;
+/// Bytes of the record of a small thing at most.
+const SMALL_BYTES: usize = 64;
+/// The first time between two attempts to write to a disk that has failed.
+const RETRY_MILLISECONDS: u64 = 1_000;
+/// The longest.
+const RETRY_MILLISECONDS_MAX: u64 = 60_000;
+/// How often a full disk is looked at again while nothing is written.
+const LOOK_MILLISECONDS: u64 = 5_000;
+/// A disk that takes longer for one batch is slow.
+const SLOW_MILLISECONDS: u64 = 1_000;
+
+/// How the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreState {
+    /// Nothing is kept.
+    #[default]
+    Off,
+    /// All is well.
+    Sound,
+    /// What is new is refused; what frees room goes on.
+    Full,
+    /// Everything is being written anew, after the log had lost the thread.
+    Rewriting,
+    /// The disk has failed; the next attempt to write waits.
+    Failed,
+}
+
+impl core::fmt::Display for StoreState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Sound => "sound",
+            Self::Full => "full",
+            Self::Rewriting => "rewriting",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// The log, as the broker sees it.
+pub struct Durability {
+    pub(super) journal: Journal,
+    pub(super) persistence: Persistence,
+    /// Stands for the ports and the authentication of the configuration in force.
+    pub(super) judges: u64,
+    pub(super) last_number: u64,
+    pub(super) sweep: Option<Sweep>,
+    /// Whether what is live is to be written anew when that is possible.
+    pub(super) wants_sweep: bool,
+    pub(super) room: Room,
+    pub(super) segment_bytes: u64,
+    /// When writing is tried again, after the disk has failed.
+    pub(super) retry: Option<Instant>,
+    /// How long the next wait is.
+    retry_milliseconds: u64,
+    /// Since when a batch is with the disk.
+    writing_since: Option<Instant>,
+    says_slow: bool,
+    /// When a full disk is looked at again.
+    look: Option<Instant>,
+}
+
+/// Why something cannot be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unkept {
+    /// There is no room for it.
+    Full,
+    /// The disk has failed.
+    Failed,
+}
+
+impl Durability {
+    /// A log for packets of up to `packet_bytes` that goes on behind the record with number `last`.
+    #[must_use]
+    pub fn new(packet_bytes: u32, persistence: Persistence, judges: u64, sizes: Sizes, last: u64, room: Room) -> Self {
+        Self {
+            journal: Journal::new(packet_bytes, persistence.commit_interval_milliseconds, last),
+            persistence,
+            judges,
+            last_number: 0,
+            sweep: None,
+            wants_sweep: false,
+            room,
+            segment_bytes: sizes.segment_bytes,
+            retry: None,
+            retry_milliseconds: RETRY_MILLISECONDS,
+            writing_since: None,
+            says_slow: false,
+            look: None,
+        }
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// The record of a message's bytes, unless one with the number `since` or a later one has them. Returns the number of the
+    /// message.
+    pub(super) fn message(&mut self, pool: &mut MessagePool, key: Key<Message>, since: u64) -> Option<u64> {
+        let message = pool.get(key)?;
+        if message.number != 0 && message.home >= since {
+            return Some(message.number);
+        }
+        let id = if message.number == 0 { self.next_number() } else { message.number };
+        let about = about(message, id);
+        let bytes = message.total_bytes();
+        let mut reader = pool.reader(key)?;
+        let home = self.journal.append_with(&Record::Message(about), Urgency::Lazy, |body| {
+            reader.read(body.put_zeros(bytes)?);
+            Ok(())
+        });
+        pool.set_kept(key, id, home);
+        Some(id)
+    }
+
+    /// The record of a session as a whole, and of its Will's message. `since` as in [`Durability::message`].
+    pub(super) fn session(&mut self, pool: &mut MessagePool, session: &Session, since: u64, urgency: Urgency) -> u64 {
+        let will = session.will.as_ref().and_then(|will| {
+            Some(record::Will {
+                message: self.message(pool, will.message, since)?,
+                qos: will.qos.bits(),
+                retain: will.retain,
+                delay_seconds: will.delay_seconds,
+                expiry_seconds: will.expiry_seconds,
+            })
+        });
+        let record = record::Session {
+            id: session.number,
+            client: &session.client_identifier,
+            port: session.port,
+            judges: self.judges,
+            stale: session.identity_is_stale,
+            method: session.identity.method.number(),
+            principal: session.identity.principal.to_bytes(),
+            username: session.identity.username.as_deref(),
+            attributes: session.identity.attributes.as_bytes(),
+            keeps_queue: session.keeps_queue,
+            connected: session.connection.is_some(),
+            expiry_seconds: session.expiry_seconds,
+            ends: session.ends.map(Instant::as_milliseconds),
+            will,
+            will_due: session.will_due.map(Instant::as_milliseconds),
+        };
+        self.journal.append(&Record::Session(record), urgency)
+    }
+
+    /// The record of a delivery as a whole, and of its message.
+    pub(super) fn delivery(
+        &mut self,
+        pool: &mut MessagePool,
+        session: u64,
+        delivery: &Delivery,
+        identifiers: &[u32],
+        since: u64,
+    ) {
+        let message = delivery.message.and_then(|key| self.message(pool, key, since));
+        let mut scratch = [0; 32];
+        let receiver = receiver(session, delivery.number, delivery.qos, delivery.retain, identifiers, &mut scratch);
+        let packet_identifier = delivery.packet_identifier.map(PacketIdentifier::get);
+        let record = record::Delivery { receiver, message, packet_identifier };
+        self.journal.append(&Record::Delivery(record), Urgency::Lazy);
+    }
+
+    /// The record of a subscription as a whole.
+    pub(super) fn subscription(
+        &mut self,
+        session: u64,
+        subscription: &Subscription,
+        group: Option<&str>,
+        filter: &str,
+        urgency: Urgency,
+    ) -> u64 {
+        let options = &subscription.options;
+        let bits = SubscriptionOptions {
+            maximum_qos: options.maximum_qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            retain_handling: options.retain_handling,
+        };
+        let record = record::Subscription {
+            session,
+            id: subscription.number,
+            group,
+            filter,
+            options: bits.bits(ProtocolVersion::V5),
+            identifier: options.identifier,
+        };
+        self.journal.append(&Record::Subscription(record), urgency)
+    }
+
+    /// The record of the end of a subscription.
+    pub(super) fn unsubscribed(&mut self, session: u64, subscription: u64) -> u64 {
+        self.journal.append(&Record::Unsubscribed { session, subscription }, Urgency::Soon)
+    }
+
+    /// Whether something new of about `bytes` bytes can be kept, beside `live_bytes` that are kept already.
+    pub(super) fn can_keep(&self, bytes: usize, live_bytes: u64) -> Result<(), Unkept> {
+        if self.journal.is_lost() || self.retry.is_some() {
+            return Err(if self.retry.is_some() { Unkept::Failed } else { Unkept::Full });
+        }
+        if self.is_full(live_bytes) || !self.journal.has_room_for(bytes) { Err(Unkept::Full) } else { Ok(()) }
+    }
+
+    /// Whether what can still be had of the disk is needed to write anew what is live.
+    pub(super) const fn is_full(&self, live_bytes: u64) -> bool {
+        self.room.free_bytes < live_bytes + 3 * self.segment_bytes
+    }
+
+    /// Whether the batch at hand is nearly full, so that nothing should be begun that leads to more records.
+    pub(super) fn is_pressed(&self) -> bool {
+        !self.journal.is_lost() && !self.journal.has_room_for(0)
+    }
+
+    fn state(&self, live_bytes: u64) -> StoreState {
+        if self.retry.is_some() {
+            StoreState::Failed
+        } else if self.journal.rewrites() {
+            StoreState::Rewriting
+        } else if self.is_full(live_bytes) {
+            StoreState::Full
+        } else {
+            StoreState::Sound
+        }
+    }
+}
+
+fn about(message: &Message, id: u64) -> record::Message {
+    record::Message {
+        id,
+        topic_bytes: message.topic_bytes,
+        property_bytes: message.property_bytes,
+        expires: message.expires.map(Instant::as_milliseconds),
+    }
+}
+
+fn receiver<'a>(
+    session: u64,
+    delivery: u64,
+    qos: QoS,
+    retain: bool,
+    identifiers: &[u32],
+    scratch: &'a mut [u8],
+) -> Receiver<'a> {
+    let flags = qos.bits() | if retain { RETAIN } else { 0 };
+    Receiver { session, delivery, flags, identifiers: Identifiers::of(identifiers, scratch) }
+}
+
+/// Whether a client asks for something to be kept.
+pub(super) fn asks(properties: &UserProperties<'_>) -> bool {
+    properties.iter().any(|(name, value)| name == ASKS && value == "true")
+}
+
+impl Broker {
+    /// Where things are kept from now on.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.log = Some(Box::new(durability));
+    }
+
+    /// What the clocks show, and whether the wall clock is to be believed: for the log.
+    pub fn set_clock(&mut self, now: Now, trusted: bool) {
+        if let Some(log) = &mut self.log {
+            log.journal.set_clock(now, trusted);
+        }
+    }
+
+    /// The wall clock was set.
+    pub fn clock_was_set(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.journal.clock_was_set();
+        }
+    }
+
+    /// Nothing more is to come: what is recorded is to be written at once. [`Broker::next_batch`] gives it.
+    pub fn flush(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.journal.flush();
+        }
+    }
+
+    /// Stands for the ports and the authentication of the configuration that was put in force: who was judged by others is
+    /// judged anew when it comes back.
+    pub fn set_judges(&mut self, judges: u64) {
+        if let Some(log) = &mut self.log
+            && log.judges != judges
+        {
+            log.judges = judges;
+            log.wants_sweep = true;
+        }
+    }
+
+    /// How the log is.
+    #[must_use]
+    pub fn store_state(&self) -> StoreState {
+        self.log.as_ref().map_or(StoreState::Off, |log| log.state(self.live_bytes()))
+    }
+
+    /// About how many bytes it takes to write everything that is live.
+    pub(super) fn live_bytes(&self) -> u64 {
+        const SESSION: u64 = 512;
+        const SUBSCRIPTION: u64 = 160;
+        const DELIVERY: u64 = 48;
+        const RETAINED: u64 = 96;
+        const MESSAGE: u64 = 48;
+        self.messages.kept_bytes()
+            + self.messages.count() as u64 * MESSAGE
+            + self.sessions.len() as u64 * SESSION
+            + self.subscriptions.count() as u64 * SUBSCRIPTION
+            + self.deliveries.len() as u64 * DELIVERY
+            + self.retained.count() as u64 * RETAINED
+    }
+
+    /// Number of the last record; 0 where nothing is kept.
+    pub(super) fn last_record(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| log.journal.last())
+    }
+
+    /// Whether what waits for a record may go.
+    pub(super) fn is_safe(&self, needs: u64) -> bool {
+        needs == 0 || self.log.as_ref().is_none_or(|log| log.journal.is_durable(needs))
+    }
+
+    /// Whether something new of about `bytes` bytes can be kept.
+    pub(super) fn can_keep(&mut self, bytes: usize) -> Result<(), Unkept> {
+        let live_bytes = self.live_bytes();
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let can = log.can_keep(bytes, live_bytes);
+        if can == Err(Unkept::Full) {
+            log.look.get_or_insert(self.latest.plus_milliseconds(LOOK_MILLISECONDS));
+            self.telemetry.full(Table::Log);
+        }
+        can
+    }
+
+    /// Appends a record that is small or frees something.
+    fn note(&mut self, record: &Record<'_>, urgency: Urgency) -> u64 {
+        self.log.as_mut().map_or(0, |log| log.journal.append(record, urgency))
+    }
+
+    fn number_of(&self, session: Key<Session>) -> u64 {
+        self.sessions.get(session).map_or(0, |session| session.number)
+    }
+
+    // --- sessions
+
+    /// Whether a CONNECT can be answered. `known`: its session is in the log; `lasts`: it will be.
+    pub(super) fn can_keep_session(&mut self, known: bool, lasts: bool, will_bytes: usize) -> Result<(), ReasonCode> {
+        let Some(log) = &self.log else { return Ok(()) };
+        if !known && !lasts {
+            return Ok(());
+        }
+        if log.retry.is_some() {
+            return Err(ReasonCode::ServerUnavailable);
+        }
+        if known && will_bytes == 0 {
+            // Whoever comes for what waits for it makes room.
+            return Ok(());
+        }
+        self.can_keep(SESSION_BYTES + will_bytes).map_err(|unkept| match unkept {
+            Unkept::Full => ReasonCode::QuotaExceeded,
+            Unkept::Failed => ReasonCode::ServerUnavailable,
+        })
+    }
+
+    /// A client has connected: its session is recorded if it outlives the connection, or has a Will that must not be lost.
+    /// Returns what CONNACK waits for.
+    pub(super) fn keep_connected(&mut self, key: Key<Session>, asks: bool) -> u64 {
+        let Some(session) = self.sessions.get(key) else { return 0 };
+        let lasts = session.expiry_seconds > 0;
+        if session.number == 0 && !lasts {
+            let has_lasting_will = session.will.as_ref().is_some_and(|will| will.qos > QoS::AtMostOnce);
+            if !has_lasting_will || self.can_keep(SESSION_BYTES).is_err() {
+                return 0;
+            }
+        }
+        let Self { log: Some(log), sessions, messages, .. } = self else { return 0 };
+        let Some(session) = sessions.get_mut(key) else { return 0 };
+        if session.number == 0 {
+            session.number = log.next_number();
+        }
+        let keeps_queue = log.persistence.subscriber_queue.covers_client(&session.client_identifier, asks);
+        if keeps_queue && !session.keeps_queue && !(session.waiting.is_empty() && session.in_flight.is_empty()) {
+            // What waits for it already is not in the log.
+            log.wants_sweep = true;
+        }
+        session.keeps_queue = keeps_queue;
+        let urgency = if lasts { Urgency::Soon } else { Urgency::Lazy };
+        let needs = log.session(messages, session, 0, urgency);
+        if !lasts {
+            return 0;
+        }
+        session.changed = needs;
+        needs
+    }
+
+    /// A session's connection has ended.
+    pub(super) fn keep_detached(&mut self, key: Key<Session>, urgency: Urgency) {
+        let Some(session) = self.sessions.get(key) else { return };
+        if session.number == 0 {
+            return;
+        }
+        let record = Record::Detached {
+            session: session.number,
+            expiry_seconds: session.expiry_seconds,
+            ends: session.ends.map(Instant::as_milliseconds),
+            has_will: session.will.is_some(),
+            will_due: session.will_due.map(Instant::as_milliseconds),
+        };
+        self.note(&record, urgency);
+    }
+
+    /// A session's Will was published or discarded: neither may happen again.
+    pub(super) fn keep_will_gone(&mut self, key: Key<Session>) {
+        let session = self.number_of(key);
+        if session != 0 {
+            self.note(&Record::WillGone { session }, Urgency::Soon);
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn keep_session_ended(&mut self, session: u64) {
+        if session != 0 {
+            self.note(&Record::SessionEnded { session }, Urgency::Soon);
+        }
+    }
+
+    // --- subscriptions
+
+    /// Whether a session's subscription can be kept, if it has to be.
+    pub(super) fn can_keep_subscription(&mut self, key: Key<Session>, filter: &str) -> Result<(), ReasonCode> {
+        if !self.sessions.get(key).is_some_and(Session::is_kept) {
+            return Ok(());
+        }
+        self.can_keep(filter.len() + 2 * SMALL_BYTES).map_err(Unkept::reason)
+    }
+
+    /// A subscription was made or changed.
+    pub(super) fn keep_subscription(&mut self, key: Key<Session>, subscription: Key<Subscription>) {
+        let Self { log: Some(log), sessions, subscriptions, filter_scratch, .. } = self else { return };
+        let Some(session) = sessions.get_mut(key).filter(|session| session.is_kept()) else { return };
+        subscriptions.read_filter(subscription, filter_scratch);
+        if let Some(subscription) = subscriptions.get_mut(subscription)
+            && subscription.number == 0
+        {
+            subscription.number = log.next_number();
+        }
+        if let Some(subscription) = subscriptions.get(subscription)
+            && let Ok(filter) = core::str::from_utf8(filter_scratch)
+        {
+            let group = subscriptions.group_name(subscription);
+            session.changed = log.subscription(session.number, subscription, group, filter, Urgency::Soon);
+        }
+    }
+
+    /// A subscription has ended.
+    pub(super) fn keep_unsubscribed(&mut self, key: Key<Session>, subscription: u64) {
+        let session = self.number_of(key);
+        if subscription == 0 || session == 0 {
+            return;
+        }
+        let Some(log) = &mut self.log else { return };
+        let needs = log.unsubscribed(session, subscription);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.changed = needs;
+        }
+    }
+
+    // --- messages
+
+    /// The message at hand was given to `self.matches`, and may be retained from now on. Returns what its acknowledgement
+    /// waits for.
+    pub(super) fn keep_published(
+        &mut self,
+        key: Key<Message>,
+        retained: Option<QoS>,
+        received: Option<(Key<Session>, u16)>,
+        qos: QoS,
+    ) -> u64 {
+        let received =
+            received.map(|(key, identifier)| (self.number_of(key), identifier)).filter(|(number, _)| *number != 0);
+        let Self { log: Some(log), sessions, messages, matches, telemetry, .. } = self else { return 0 };
+        let receivers = matches.iter().filter(|matched| matched.delivery != 0).count();
+        if receivers == 0 && retained.is_none() {
+            if let Some((session, packet_identifier)) = received {
+                log.journal.append(&Record::Received { session, packet_identifier }, Urgency::Lazy);
+            }
+            return 0;
+        }
+        let Some(message) = messages.get(key) else { return 0 };
+        let id = if message.number == 0 { log.next_number() } else { message.number };
+        let published = Record::Published {
+            message: about(message, id),
+            retained: retained.map(QoS::bits),
+            received,
+            receivers: u32::try_from(receivers).unwrap_or(u32::MAX),
+        };
+        let bytes = message.total_bytes();
+        let Some(mut reader) = messages.reader(key) else { return 0 };
+        // Nobody waits for what was published with QoS 0.
+        let urgency = if qos > QoS::AtMostOnce { Urgency::Soon } else { Urgency::Lazy };
+        let needs = log.journal.append_with(&published, urgency, |body| {
+            for matched in matches.iter().filter(|matched| matched.delivery != 0) {
+                let session = sessions.get(matched.session).map_or(0, |session| session.number);
+                let mut scratch = [0; 32];
+                let Match { delivery, qos: granted, retain, identifiers, .. } = matched;
+                let receiver = receiver(session, *delivery, qos.min(*granted), *retain, identifiers, &mut scratch);
+                body.put_receiver(&receiver)?;
+            }
+            reader.read(body.put_zeros(bytes)?);
+            Ok(())
+        });
+        messages.set_kept(key, id, needs);
+        if qos > QoS::AtMostOnce {
+            telemetry.counters.store_messages += 1;
+            telemetry.counters.store_message_bytes += bytes as u64;
+        }
+        needs
+    }
+
+    /// Bytes of the record of a message that goes to `self.matches`, about.
+    pub(super) fn published_bytes(&self, message_bytes: usize) -> usize {
+        let each = |matched: &Match| 24 + 4 * matched.identifiers.len();
+        message_bytes + 2 * SMALL_BYTES + self.matches.iter().map(each).sum::<usize>()
+    }
+
+    /// Whether a retained message of this topic is kept. `asks`: its publisher asks for it.
+    pub(super) fn is_retained_kept(&self, topic: &str, asks: bool) -> bool {
+        self.log.as_ref().is_some_and(|log| log.persistence.retain.covers_topic(topic, asks))
+    }
+
+    /// A topic has no retained message in the log any more. Returns what the acknowledgement waits for.
+    pub(super) fn keep_cleared(&mut self, topic: &str) -> u64 {
+        self.note(&Record::Cleared { topic }, Urgency::Soon)
+    }
+
+    /// A PUBLISH with QoS 2 came whose message went nowhere.
+    pub(super) fn keep_received(&mut self, key: Key<Session>, packet_identifier: u16) {
+        let session = self.number_of(key);
+        if session != 0 {
+            self.note(&Record::Received { session, packet_identifier }, Urgency::Lazy);
+        }
+    }
+
+    /// PUBREL has come. Returns what PUBCOMP waits for.
+    pub(super) fn keep_released(&mut self, key: Key<Session>, packet_identifier: u16) -> u64 {
+        let session = self.number_of(key);
+        if session == 0 {
+            return 0;
+        }
+        let needs = self.note(&Record::Released { session, packet_identifier }, Urgency::Soon);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.changed = needs;
+        }
+        needs
+    }
+
+    // --- deliveries
+
+    /// The number of a new delivery, if it is one that is kept.
+    pub(super) fn delivery_number(&mut self, key: Key<Session>, qos: QoS) -> u64 {
+        let is_kept = qos > QoS::AtMostOnce && self.sessions.get(key).is_some_and(Session::is_queue_kept);
+        match &mut self.log {
+            Some(log) if is_kept => log.next_number(),
+            _ => 0,
+        }
+    }
+
+    /// A delivery was queued that no [`Record::Published`] tells of.
+    pub(super) fn keep_delivery(&mut self, key: Key<Delivery>) {
+        let Self { log: Some(log), sessions, messages, deliveries, identifiers, .. } = self else { return };
+        let Some(delivery) = deliveries.get(key).filter(|delivery| delivery.number != 0) else { return };
+        let Some(session) = sessions.get(delivery.session) else { return };
+        let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
+        log.delivery(messages, session.number, delivery, identifiers.map_or(&[], |list| list.as_slice()), 0);
+    }
+
+    /// A delivery has its Packet Identifier. Returns what QoS 2 waits for.
+    pub(super) fn keep_sent(&mut self, key: Key<Delivery>) -> u64 {
+        let Self { log: Some(log), sessions, deliveries, .. } = self else { return 0 };
+        let Some(delivery) = deliveries.get_mut(key).filter(|delivery| delivery.number != 0) else { return 0 };
+        let Some(session) = sessions.get(delivery.session) else { return 0 };
+        let urgency = if delivery.qos == QoS::ExactlyOnce { Urgency::Soon } else { Urgency::Lazy };
+        let sent = Record::Sent {
+            session: session.number,
+            delivery: delivery.number,
+            packet_identifier: delivery.packet_identifier.map_or(0, PacketIdentifier::get),
+        };
+        delivery.needs = log.journal.append(&sent, urgency);
+        delivery.needs
+    }
+
+    /// PUBREC has come. Returns what PUBREL waits for.
+    pub(super) fn keep_recorded(&mut self, key: Key<Delivery>) -> u64 {
+        let Self { log: Some(log), sessions, deliveries, .. } = self else { return 0 };
+        let Some(delivery) = deliveries.get_mut(key).filter(|delivery| delivery.number != 0) else { return 0 };
+        let Some(session) = sessions.get(delivery.session) else { return 0 };
+        let recorded = Record::Recorded { session: session.number, delivery: delivery.number };
+        delivery.needs = log.journal.append(&recorded, Urgency::Soon);
+        delivery.needs
+    }
+
+    /// A delivery is done or was given up: frees it, after it was taken from its queue.
+    pub(super) fn finish_delivery(&mut self, key: Key<Delivery>) {
+        if let Some(delivery) = self.deliveries.get(key)
+            && delivery.number != 0
+        {
+            let done = Record::Done { session: self.number_of(delivery.session), delivery: delivery.number };
+            self.note(&done, Urgency::Lazy);
+        }
+        self.drop_delivery(key);
+    }
+
+    // --- batches
+
+    /// The next batch for the disk, if it is time and the one before has come back by [`Broker::written`].
+    pub fn next_batch(&mut self, now: Instant) -> Option<Batch> {
+        self.steer_sweep(now);
+        let log = self.log.as_mut()?;
+        if log.retry.is_some() {
+            return None;
+        }
+        if log.look.is_some_and(|look| look <= now) && !log.journal.is_writing() {
+            // An empty batch: nothing is written, and the room is looked at again.
+            log.look = None;
+            log.writing_since = Some(now);
+            return log.journal.look();
+        }
+        let batch = log.journal.next_batch(now)?;
+        log.writing_since = Some(now);
+        // The batch that begins to fill may be one that begins a sweep.
+        self.steer_sweep(now);
+        Some(batch)
+    }
+
+    /// Whether a batch is with the disk.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.writing_since.is_some())
+    }
+
+    /// A batch has come back from the disk: with the room that is left, or with what went wrong.
+    pub fn written(&mut self, now: Now, batch: Batch, outcome: io::Result<Room>) {
+        let was = self.store_state();
+        let Some(log) = &mut self.log else { return };
+        let took = log.writing_since.take().map_or(0, |since| now.instant.milliseconds_since(since));
+        log.says_slow = false;
+        let counters = &mut self.telemetry.counters;
+        counters.store_commits += u64::from(!batch.bytes.is_empty());
+        counters.store_bytes += batch.bytes.len() as u64;
+        counters.store_milliseconds += took;
+        counters.store_milliseconds_max = counters.store_milliseconds_max.max(took);
+        match outcome {
+            Ok(room) => {
+                let ends_rewrite = batch.ends_sweep && log.journal.rewrites() && !log.journal.is_lost();
+                log.room = room;
+                log.journal.written(batch);
+                if ends_rewrite {
+                    log.retry_milliseconds = RETRY_MILLISECONDS;
+                    self.telemetry.record(Event::StoreRewritten);
+                }
+                self.release_held();
+            }
+            Err(error) => {
+                counters.store_failures += 1;
+                let wait = log.retry_milliseconds;
+                log.retry = Some(now.instant.plus_milliseconds(wait));
+                log.retry_milliseconds = (wait * 2).min(RETRY_MILLISECONDS_MAX);
+                log.sweep = None;
+                log.journal.failed(batch);
+                let detail = Text::of(&error);
+                self.telemetry.record(Event::StoreFailed { detail, retry_seconds: wait / 1_000 });
+            }
+        }
+        let is = self.store_state();
+        if is == StoreState::Full && was != StoreState::Full {
+            self.telemetry
+                .record(Event::StoreFull { used_bytes: self.log.as_ref().map_or(0, |log| log.room.used_bytes) });
+        }
+        if was == StoreState::Full && is == StoreState::Sound {
+            self.telemetry.record(Event::StoreHasRoom);
+        }
+    }
+
+    /// When [`Broker::next_batch`] is to be asked.
+    pub(super) fn store_deadline(&self) -> Option<Instant> {
+        let log = self.log.as_ref()?;
+        if log.retry.is_some() {
+            return log.retry;
+        }
+        if let Some(since) = log.writing_since {
+            return (!log.says_slow).then(|| since.plus_milliseconds(SLOW_MILLISECONDS));
+        }
+        log.journal.due().into_iter().chain(log.look).min()
+    }
+
+    /// Says so when the disk takes long.
+    pub(super) fn watch_store(&mut self, now: Instant) {
+        let Some(log) = &mut self.log else { return };
+        if let Some(since) = log.writing_since
+            && !log.says_slow
+            && now.milliseconds_since(since) >= SLOW_MILLISECONDS
+        {
+            log.says_slow = true;
+            self.telemetry.counters.store_slow += 1;
+            if self.telemetry.counters.store_slow.is_power_of_two() {
+                self.telemetry.record(Event::StoreSlow { times: self.telemetry.counters.store_slow });
+            }
+        }
+    }
+
+    /// Names connections again whose replies waited for the disk.
+    fn release_held(&mut self) {
+        while let Some(key) = self.held.pop() {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.held = false;
+                self.make_ready(key);
+            }
+        }
+    }
+
+    /// Something that a connection has to say waits for the disk.
+    pub(super) fn hold(&mut self, key: Key<super::Connection>) {
+        if self.held.len() == self.held.capacity() {
+            let Self { held, connections, .. } = self;
+            held.retain(|key| connections.get(*key).is_some_and(|connection| connection.held));
+        }
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.held
+        {
+            connection.held = true;
+            self.held.push(key);
+        }
+    }
+}
+
+impl Unkept {
+    /// What a client is told in PUBACK, PUBREC or SUBACK.
+    pub(super) const fn reason(self) -> ReasonCode {
+        match self {
+            Self::Full => ReasonCode::QuotaExceeded,
+            Self::Failed => ReasonCode::ImplementationSpecificError,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The sweep: writes everything that is live anew, some of it with every batch, so that the segments from before can go.
+//!
+//! It walks the tables slot by slot. What changes behind it is recorded by whoever changes it; what changes before it is
+//! written as it is then. So at its end everything live stands in the log behind its beginning, whatever happened meanwhile,
+//! and the log takes no more room than what is live, twice, and what happened during the sweep.
+//!
+//! It is also how the log finds back after it has lost the thread: a failed disk, or more to say than there was room for.
+
+use super::Broker;
+use super::durable::Durability;
+use crate::store::{Record, Urgency};
+use crate::telemetry::Event;
+use crate::time::Instant;
+
+/// Segments that the log may have before a sweep is worth it, whatever is live.
+const SEGMENTS_MIN: u64 = 4;
+/// Slots that are looked at in one turn.
+const SLOTS_PER_TURN: u32 = 1_024;
+
+/// A sweep under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// Number of the record with which it began.
+    began: u64,
+    table: Table,
+    slot: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Table {
+    Sessions,
+    Subscriptions,
+    Deliveries,
+    Retained,
+}
+
+impl Broker {
+    /// Begins a sweep when it is worth it, or needed.
+    pub(super) fn steer_sweep(&mut self, now: Instant) {
+        let live_bytes = self.live_bytes();
+        let Some(log) = &mut self.log else { return };
+        if log.retry.is_some_and(|retry| retry > now) || log.sweep.is_some() && !log.journal.is_lost() {
+            return;
+        }
+        log.retry = None;
+        let needed = log.journal.is_lost() || log.wants_sweep || log.is_sweep_worth(live_bytes);
+        if !needed || !log.journal.may_begin_sweep() {
+            return;
+        }
+        log.wants_sweep = false;
+        let began = log.journal.begin_sweep();
+        log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0 });
+        self.telemetry.counters.store_sweeps += 1;
+        if self.log.as_ref().is_some_and(|log| log.journal.rewrites()) {
+            self.telemetry.record(Event::StoreRewrites);
+        }
+    }
+
+    /// Whether [`Broker::sweep_some`] has something to do.
+    pub(super) fn may_sweep(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.sweep.is_some() && log.has_room_for_sweep())
+    }
+
+    /// Goes on with the sweep, as far as the batch at hand has room.
+    pub(super) fn sweep_some(&mut self) {
+        let Some(mut sweep) = self.log.as_ref().and_then(|log| log.sweep) else { return };
+        for _ in 0..SLOTS_PER_TURN {
+            if !self.may_sweep() {
+                break;
+            }
+            if sweep.slot < self.slots_of(sweep.table) {
+                self.sweep_slot(sweep);
+                sweep.slot += 1;
+                continue;
+            }
+            sweep.slot = 0;
+            sweep.table = match sweep.table {
+                Table::Sessions => Table::Subscriptions,
+                Table::Subscriptions => Table::Deliveries,
+                Table::Deliveries => Table::Retained,
+                Table::Retained => {
+                    if let Some(log) = &mut self.log {
+                        log.journal.end_sweep();
+                        log.sweep = None;
+                    }
+                    return;
+                }
+            };
+        }
+        if let Some(log) = &mut self.log
+            && log.sweep.is_some()
+        {
+            log.sweep = Some(sweep);
+        }
+    }
+
+    fn slots_of(&self, table: Table) -> u32 {
+        match table {
+            Table::Sessions => self.sessions.slots(),
+            Table::Subscriptions => self.subscriptions.slots(),
+            Table::Deliveries => self.deliveries.slots(),
+            Table::Retained => self.retained.slots(),
+        }
+    }
+
+    fn sweep_slot(&mut self, Sweep { began, table, slot }: Sweep) {
+        match table {
+            Table::Sessions => self.sweep_session(began, slot),
+            Table::Subscriptions => self.sweep_subscription(slot),
+            Table::Deliveries => self.sweep_delivery(began, slot),
+            Table::Retained => self.sweep_retained(began, slot),
+        }
+    }
+
+    fn sweep_session(&mut self, began: u64, slot: u32) {
+        let Self { log: Some(log), sessions, messages, .. } = self else { return };
+        let Some(session) = sessions.key_at(slot).and_then(|key| sessions.get(key)) else { return };
+        if session.number == 0 {
+            return;
+        }
+        log.session(messages, session, began, Urgency::Soon);
+        for packet_identifier in &session.received {
+            let received = Record::Received { session: session.number, packet_identifier: packet_identifier.get() };
+            log.journal.append(&received, Urgency::Soon);
+        }
+    }
+
+    fn sweep_subscription(&mut self, slot: u32) {
+        let Some(key) = self.subscriptions.key_at(slot) else { return };
+        if let Some(subscription) = self.subscriptions.get(key) {
+            self.keep_subscription(subscription.session, key);
+        }
+    }
+
+    fn sweep_delivery(&mut self, began: u64, slot: u32) {
+        let Some(key) = self.deliveries.key_at(slot) else { return };
+        let Self { log: Some(log), sessions, messages, deliveries, identifiers, .. } = self else { return };
+        let Some(delivery) = deliveries.get_mut(key) else { return };
+        let Some(session) = sessions.get(delivery.session).filter(|session| session.is_kept()) else { return };
+        if delivery.number == 0 {
+            if !session.keeps_queue || delivery.qos == crate::codec::QoS::AtMostOnce {
+                return;
+            }
+            // Queued before its session's queue was to be kept.
+            delivery.number = log.next_number();
+        }
+        let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
+        let identifiers = identifiers.map_or(&[][..], |list| list.as_slice());
+        log.delivery(messages, session.number, delivery, identifiers, began);
+    }
+
+    fn sweep_retained(&mut self, began: u64, slot: u32) {
+        let mut topic = core::mem::take(&mut self.topic_scratch);
+        if let Some(retained) = self.retained.get_slot(slot).filter(|retained| retained.kept)
+            && self.messages.read_topic(retained.message, &mut topic)
+            && let Ok(topic) = core::str::from_utf8(&topic)
+            && let Some(log) = &mut self.log
+            && let Some(message) = log.message(&mut self.messages, retained.message, began)
+        {
+            let record = Record::Retained { message, qos: retained.qos.bits(), topic };
+            log.journal.append(&record, Urgency::Soon);
+        }
+        topic.clear();
+        self.topic_scratch = topic;
+    }
+}
+
+impl Durability {
+    fn has_room_for_sweep(&self) -> bool {
+        !self.journal.is_lost() && self.journal.has_room_for_sweep()
+    }
+
+    /// Whether so much of the log is not live any more that it pays to write what is anew.
+    fn is_sweep_worth(&self, live_bytes: u64) -> bool {
+        let (used, free, segment) = (self.room.used_bytes, self.room.free_bytes, self.segment_bytes);
+        let much = used > (SEGMENTS_MIN * segment).max(2 * live_bytes + 2 * segment);
+        let is_tight = free < live_bytes + 4 * segment && used > live_bytes + 3 * segment;
+        // A sweep that runs out of room would end nowhere.
+        (much || is_tight) && free >= live_bytes + segment
+    }
+}
