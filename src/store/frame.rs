@@ -74,21 +74,24 @@ pub struct Found {
 }
 
 /// Finds the records of a segment, from `offset` on, whose sequence numbers are above `after`. Bytes that are none are passed
-/// over.
+/// over, and so is what looks like a record, but whose number is higher than the passed bytes have room for records: in a
+/// damaged record may stand what a peer made up.
 pub struct Scan<'s> {
     segment: &'s [u8],
     offset: usize,
     after: u64,
+    /// Where the record before ends.
+    end: usize,
 }
 
-/// Most that a sequence number may be above the one before it: damage does not leave more out, and garbage seldom passes.
-const GAP_MAX: u64 = 1 << 32;
+/// Bytes of the smallest record.
+const RECORD_BYTES_MIN: u64 = FRAME_BYTES as u64 + 1;
 
 impl<'s> Scan<'s> {
-    /// Begins at `offset` of `segment`. With `after` 0 any number may be the first.
+    /// Begins at `offset` of `segment`.
     #[must_use]
     pub const fn new(segment: &'s [u8], offset: usize, after: u64) -> Self {
-        Self { segment, offset, after }
+        Self { segment, offset, after, end: offset }
     }
 
     fn frame_at(&self, offset: usize) -> Option<Found> {
@@ -97,8 +100,8 @@ impl<'s> Scan<'s> {
         let [l0, l1, l2, l3, c0, c1, c2, c3, position @ ..] = *head;
         let position = u64::from_le_bytes(position);
         let place = Place { sequence: position >> INDEX_BITS, index: (position & u64::from(INDEX_MAX)) as u16 };
-        let expected = place.sequence > self.after && (self.after == 0 || place.sequence - self.after <= GAP_MAX);
-        if !expected || u64::from(place.index) >= place.sequence {
+        let missing = place.sequence.checked_sub(self.after)?.checked_sub(1)?;
+        if missing > (offset - self.end) as u64 / RECORD_BYTES_MIN || u64::from(place.index) >= place.sequence {
             return None;
         }
         let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
@@ -122,6 +125,7 @@ impl Iterator for Scan<'_> {
             }
             if let Some(found) = self.frame_at(self.offset) {
                 self.offset += found.bytes;
+                self.end = self.offset;
                 self.after = found.place.sequence;
                 return Some(found);
             }
@@ -166,8 +170,20 @@ mod tests {
     #[test]
     fn what_a_former_life_left_is_not_found() {
         let segment = [frame(b"new", 100, 0), frame(b"old", 40, 0), frame(b"older", 41, 1)].concat();
-        assert_eq!(numbers(&segment, 0), [100]);
+        assert_eq!(numbers(&segment, 99), [100]);
         assert_eq!(numbers(&segment[19..], 100), [0_u64; 0]);
+    }
+
+    #[test]
+    fn what_a_peer_made_up_is_found_only_where_as_many_records_may_be_missing() {
+        let forged = |sequence| {
+            let mut segment = frame(&frame(b"forged", sequence, 0), 11, 0);
+            segment[5] ^= 1;
+            [frame(b"before", 10, 0), segment, frame(b"behind", 12, 0)].concat()
+        };
+        for sequence in [10, 12, 13, 1_000, 1 << 40] {
+            assert_eq!(numbers(&forged(sequence), 9), [10, 12], "{sequence}");
+        }
     }
 
     #[test]

@@ -229,15 +229,15 @@ impl Image {
                 self.retained.insert(topic.to_owned(), Retained { message, qos, home: sequence });
             }
             Record::Cleared { topic } => drop(self.retained.remove(topic)),
-            Record::SweepBegins { rewrites } => {
+            Record::SweepBegins { given_up_after } => {
                 self.sweep_began = Some(sequence);
-                return Ok(Applied::SweepBegins { rewrites });
+                return Ok(Applied::SweepBegins { given_up_after });
             }
             Record::SweepEnds => {
                 if let Some(began) = self.sweep_began.take() {
                     self.forget_before(began);
-                    return Ok(Applied::SweepEnds { began });
                 }
+                return Ok(Applied::SweepEnds);
             }
         }
         Ok(Applied::Yes)
@@ -402,14 +402,11 @@ pub enum Applied {
     Yes,
     /// Everything live is written again from here on.
     SweepBegins {
-        /// What stands before was given up.
-        rewrites: bool,
+        /// Number of the last record that counts, if what stands behind it was given up.
+        given_up_after: Option<u64>,
     },
     /// It was.
-    SweepEnds {
-        /// Number of the record with which the sweep began.
-        began: u64,
-    },
+    SweepEnds,
 }
 
 fn topic_of(content: &[u8], topic_bytes: u16) -> Result<String, Unreadable> {

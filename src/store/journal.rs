@@ -266,12 +266,12 @@ impl Journal {
     /// Begins a sweep, in a segment of its own. Returns the number of its first record: what is written behind it need not be
     /// written again.
     pub fn begin_sweep(&mut self) -> u64 {
-        let rewrites = self.rewrites;
+        let given_up_after = self.rewrites.then_some(self.durable);
         self.lost = false;
         self.begins_sweep = true;
         // The segments from before will be gone, and with them what the clocks showed.
         self.told = None;
-        self.append(&Record::SweepBegins { rewrites }, Urgency::Soon)
+        self.append(&Record::SweepBegins { given_up_after }, Urgency::Soon)
     }
 
     /// Ends a sweep: everything live is in the log behind its beginning.
@@ -323,13 +323,11 @@ impl Journal {
         self.since = None;
         self.urgency = Urgency::Lazy;
         self.handed_over = Some(now);
-        Some(Batch {
-            bytes,
-            first,
-            last: self.sequence,
-            begins_sweep: core::mem::take(&mut self.begins_sweep),
-            ends_sweep: core::mem::take(&mut self.ends_sweep),
-        })
+        let ends_sweep = core::mem::take(&mut self.ends_sweep);
+        // Here and not when it is on the disk: another sweep may have begun by then, because more was lost.
+        self.rewrites &= !ends_sweep;
+        let begins_sweep = core::mem::take(&mut self.begins_sweep);
+        Some(Batch { bytes, first, last: self.sequence, begins_sweep, ends_sweep })
     }
 
     /// A batch without records: nothing is written, but the log looks again at how much room there is. `None` while a batch is
@@ -343,9 +341,6 @@ impl Journal {
     pub fn written(&mut self, mut batch: Batch) -> bool {
         batch.bytes.clear();
         self.idle = Some(batch.bytes);
-        if batch.ends_sweep && !self.lost {
-            self.rewrites = false;
-        }
         if self.rewrites {
             return false;
         }
@@ -473,6 +468,23 @@ mod tests {
         let batch = journal.next_batch(at(1_000)).unwrap();
         assert!(batch.ends_sweep && journal.written(batch));
         assert!(journal.is_durable(last));
+    }
+
+    #[test]
+    fn a_sweep_that_another_loss_overtakes_makes_nothing_durable() {
+        let mut journal = Journal::new(0, 0, 0);
+        journal.lose();
+        journal.begin_sweep();
+        journal.end_sweep();
+        let ending = journal.next_batch(at(0)).unwrap();
+        let lost = journal.append_with(&DONE, Urgency::Soon, |_| Err(NoRoom));
+        journal.begin_sweep();
+        assert!(!journal.written(ending), "it does not hold what was lost since");
+        let batch = journal.next_batch(at(0)).unwrap();
+        assert!(!journal.written(batch) && !journal.is_durable(lost));
+        journal.end_sweep();
+        let batch = journal.next_batch(at(0)).unwrap();
+        assert!(journal.written(batch) && journal.is_durable(lost));
     }
 
     #[test]

@@ -59,8 +59,8 @@ pub struct Log<D: Disk> {
     pub(super) current: Option<Current<D::File>>,
     /// Numbers of spares.
     pub(super) spares: Vec<u64>,
-    /// The number that the next file gets.
-    pub(super) next_number: u64,
+    /// The number that the next spare gets.
+    pub(super) next_spare: u64,
     /// The segment in which the sweep under way began.
     sweep: Option<u64>,
     written_bytes: u64,
@@ -76,7 +76,7 @@ impl<D: Disk> Log<D> {
             segments: VecDeque::new(),
             current: None,
             spares: Vec::new(),
-            next_number: 1,
+            next_spare: 1,
             sweep: None,
             written_bytes: 0,
             syncs: 0,
@@ -121,7 +121,7 @@ impl<D: Disk> Log<D> {
         }
         written?;
         if batch.ends_sweep {
-            self.free_old()?;
+            self.free_old();
         }
         Ok(self.prepare())
     }
@@ -136,7 +136,7 @@ impl<D: Disk> Log<D> {
             .as_ref()
             .is_some_and(|current| has_room(current) && (!batch.begins_sweep || current.offset <= HEADER_BYTES as u64));
         if !fits {
-            self.begin_segment()?;
+            self.begin_segment(batch.first)?;
         }
         let number = self.segments.back().copied().unwrap_or_default();
         if batch.begins_sweep {
@@ -144,7 +144,7 @@ impl<D: Disk> Log<D> {
         }
         let current = self.current.as_mut().ok_or(io::ErrorKind::NotFound)?;
         if current.offset == 0 {
-            let header = Header { number, first: batch.first }.encode();
+            let header = Header { number }.encode();
             self.disk.write(&mut current.file, 0, &header)?;
             current.offset = HEADER_BYTES as u64;
             self.written_bytes += HEADER_BYTES as u64;
@@ -157,50 +157,56 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn begin_segment(&mut self) -> io::Result<()> {
+    /// Makes a spare the segment that begins with the record with this number.
+    fn begin_segment(&mut self, number: u64) -> io::Result<()> {
         self.current = None;
-        let spare = match self.spares.pop() {
-            Some(spare) => spare,
-            None if self.segments.len() < self.sizes.segments_max() => self.create_spare()?,
+        let spare = match self.spares.last() {
+            Some(spare) => *spare,
+            None if self.segments.len() < self.sizes.segments_max() => {
+                let spare = self.create_spare()?;
+                self.spares.push(spare);
+                spare
+            }
             None => return Err(io::ErrorKind::StorageFull.into()),
         };
-        let number = self.take_number();
         let name = Name::Segment(number).to_string();
         self.disk.rename(&Name::Spare(spare).to_string(), &name)?;
+        self.spares.pop();
         self.segments.push_back(number);
         self.disk.sync_names()?;
         self.current = Some(Current { file: self.disk.open(&name)?, offset: 0 });
         Ok(())
     }
 
-    fn take_number(&mut self) -> u64 {
-        let number = self.next_number;
-        self.next_number += 1;
+    fn take_spare_number(&mut self) -> u64 {
+        let number = self.next_spare;
+        self.next_spare += 1;
         number
     }
 
     fn create_spare(&mut self) -> io::Result<u64> {
-        let number = self.take_number();
+        let number = self.take_spare_number();
         self.disk.create(&Name::Spare(number).to_string(), self.sizes.segment_bytes)?;
         Ok(number)
     }
 
     /// Segments from before the sweep become spares, oldest first: what an older record said must not come back because a
-    /// later one went first.
-    fn free_old(&mut self) -> io::Result<()> {
-        let Some(first) = self.sweep.take() else { return Ok(()) };
+    /// later one went first. The sweep is on the disk already: what cannot be freed now is freed by the next one.
+    fn free_old(&mut self) {
+        let Some(first) = self.sweep.take() else { return };
         while let Some(number) = self.segments.front().copied().filter(|number| *number < first) {
             let name = Name::Segment(number).to_string();
             if self.spares.len() < SPARES.max(self.segments.len()) {
-                let spare = self.take_number();
-                self.disk.rename(&name, &Name::Spare(spare).to_string())?;
+                let spare = self.take_spare_number();
+                if self.disk.rename(&name, &Name::Spare(spare).to_string()).is_err() {
+                    return;
+                }
                 self.spares.push(spare);
-            } else {
-                self.disk.remove(&name)?;
+            } else if self.disk.remove(&name).is_err() {
+                return;
             }
             self.segments.pop_front();
         }
-        Ok(())
     }
 
     /// How much room there is, once recovery has prepared spares.

@@ -120,8 +120,9 @@ pub enum Record<'a> {
     },
     /// From here on everything that is live is written again.
     SweepBegins {
-        /// Whether what stands between the record before and this one was given up, because it could not be written.
-        rewrites: bool,
+        /// Number of the last record that counts, if what stands behind it was given up, because something could not be
+        /// written. Neither counts what is written anew before the sweep ends.
+        given_up_after: Option<u64>,
     },
     /// Everything that is live stands behind the last [`Record::SweepBegins`].
     SweepEnds,
@@ -289,7 +290,7 @@ mod tests {
             Record::Sent { session: 7, delivery: 900_000, packet_identifier: 12 },
             Record::Cleared { topic: "a/b" },
             Record::Delivery(Delivery { receiver: receiver.clone(), message: Some(5), packet_identifier: None }),
-            Record::SweepBegins { rewrites: true },
+            Record::SweepBegins { given_up_after: Some(900_000) },
         ];
         for record in records {
             let bytes = postcard::to_stdvec(&record).unwrap();

@@ -2,8 +2,9 @@
 //!
 //! Segments are read one after the other, oldest first. A batch is applied when a later one shows that it was on the disk as a
 //! whole; what is missing of such a batch, or between batches, is damage: it is reported, and the rest is applied. Of the last
-//! batch, what stands behind its first missing record was never acknowledged and is cut off: it is overwritten, so that it
-//! cannot come back when the log goes on.
+//! batch, what stands behind its first missing record was never acknowledged and is cut off, and so is everything behind the
+//! last record that counts, if that was given up and has not been written anew as a whole. What is cut off is overwritten or
+//! removed before the log goes on, so that it cannot come back.
 
 use super::disk::Disk;
 use super::frame::{FRAME_BYTES, Found, Scan};
@@ -98,6 +99,17 @@ impl fmt::Display for RecoveryError {
     }
 }
 
+/// A sweep that has begun and not ended.
+#[derive(Clone, Copy)]
+struct Sweep {
+    /// Number of its first record.
+    began: u64,
+    /// Records that were missing before it.
+    missing: u64,
+    /// Number of the last record that counts unless it ends, and the segment that says so.
+    given_up: Option<(u64, u64)>,
+}
+
 /// A segment that was read.
 #[derive(Default)]
 struct Page {
@@ -124,14 +136,11 @@ pub fn recover<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryE
 /// # Errors
 /// As [`recover`].
 pub fn inspect<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
-    let mut reading = Reading::new(disk, sizes)?;
-    reading.read_all()?;
-    Ok(reading.finish())
+    Ok(Reading::of(disk, sizes)?.finish())
 }
 
 fn read<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
-    let mut reading = Reading::new(disk, sizes)?;
-    reading.read_all()?;
+    let mut reading = Reading::of(disk, sizes)?;
     reading.cut_tail()?;
     Ok(reading.finish())
 }
@@ -148,28 +157,61 @@ struct Reading<D: Disk> {
     end: usize,
     /// Up to where records that were cut off stand.
     cut_end: usize,
+    sweep: Option<Sweep>,
+    /// Number of the last record of a sweep that ended.
+    swept: u64,
+    /// Number of the last record that counts.
+    limit: u64,
+    /// The segment that says so, if there is one.
+    limited_by: Option<u64>,
 }
 
 impl<D: Disk> Reading<D> {
-    fn new(disk: D, sizes: Sizes) -> Result<Self, RecoveryError> {
+    fn of(disk: D, sizes: Sizes) -> Result<Self, RecoveryError> {
+        let mut reading = Self::new(Self::files(disk, sizes)?);
+        reading.read_all()?;
+        // If records behind its beginning are missing, its end may be one of them.
+        let whole = |began| reading.report.damages.iter().all(|damage| damage.first <= began);
+        if let Some(Sweep { began, given_up: Some((last, segment)), .. }) = reading.sweep
+            && whole(began)
+        {
+            let limit = last.max(reading.swept);
+            reading = Self { limit, limited_by: Some(segment), ..Self::new(reading.log) };
+            reading.read_all()?;
+        }
+        Ok(reading)
+    }
+
+    fn new(log: Log<D>) -> Self {
+        Self {
+            log,
+            image: Image::default(),
+            report: Report::default(),
+            last: 0,
+            page: Page::default(),
+            end: 0,
+            cut_end: 0,
+            sweep: None,
+            swept: 0,
+            limit: u64::MAX,
+            limited_by: None,
+        }
+    }
+
+    fn files(disk: D, sizes: Sizes) -> Result<Log<D>, RecoveryError> {
         let mut log = Log::new(disk, sizes);
         let mut names: Vec<Name> = log.disk.list()?.iter().filter_map(|name| Name::parse(name)).collect();
         names.sort_unstable();
         for name in names {
-            let number = match name {
-                Name::Segment(number) => {
-                    log.segments.push_back(number);
-                    number
-                }
+            match name {
+                Name::Segment(number) => log.segments.push_back(number),
                 Name::Spare(number) => {
                     log.spares.push(number);
-                    number
+                    log.next_spare = log.next_spare.max(number.saturating_add(1));
                 }
-            };
-            log.next_number = log.next_number.max(number.saturating_add(1));
+            }
         }
-        let report = Report::default();
-        Ok(Self { log, image: Image::default(), report, last: 0, page: Page::default(), end: 0, cut_end: 0 })
+        Ok(log)
     }
 
     fn read_all(&mut self) -> Result<(), RecoveryError> {
@@ -177,25 +219,32 @@ impl<D: Disk> Reading<D> {
         for number in self.log.segments.clone() {
             let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
             self.log.disk.read(&mut file, u64::from(u32::MAX), &mut next)?;
-            let (offset, after, has_header) = match Header::decode(&next) {
+            let has_header = match Header::decode(&next) {
                 Beginning::Newer { format } => return Err(RecoveryError::NewerFormat { segment: number, format }),
-                Beginning::Header(header) if header.number == number => {
-                    (HEADER_BYTES, self.newest().max(header.first.saturating_sub(1)), true)
-                }
-                // It was to become this segment, but nothing was written to it.
-                Beginning::Header(_) | Beginning::Blank => continue,
-                Beginning::Damaged => (0, self.newest(), false),
+                Beginning::Header(header) => header.number == number,
+                // Nothing was written to it, or its beginning is lost.
+                Beginning::Blank | Beginning::Damaged => false,
             };
-            let found: Vec<Found> = Scan::new(&next, offset, after).collect();
-            if found.is_empty() && !(has_header && self.page.pending.is_empty()) {
+            let before = number.saturating_sub(1);
+            let offset = if has_header { HEADER_BYTES } else { 0 };
+            let mut found: Vec<Found> = Scan::new(&next, offset, self.newest().max(before)).collect();
+            let counting = found.partition_point(|found| found.place.sequence <= self.limit);
+            let cut = found.split_off(counting);
+            self.report.cut += cut.len() as u64;
+            let is_first = self.report.segments == 0;
+            if found.is_empty() && !(has_header && is_first && before <= self.limit) {
                 continue;
+            }
+            if is_first {
+                self.last = before;
             }
             // There is a later record, so that everything before was on the disk.
             self.apply_pending();
             self.report.segments += 1;
             core::mem::swap(&mut self.page.bytes, &mut next);
             (self.page.number, self.page.has_header) = (number, has_header);
-            self.end = if has_header { HEADER_BYTES } else { 0 };
+            self.end = offset;
+            self.cut_end = cut.last().map_or(0, |cut| cut.offset + cut.bytes);
             self.take(found);
         }
         self.settle_tail();
@@ -229,7 +278,7 @@ impl<D: Disk> Reading<D> {
     fn apply(&mut self, found: Found) {
         let sequence = found.place.sequence;
         let missing = sequence.saturating_sub(self.last + 1);
-        if self.last > 0 && missing > 0 {
+        if missing > 0 {
             self.damaged(self.end, self.last + 1, missing);
         }
         self.last = sequence;
@@ -240,13 +289,11 @@ impl<D: Disk> Reading<D> {
         self.report.bytes += found.bytes as u64;
         match self.image.apply(body, self.page.number, offset, sequence) {
             Ok(Applied::Yes) => {}
-            // What is missing right before it could not be written, and was given up.
-            Ok(Applied::SweepBegins { rewrites: true }) => self.forgive(found.place.batch()),
-            Ok(Applied::SweepBegins { rewrites: false }) => {}
-            Ok(Applied::SweepEnds { began }) => {
-                self.report.damages.retain(|damage| damage.first >= began);
-                self.report.missing = self.report.damages.iter().map(|damage| damage.count).sum();
+            Ok(Applied::SweepBegins { given_up_after }) => {
+                let given_up = given_up_after.map(|last| (last, self.page.number));
+                self.sweep = Some(Sweep { began: sequence, missing: self.report.missing, given_up });
             }
+            Ok(Applied::SweepEnds) => self.sweep_ends(sequence),
             Err(_) => self.damaged(found.offset, sequence, 1),
         }
     }
@@ -258,9 +305,12 @@ impl<D: Disk> Reading<D> {
         }
     }
 
-    fn forgive(&mut self, batch: u64) {
-        if let Some(damage) = self.report.damages.pop_if(|damage| damage.first + damage.count == batch) {
-            self.report.missing -= damage.count;
+    /// Everything live was written behind the beginning of the sweep: what is missing before it is missed no more.
+    fn sweep_ends(&mut self, sequence: u64) {
+        self.swept = sequence;
+        if let Some(Sweep { began, missing, .. }) = self.sweep.take() {
+            self.report.damages.retain(|damage| damage.first >= began);
+            self.report.missing -= missing;
         }
     }
 
@@ -273,32 +323,46 @@ impl<D: Disk> Reading<D> {
         for found in pending.iter().take(whole) {
             self.apply(*found);
         }
-        self.report.cut = (pending.len() - whole) as u64;
-        self.cut_end = pending.get(whole..).and_then(<[Found]>::last).map_or(0, |found| found.offset + found.bytes);
+        self.report.cut += (pending.len() - whole) as u64;
+        let cut_end = pending.get(whole..).and_then(<[Found]>::last).map_or(0, |found| found.offset + found.bytes);
+        self.cut_end = self.cut_end.max(cut_end);
     }
 
     /// Overwrites what was cut off, and opens the last segment to go on there.
     fn cut_tail(&mut self) -> Result<(), RecoveryError> {
         let number = self.page.number;
-        // Segments behind it have no record that counts.
-        while let Some(behind) = self.log.segments.back().copied().filter(|behind| *behind > number) {
-            self.log.segments.pop_back();
-            let spare = self.log.next_number;
-            self.log.next_number += 1;
-            self.log.disk.rename(&Name::Segment(behind).to_string(), &Name::Spare(spare).to_string())?;
-            self.log.spares.push(spare);
+        // Segments behind it have no record that counts. The one that says so stays until all others are gone: if they are
+        // found again, so is it.
+        let last_to_go = self.limited_by;
+        let behind = self.log.segments.iter().copied().filter(|behind| *behind > number && Some(*behind) != last_to_go);
+        for behind in behind.rev().collect::<Vec<u64>>() {
+            self.remove(behind)?;
         }
-        if self.report.segments == 0 {
-            return Ok(());
+        if self.report.segments > 0 {
+            let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+            if self.cut_end > self.end {
+                let zeros = vec![0; self.cut_end - self.end];
+                self.log.disk.write(&mut file, self.end as u64, &zeros)?;
+                self.log.disk.sync(&mut file)?;
+            }
+            let goes_on = self.page.has_header && self.page.bytes.len() as u64 == self.log.sizes().segment_bytes;
+            self.log.current = goes_on.then_some(Current { file, offset: self.end as u64 });
+            if !goes_on && number > self.last {
+                // The next segment gets its name.
+                self.remove(number)?;
+            }
         }
-        let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
-        if self.cut_end > self.end {
-            let zeros = vec![0; self.cut_end - self.end];
-            self.log.disk.write(&mut file, self.end as u64, &zeros)?;
-            self.log.disk.sync(&mut file)?;
+        match self.limited_by {
+            Some(segment) => self.remove(segment),
+            None => Ok(()),
         }
-        let goes_on = self.page.has_header && self.page.bytes.len() as u64 == self.log.sizes().segment_bytes;
-        self.log.current = goes_on.then_some(Current { file, offset: self.end as u64 });
+    }
+
+    /// Removes a segment. It is not made a spare: it may hold records with the numbers that are given next.
+    fn remove(&mut self, number: u64) -> Result<(), RecoveryError> {
+        self.log.disk.remove(&Name::Segment(number).to_string())?;
+        self.log.disk.sync_names()?;
+        self.log.segments.retain(|other| *other != number);
         Ok(())
     }
 

@@ -6,12 +6,12 @@
 //! | 2 | format |
 //! | 6 | 0 |
 //! | 8 | number of the segment |
-//! | 8 | sequence number of its first record |
 //! | 4 | CRC-32C of all of the above |
-//! | 28 | 0 |
+//! | 36 | 0 |
 //!
-//! A segment's name is its number. One that is not needed any more becomes a spare, and a new segment with a later name again:
-//! its blocks have been written before, so that nothing but data changes when it is written anew.
+//! A segment's number is that of its first record, and its name, so that the name still tells what cannot be of this segment
+//! when the header is lost. One that is not needed any more becomes a spare, and a new segment with a later name again: its
+//! blocks have been written before, so that nothing but data changes when it is written anew.
 
 use core::fmt;
 
@@ -22,15 +22,13 @@ pub const FORMAT: u16 = 1;
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 64;
 /// Bytes of the header that its checksum is of.
-const CHECKED_BYTES: usize = 32;
+const CHECKED_BYTES: usize = 24;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Number of the segment.
+    /// Number of the segment: that of its first record.
     pub number: u64,
-    /// Sequence number of its first record.
-    pub first: u64,
 }
 
 /// What the beginning of a segment is.
@@ -54,8 +52,7 @@ impl Header {
     #[must_use]
     pub fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        let fields = [MAGIC.as_slice(), &FORMAT.to_le_bytes(), &[0; 6], &self.number.to_le_bytes()].concat();
-        let checked = [fields, self.first.to_le_bytes().to_vec()].concat();
+        let checked = [MAGIC.as_slice(), &FORMAT.to_le_bytes(), &[0; 6], &self.number.to_le_bytes()].concat();
         let all = [checked.as_slice(), &crc32c::crc32c(&checked).to_le_bytes()].concat();
         for (to, from) in bytes.iter_mut().zip(all) {
             *to = from;
@@ -80,7 +77,7 @@ impl Header {
             return Beginning::Damaged;
         }
         match (number(8) & u64::from(u16::MAX)) as u16 {
-            FORMAT => Beginning::Header(Self { number: number(16), first: number(24) }),
+            FORMAT => Beginning::Header(Self { number: number(16) }),
             format => Beginning::Newer { format },
         }
     }
@@ -125,10 +122,10 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_any_damage_is_seen() {
-        let header = Header { number: 7, first: 1 << 40 };
+        let header = Header { number: 1 << 40 };
         let bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Beginning::Header(header));
-        for bit in 0..36 * 8 {
+        for bit in 0..(CHECKED_BYTES + 4) * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Header::decode(&damaged), Beginning::Damaged, "bit {bit}");
@@ -139,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_damage() {
-        let mut bytes = Header { number: 7, first: 1 }.encode();
+        let mut bytes = Header { number: 7 }.encode();
         bytes[8] = 9;
         let checksum = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..CHECKED_BYTES + 4].copy_from_slice(&checksum.to_le_bytes());
