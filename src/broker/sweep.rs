@@ -174,7 +174,7 @@ impl Durability {
     fn is_sweep_worth(&self, live_bytes: u64) -> bool {
         let (used, free, segment) = (self.room.used_bytes, self.room.free_bytes, self.segment_bytes);
         let much = used > (SEGMENTS_MIN * segment).max(2 * live_bytes + 2 * segment);
-        let is_tight = free < live_bytes + 4 * segment && used > live_bytes + 3 * segment;
+        let is_tight = free < live_bytes + 5 * segment && used > live_bytes + 2 * segment;
         // A sweep that runs out of room would end nowhere.
         (much || is_tight) && free >= live_bytes + segment
     }

@@ -131,6 +131,7 @@ fn what_was_acknowledged_outlives_every_kill() {
         let (acknowledged, refused) = (books.acknowledged.len(), books.refused.len());
         println!("{}: {acknowledged} of {} acknowledged, {refused} refused", traffic.topic(), books.next);
         assert!(acknowledged > 0, "no load");
+        assert!(refused == 0, "there was room: little of the log was live at any time");
     }
     let (repeated, changes) = (repeated.into_inner(), changes.into_inner());
     println!("{repeated} messages of QoS 1 came again, {changes} checks of subscriptions");
