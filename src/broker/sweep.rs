@@ -51,7 +51,8 @@ impl Broker {
         let began = log.journal.begin_sweep();
         log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0 });
         self.telemetry.counters.store_sweeps += 1;
-        if self.log.as_ref().is_some_and(|log| log.journal.rewrites()) {
+        if log.journal.rewrites() {
+            log.says_rewrites = true;
             self.telemetry.record(Event::StoreRewrites);
         }
     }

@@ -131,7 +131,8 @@ fn what_was_acknowledged_outlives_every_kill() {
         let (acknowledged, refused) = (books.acknowledged.len(), books.refused.len());
         println!("{}: {acknowledged} of {} acknowledged, {refused} refused", traffic.topic(), books.next);
         assert!(acknowledged > 0, "no load");
-        assert!(refused == 0, "there was room: little of the log was live at any time");
+        // Little of the log was live at any time; but of one of the least size, sweeps that were killed take a part.
+        assert!(refused * 50 <= acknowledged, "there was room");
     }
     let (repeated, changes) = (repeated.into_inner(), changes.into_inner());
     println!("{repeated} messages of QoS 1 came again, {changes} checks of subscriptions");
