@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz` and `cargo xtask simulate`: the long forms of tests that the gate runs for a moment.
+//! `cargo xtask fuzz`, `cargo xtask simulate` and `cargo xtask kill`: the long forms of tests that the gate runs for a moment.
 //!
-//! Both run an optimised build of the same tests, with the time or the number of seeds given in the environment.
+//! All run an optimised build of the same tests, with the time, the number of seeds or of kills given in the environment.
 
 use std::ffi::OsString;
 
@@ -26,6 +26,15 @@ Usage: cargo xtask simulate [--seeds N] [--seed N]
 
   --seeds N   so many seeds (default: 2000)
   --seed N    one seed again, as a failure printed it";
+
+const KILL_HELP: &str = "\
+Kills the broker under load, over and over, and compares what clients get with what
+was acknowledged to them.
+
+Usage: cargo xtask kill [--times N] [--seed N]
+
+  --times N   so many kills (default: 200)
+  --seed N    the same moments again, as far as a machine does anything twice";
 
 /// Runs `fuzz`.
 pub fn fuzz(arguments: Vec<OsString>) -> Outcome {
@@ -81,6 +90,31 @@ pub fn simulate(arguments: Vec<OsString>) -> Outcome {
         Some(seed) => command.env("PORTCULLIS_SIMULATION_SEED", seed.to_string()),
         None => command.env("PORTCULLIS_SIMULATION_SEEDS", seeds.to_string()),
     };
+    process::run(&mut command)
+}
+
+/// Runs `kill`.
+pub fn kill(arguments: Vec<OsString>) -> Outcome {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let usage = |error: &lexopt::Error| Failure::usage("kill", error);
+    let (mut times, mut seed) = (200_u64, None::<u64>);
+    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+        match argument {
+            lexopt::Arg::Long("times") => times = number(&mut parser).map_err(|error| usage(&error))?,
+            lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{KILL_HELP}");
+                return Ok(());
+            }
+            other => return Err(usage(&other.unexpected())),
+        }
+    }
+    let mut command = workspace::cargo("test");
+    command.args(["--release", "--locked", "--test", "durability", "--", "kills::", "--nocapture"]);
+    command.env("PORTCULLIS_KILLS", times.to_string());
+    if let Some(seed) = seed {
+        command.env("PORTCULLIS_KILL_SEED", seed.to_string());
+    }
     process::run(&mut command)
 }
 
