@@ -177,6 +177,6 @@ impl Durability {
         let much = used > (SEGMENTS_MIN * segment).max(2 * live_bytes + 2 * segment);
         let is_tight = free < live_bytes + 5 * segment && used > live_bytes + 2 * segment;
         // A sweep that runs out of room would end nowhere.
-        (much || is_tight) && free >= live_bytes + segment
+        (much || is_tight) && free + self.room.sweep_bytes >= live_bytes + segment
     }
 }

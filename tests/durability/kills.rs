@@ -3,6 +3,7 @@
 use super::Gateway;
 use super::load::{Publisher, Received, Sent, Stage, Subscriber, Traffic};
 use super::loners::{self, Random, Retained};
+use super::support::client::publish_packet;
 use super::support::wire::{Connect, Heard, Wire};
 use super::support::{PATIENCE, Process};
 use std::path::Path;
@@ -78,6 +79,7 @@ fn what_was_acknowledged_outlives_every_kill() {
             changes.store(checks as usize, Ordering::Relaxed);
         }));
         for ((name, qos, pause, away, filter, topics), own) in RECEIVERS.into_iter().zip(&all) {
+            let is_member = filter.starts_with("$share");
             let subscriber = Subscriber {
                 name,
                 qos,
@@ -85,7 +87,8 @@ fn what_was_acknowledged_outlives_every_kill() {
                 comes_and_goes: away.map(Duration::from_millis),
                 traffics,
                 topics,
-                received: if filter.starts_with("$share") { &group } else { own },
+                is_member,
+                received: if is_member { &group } else { own },
                 repeated: &repeated,
                 stage,
                 port,
@@ -182,4 +185,36 @@ fn five_hundred_acknowledged_messages_are_there_after_a_kill() {
     let mut subscribe = Process::start(subscribe.args(["-C", "500", "-W", &PATIENCE.as_secs().to_string()]));
     assert!(subscribe.wait().success());
     assert_eq!(subscribe.output().join("\n") + "\n", lines);
+}
+
+/// A sweep that a kill ends takes a segment, and the next one begins with another. However many do, the log finds room again.
+#[test]
+fn sweeps_that_were_killed_do_not_use_up_the_log() {
+    let persistence = "{persistence: {maxSize: 16Mi, encryption: {mode: Disabled}, subscriberQueue: {mode: All}, retain: {mode: All}}}";
+    let mut gateway = Gateway::start("crash-loop", persistence);
+    let port = gateway.port;
+    let mut publisher = Wire::resume(port, &Connect::lasting("publisher"), false);
+    // Live is what each topic was set to last.
+    for number in 0..200_u32 {
+        let mut publish = publish_packet(&format!("live/{}", number % 60), 1, 1, &[number as u8; 50_000]);
+        publish[0] |= 1;
+        publisher.send(&publish);
+        publisher.expect();
+    }
+    for _ in 0..8 {
+        gateway.kill_and_run();
+    }
+    let end = Instant::now() + PATIENCE / 4;
+    let mut publisher = Wire::resume(port, &Connect { expiry: 0, ..Connect::lasting("after") }, false);
+    let mut publish = publish_packet("live/0", 1, 1, b"after");
+    publish[0] |= 1;
+    loop {
+        publisher.send(&publish);
+        let puback = publisher.expect();
+        if puback.body == [0, 1] {
+            break;
+        }
+        assert!(Instant::now() < end, "{puback:?}\n{}", gateway.process().output().join("\n"));
+        thread::sleep(Duration::from_millis(20));
+    }
 }
