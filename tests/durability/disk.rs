@@ -7,10 +7,17 @@ use super::support::client::{Packet, publish_packet};
 use super::support::wire::{Connect, Heard, Publish, Wire};
 use super::support::{Process, portcullis};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
+
+/// Says that a test shows nothing, and why; also where the output of tests that pass is kept back.
+fn skipped(why: &str, said: &str) {
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "{name} skipped, {why}: {}", said.trim());
+}
 
 /// A fault in the system calls of the thread that writes the log, until it is dropped.
 struct Fault(Process);
@@ -29,7 +36,7 @@ impl Fault {
         let mut process = Process::start(&mut command);
         while process.count("attached") == 0 {
             if !process.is_alive() {
-                println!("skipped, strace is not permitted here: {}", process.output().join("\n"));
+                skipped("strace is not permitted here", &process.output().join("\n"));
                 return None;
             }
             thread::sleep(Duration::from_millis(5));
@@ -53,7 +60,7 @@ impl Mount {
         let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
         let output = output.expect("mount exists");
         if !output.status.success() {
-            println!("skipped, mounting is not permitted here: {}", String::from_utf8_lossy(&output.stderr));
+            skipped("mounting is not permitted here", &String::from_utf8_lossy(&output.stderr));
             return None;
         }
         Some(Self(at.to_owned()))
@@ -124,6 +131,37 @@ fn a_disk_that_stalls_holds_back_only_what_must_be_safe() {
     gateway.kill_and_run();
     let mut away = Wire::resume(port, &Connect::lasting("away"), true);
     assert_eq!([away.message().qos, away.message().qos], [2, 1]);
+}
+
+/// A disk that stalls for longer than there is room for what comes: the rest is refused, and what is acknowledged is there.
+#[test]
+fn what_finds_no_room_while_the_disk_stalls_is_refused() {
+    const MESSAGES: u16 = 60;
+    let mut gateway = Gateway::start("long-stall", "{}");
+    let port = gateway.port;
+    leave_subscriber(port, "away", "kept");
+    let mut publisher = passing(port, "publisher");
+    let Some(fault) = Fault::begin(&mut gateway, "fdatasync", "delay_enter=600s") else { return };
+    for identifier in 1..=MESSAGES {
+        publisher.send(&publish_packet("kept", 1, identifier, &[identifier as u8; 60_000]));
+    }
+    gateway.process().wait_for("store slow");
+    the_rest_goes_on(port);
+    assert_eq!(publisher.receive(Duration::from_millis(20)), Heard::Nothing, "not safe, not acknowledged");
+    fault.end();
+    let mut kept = Vec::new();
+    for identifier in 1..=MESSAGES {
+        let puback = publisher.expect();
+        assert_eq!(puback.body[..2], identifier.to_be_bytes());
+        match puback.body.get(2) {
+            None => kept.push(identifier as u8),
+            Some(reason) => assert_eq!(*reason, 0x97),
+        }
+    }
+    assert!((1..usize::from(MESSAGES)).contains(&kept.len()), "{} of {MESSAGES} kept", kept.len());
+    gateway.kill_and_run();
+    let messages = drain(port, "away", kept.len());
+    assert_eq!(messages.iter().map(|message| message.payload[0]).collect::<Vec<_>>(), kept);
 }
 
 /// F-io, F-sync, P12.

@@ -33,7 +33,7 @@ pub fn retain(name: &str, qos: u8, books: &Mutex<Retained>, stage: &Stage, port:
     let _alarm = Alarm(stage);
     let (mut known, mut released) = (false, false);
     let mut under_way: Option<usize> = None;
-    while !stage.failed() && !(stage.is(&stage.closing) && under_way.is_none()) {
+    while !(stage.failed() || stage.is(&stage.closing) && under_way.is_none()) {
         let Some(mut wire) = come_back(port, name, &mut known) else { continue };
         loop {
             let again = under_way.is_some();
