@@ -9,19 +9,27 @@
 //! PINGREQ behind a replacement knows by the PINGRESP that all that follows is decided by the new ones or later ones: nothing
 //! that all of these forbid may arrive, and nothing may be lost that none of them forbids.
 //!
+//! With every third seed there is a log on a simulated disk, which is slow, fails at times, and loses power at any moment: the
+//! broker begins anew with what such a disk may be left with. All that was acknowledged is owed all the same.
+//!
 //! `PORTCULLIS_SIMULATION_SEED=7 cargo test --test simulation` replays one seed; `cargo xtask simulate` runs many.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+#[allow(dead_code)]
+mod simulated_disk;
+
 use portcullis::authorization::Policy;
-use portcullis::broker::{Admission, Broker, Heir, PortAdmission, Settings, Succession};
-use portcullis::config::blob::{ClientLimits, QueueStrategy};
+use portcullis::broker::{Admission, Broker, Durability, Heir, PortAdmission, Settings, Succession};
+use portcullis::config::blob::{ClientLimits, Persistence, QueueStrategy};
 use portcullis::config::{LoadOptions, load_embedded};
 use portcullis::limits::Capacities;
 use portcullis::net::{
     Accepted, ClockTrust, Interest, Io, ListenerSettings, Network, Readiness, Reconfiguration, Transport, Turn,
     TurnSettings,
 };
+use portcullis::store::{Batch, Journal, Log, Recovered, Sizes, recover};
 use portcullis::time::{Instant, Now, UnixTime};
+use simulated_disk::{Call, Fault, SimulatedDisk};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -217,6 +225,8 @@ struct Client {
     received_exactly_once: BTreeSet<u16>,
     acknowledgements: VecDeque<Vec<u8>>,
     seen: BTreeSet<MessageId>,
+    /// Got as retained messages, which may overtake others that wait for the disk.
+    seen_retained: BTreeSet<MessageId>,
     once: BTreeSet<MessageId>,
     last: BTreeMap<(u16, String, u8, u8), u32>,
 }
@@ -241,8 +251,24 @@ struct Simulation {
     settings: Settings,
     /// Whether a full table was met.
     refused: bool,
+    store: Option<Store>,
+    /// Whether the broker has begun anew.
+    crashed: bool,
     random: Random,
 }
+
+/// The disk, and a batch on its way to it.
+struct Store {
+    disk: SimulatedDisk,
+    log: Log<SimulatedDisk>,
+    writing: Option<(Batch, usize)>,
+    /// Whether it fails at times.
+    fails: bool,
+    random: simulated_disk::Random,
+}
+
+/// Segments as small as batches allow, so that there are many.
+const SIZES: Sizes = Sizes { segment_bytes: 384 << 10, total_bytes: 64 << 20 };
 
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "d", "d/e", "x//y"];
 const FILTERS: [&str; 10] = ["a", "a/b", "a/#", "+", "+/b", "#", "a/+/c", "d/e", "x/+/y", "+/+"];
@@ -363,17 +389,18 @@ impl Simulation {
         } else {
             Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() }
         };
-        let broker = Broker::new(&capacities, &limits, &settings, admission, seed);
+        let mut broker = Broker::new(&capacities, &limits, &settings, admission, seed);
         let mix = |salt: u64| Random((seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let world = World { pipes: Vec::new(), pending: VecDeque::new(), random: mix(0xA5A5) };
         let sim = Sim(Rc::new(RefCell::new(world)));
-        let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
-        let turn = Turn::new(
-            sim.clone(),
-            broker,
-            TurnSettings { listeners, capacities: capacities.clone(), clock_trust: ClockTrust::default() },
-        );
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
+        let store = has_store(seed).then(|| {
+            let disk = SimulatedDisk::default();
+            disk.set_free_bytes(1 << 40);
+            let log = bring_back(&mut broker, now, disk.clone(), &capacities).log;
+            Store { disk, log, writing: None, fails: true, random: simulated_disk::Random::new(seed) }
+        });
+        let turn = turn_of(&sim, broker, &capacities);
         let clients = std::iter::repeat_with(Client::default).take(clients).collect();
         let (messages, owed, resent) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         let random = mix(0x5A5A);
@@ -393,7 +420,85 @@ impl Simulation {
             limits,
             settings,
             refused,
+            store,
+            crashed: false,
             random,
+        }
+    }
+
+    /// The power goes, or only the process: the broker begins anew with what the disk has.
+    fn crash(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        let files = if store.random.chance(50) { store.disk.files() } else { store.disk.crash(&mut store.random) };
+        store.disk = SimulatedDisk::new(files);
+        store.writing = None;
+        let admission = match self.permits.last() {
+            Some(permits) => ruled(permits),
+            None => {
+                Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() }
+            }
+        };
+        self.now = Now { instant: Instant::ZERO, unix: self.now.unix.plus_seconds(1) };
+        let seed = self.seed ^ self.epoch as u64;
+        let mut broker = Broker::new(&self.capacities, &self.limits, &self.settings, admission, seed);
+        let recovered = bring_back(&mut broker, self.now, store.disk.clone(), &self.capacities);
+        for (index, client) in self.clients.iter().enumerate() {
+            let name = format!("client-{index}");
+            let session =
+                recovered.image.sessions.values().find(|s| s.about.as_ref().is_some_and(|a| a.client == name));
+            let kept = |filter: &str| session.is_some_and(|s| s.subscriptions.values().any(|s| s.filter == filter));
+            for (filter, _) in client.subscriptions.iter().filter(|(_, s)| s.sure && !client.owes_clean) {
+                assert!(kept(filter), "seed {}: client {index} has lost its subscription to {filter}", self.seed);
+            }
+        }
+        store.log = recovered.log;
+        self.crashed = true;
+        let mut world = self.sim.0.borrow_mut();
+        world.pending.clear();
+        for pipe in &mut world.pipes {
+            // What had been sent may have been on its way.
+            (pipe.broker_gone, pipe.token) = (true, 0);
+            pipe.to_broker.clear();
+        }
+        drop(world);
+        self.turn = turn_of(&self.sim, broker, &self.capacities);
+    }
+
+    /// Nothing is on its way any more: what the disk has must be what the tables have.
+    fn compare_with_disk(&mut self) {
+        let Some(store) = &self.store else { return };
+        let admission =
+            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let mut broker = Broker::new(&self.capacities, &self.limits, &self.settings, admission, self.seed);
+        bring_back(&mut broker, self.now, SimulatedDisk::new(store.disk.files()), &self.capacities);
+        let (kept, live) = (broker.in_use(), self.turn.broker().in_use());
+        assert_eq!(
+            (kept.sessions, kept.subscriptions, kept.deliveries),
+            (live.sessions, live.subscriptions, live.deliveries),
+            "seed {}",
+            self.seed
+        );
+    }
+
+    /// The disk takes its time.
+    fn write(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        match store.writing.take() {
+            Some((batch, 0)) => {
+                if store.fails && store.random.chance(1) {
+                    let call = [Call::Write, Call::Sync, Call::Rename, Call::SyncNames][store.random.below(4)];
+                    let (after, times) = (0, 1 + store.random.below(3));
+                    store.disk.fail(&[Fault { call, after, times, error: std::io::ErrorKind::Other }]);
+                }
+                let outcome = store.log.write(&batch);
+                self.turn.broker().written(self.now, batch, outcome);
+            }
+            Some((batch, left)) => store.writing = Some((batch, left - 1)),
+            None => {
+                let longest = if store.random.chance(3) { 300 } else { 6 };
+                let left = store.random.below(longest);
+                store.writing = self.turn.broker().next_batch(self.now.instant).map(|batch| (batch, left));
+            }
         }
     }
 
@@ -479,6 +584,7 @@ impl Simulation {
             client.outgoing.clear();
             client.received_exactly_once.clear();
             client.seen.clear();
+            client.seen_retained.clear();
             client.once.clear();
             client.last.clear();
         }
@@ -644,7 +750,7 @@ impl Simulation {
             2 => self.connected(index, body),
             3 => self.deliver(index, first, body),
             // Refused, because a table is full: nobody is owed anything.
-            4 | 5 if body.get(2) == Some(&0x97) => {
+            4 | 5 if matches!(body.get(2), Some(0x97 | 0x83)) => {
                 self.refused = true;
                 self.clients[index].outgoing.remove(&identifier(0));
             }
@@ -695,6 +801,9 @@ impl Simulation {
                     if client.subscriptions.get(&filter).is_some_and(|held| Some(held.epoch) == epoch) {
                         client.subscriptions.remove(&filter);
                     }
+                } else if self.store.is_some() && matches!(body[3], 0x83 | 0x97) {
+                    // It could not be kept: the client has it or not.
+                    self.refused = true;
                 } else {
                     assert!(body[3] < 0x80, "seed {}: {body:02x?}", self.seed);
                     let overtaken = client.pending.values().any(|(pending, ..)| *pending == filter);
@@ -722,6 +831,10 @@ impl Simulation {
     fn connected(&mut self, index: usize, body: &[u8]) {
         if body[1] == 0x87 {
             return self.shut_out(index);
+        }
+        if self.store.is_some() && matches!(body[1], 0x88 | 0x97) {
+            // The disk has failed, or is full: the client comes again.
+            return;
         }
         assert_eq!(body[1], 0, "seed {}: refused", self.seed);
         let generation = self.generation();
@@ -786,6 +899,7 @@ impl Simulation {
             client.ever_subscribed.iter().any(|filter| matches(filter, &topic)),
             "seed {seed}: client {index} got {topic} without a subscription"
         );
+        let crashed = self.crashed;
         let new = match qos {
             2 => client.received_exactly_once.insert(identifier),
             _ => true,
@@ -796,9 +910,12 @@ impl Simulation {
             }
             let first_time = client.seen.insert(message);
             // A publisher of QoS 1 may send it again, and what was routed twice comes twice.
-            assert!(first_time || dup || published == 1, "seed {seed}: {message:?} twice with QoS {qos}");
+            assert!(
+                first_time || dup || published == 1 || crashed && qos < 2,
+                "seed {seed}: {message:?} twice with QoS {qos}"
+            );
             // A refusal that was lost on the way is tried again too, and may succeed then.
-            let may_be_late = published == 1 || self.refused || !self.permits.is_empty();
+            let may_be_late = published == 1 || self.refused || !self.permits.is_empty() || crashed;
             if first_time && !(may_be_late && self.resent.contains(&message)) {
                 let last = client.last.insert((message.0, topic.clone(), published, qos), message.1);
                 assert!(
@@ -807,7 +924,7 @@ impl Simulation {
                 );
             }
         } else if retained {
-            client.seen.insert(message);
+            client.seen_retained.insert(message);
         }
         let [high, low] = identifier.to_be_bytes();
         match qos {
@@ -832,6 +949,7 @@ impl Simulation {
         self.now.instant = self.now.instant.plus_milliseconds(1 + self.random.below(5) as u64);
         let ready = self.sim.ready();
         self.turn.run(self.now, &ready);
+        self.write();
     }
 
     fn step(&mut self) {
@@ -846,6 +964,14 @@ impl Simulation {
                     self.ping(index);
                 }
             }
+        }
+        if self.store.is_some() && self.random.below(250) == 0 {
+            self.crash();
+        }
+        if self.store.is_some() && self.random.below(300) == 0 {
+            // Everything is written anew, as after a change of authentication and back.
+            self.turn.broker().set_judges(1);
+            self.turn.broker().set_judges(0);
         }
         let index = self.random.below(self.clients.len());
         if self.clients[index].pipe.is_none() {
@@ -898,7 +1024,9 @@ impl Simulation {
     }
 
     /// What keeps the simulation from its end.
-    fn state(&self) -> String {
+    fn state(&mut self) -> String {
+        let broker = self.turn.broker();
+        let store = format!("store {}, settled {}", broker.store_state(), broker.is_settled());
         let world = self.sim.0.borrow();
         let clients = self.clients.iter().enumerate().map(|(index, client)| {
             let pipe = client.pipe.map(|pipe| {
@@ -909,7 +1037,7 @@ impl Simulation {
             format!("{index}: {pipe:?} connected {} outgoing {outgoing:?}", client.connected)
         });
         format!(
-            "{}, ready {:?}, work {}",
+            "{}, ready {:?}, work {}, {store}",
             clients.collect::<Vec<_>>().join("\n"),
             self.sim.ready(),
             self.turn.has_work()
@@ -918,6 +1046,10 @@ impl Simulation {
 
     /// Everybody comes back and takes everything; then nothing may be owed.
     fn finish(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.fails = false;
+            store.disk.fail(&[]);
+        }
         if !self.permits.is_empty() {
             let clients = self.clients.len();
             self.replace_rules(std::iter::repeat_with(Permit::everything).take(clients).collect());
@@ -937,7 +1069,7 @@ impl Simulation {
                 quiet &= client.acknowledgements.is_empty() && client.outgoing.is_empty();
                 self.flush(index);
             }
-            quiet &= self.sim.ready().is_empty() && !self.turn.has_work();
+            quiet &= self.sim.ready().is_empty() && !self.turn.has_work() && self.turn.broker().is_settled();
             self.turn();
             let world = self.sim.0.borrow();
             quiet &=
@@ -947,13 +1079,20 @@ impl Simulation {
                 break;
             }
             drop(world);
-            assert!(round < 19_999, "seed {}: no end: {}", self.seed, self.state());
+            if round == 19_999 {
+                let state = self.state();
+                panic!("seed {}: no end: {state}", self.seed);
+            }
         }
+        self.compare_with_disk();
         for (index, session, epoch, message) in &self.owed {
             let client = &self.clients[*index];
             let subscribed = client.subscriptions.values().any(|s| s.sure && s.epoch == *epoch);
             assert!(
-                client.session != *session || !subscribed || client.seen.contains(message),
+                client.session != *session
+                    || !subscribed
+                    || client.seen.contains(message)
+                    || client.seen_retained.contains(message),
                 "seed {}: client {index} never got {message:?} {:?}",
                 self.seed,
                 self.messages.get(message)
@@ -973,6 +1112,30 @@ fn encode_publish(topic: &str, qos: u8, dup: bool, retain: bool, identifier: u16
     // Some do not fit into one block of the pool, nor into one socket buffer.
     body.resize(body.len() + [0, 30, 600, 3_000][message.1 as usize % 4], 7);
     packet(0x30 | u8::from(dup) << 3 | qos << 1 | u8::from(retain), &body)
+}
+
+/// A broker's log, and its tables filled from it.
+fn bring_back(broker: &mut Broker, now: Now, disk: SimulatedDisk, capacities: &Capacities) -> Recovered<SimulatedDisk> {
+    assert!(Journal::buffer_bytes(capacities.packet_bytes) + 64 <= SIZES.segment_bytes as usize);
+    let mut recovered = recover(disk, SIZES).expect("a log that can be read");
+    assert_eq!(recovered.report.missing, 0, "no power cut damages what was safe: {:?}", recovered.report);
+    let (last, room) = (recovered.last, recovered.log.room());
+    let persistence = Persistence { commit_interval_milliseconds: 3, ..Persistence::default() };
+    broker.set_durability(Durability::new(capacities.packet_bytes, persistence, 0, SIZES, last, room));
+    let restored = broker.restore(now, true, &mut recovered).expect("messages that can be read");
+    assert_eq!(restored.left_out, 0);
+    recovered
+}
+
+fn turn_of(sim: &Sim, broker: Broker, capacities: &Capacities) -> Turn<Sim> {
+    let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
+    let capacities = capacities.clone();
+    Turn::new(sim.clone(), broker, TurnSettings { listeners, capacities, clock_trust: ClockTrust::default() })
+}
+
+/// Whether there is a log with this seed.
+fn has_store(seed: u64) -> bool {
+    seed % 3 == 1
 }
 
 /// Whether rules decide, and change, with this seed.

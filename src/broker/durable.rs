@@ -678,6 +678,12 @@ impl Broker {
         self.log.as_ref().is_some_and(|log| log.writing_since.is_some())
     }
 
+    /// Whether everything that is recorded is on the disk.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.log.as_ref().is_none_or(|log| log.retry.is_none() && log.journal.is_durable(log.journal.last()))
+    }
+
     /// A batch has come back from the disk: with the room that is left, or with what went wrong.
     pub fn written(&mut self, now: Now, batch: Batch, outcome: io::Result<Room>) {
         let Some(log) = &mut self.log else { return };
