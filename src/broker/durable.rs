@@ -91,7 +91,7 @@ pub struct Durability {
     writing_since: Option<Instant>,
     says_slow: bool,
     /// Whether it was said that the log is full, and not yet that it has room again.
-    pub(super) says_full: bool,
+    says_full: bool,
     /// Whether it was said that everything is being written anew, and not yet that it is.
     pub(super) says_rewrites: bool,
     /// When a full disk is looked at again.

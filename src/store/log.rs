@@ -168,7 +168,7 @@ impl<D: Disk> Log<D> {
         self.current = None;
         let spare = match self.spares.last() {
             Some(spare) => *spare,
-            None if self.segments.len() < self.sizes.segments_max() => {
+            None if self.segments.len() < self.sizes.segments_max_of_a_sweep() => {
                 let spare = self.create_spare()?;
                 self.spares.push(spare);
                 spare
