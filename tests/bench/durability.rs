@@ -72,7 +72,8 @@ impl Broker {
         Self { process, port, blob, folder }
     }
 
-    /// Bytes that went to the disk, and writes of the thread that writes the log, of which each batch is one.
+    /// Bytes that went to the disk, and writes of the thread that writes the log: one for each batch, with one sync, and one
+    /// where that wakes the loop.
     fn written(&self) -> (u64, Option<u64>) {
         let process = PathBuf::from(format!("/proc/{}", self.process.id()));
         let tasks = std::fs::read_dir(process.join("task")).expect("Linux").map(|task| task.unwrap().path());
@@ -180,7 +181,7 @@ struct Figures {
     refused: u64,
     median: f64,
     late: f64,
-    commits_per_second: Option<f64>,
+    writes_per_second: Option<f64>,
     disk_bytes_per_message: f64,
 }
 
@@ -225,16 +226,16 @@ fn measure(kind: Kind, case: Case, time: Duration) -> Figures {
         refused: all.iter().map(|published| published.refused).sum(),
         median: wait(0.5),
         late: wait(0.99),
-        commits_per_second: after.1.zip(before.1).map(|(after, before)| (after - before) as f64 / seconds),
+        writes_per_second: after.1.zip(before.1).map(|(after, before)| (after - before) as f64 / seconds),
         disk_bytes_per_message: (after.0 - before.0) as f64 / acknowledged.max(1) as f64,
     }
 }
 
 fn print(name: &str, figures: &Figures, ours: Option<&Figures>) {
-    let commits = figures.commits_per_second.map_or_else(|| "-".to_owned(), |commits| format!("{commits:.0}"));
+    let writes = figures.writes_per_second.map_or_else(|| "-".to_owned(), |writes| format!("{writes:.0}"));
     let Figures { per_second, median, late, disk_bytes_per_message: bytes, refused, .. } = figures;
     let of_payload = bytes / PAYLOAD_BYTES as f64;
-    print!("  {name:24} {per_second:9.0} {median:8.2} {late:8.2} {commits:>9} {bytes:11.0} {of_payload:10.1}");
+    print!("  {name:24} {per_second:9.0} {median:8.2} {late:8.2} {writes:>9} {bytes:11.0} {of_payload:10.1}");
     if *refused > 0 {
         print!("  {refused} refused");
     }
@@ -330,7 +331,7 @@ fn main() {
     if !has_mosquitto {
         println!("mosquitto is not installed (Debian: apt-get install mosquitto): nothing to compare with");
     }
-    println!("                             messages   wait ms   wait ms   commits  disk bytes  for a byte");
+    println!("                             messages   wait ms   wait ms    writes  disk bytes  for a byte");
     println!("                           per second       p50       p99  a second  a message  of payload");
     for online in [false, true] {
         for publishers in [1, 10, 50] {

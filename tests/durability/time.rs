@@ -23,9 +23,9 @@ fn sessions_expire_over_a_restart_and_not_early() {
     let mut gateway = Gateway::start("session-expiry", "{}");
     let port = gateway.port;
     let connect = |identifier, expiry| Connect { expiry, ..Connect::lasting(identifier) };
-    drop(Wire::resume(port, &connect("short-left", 2), false));
+    drop(Wire::resume(port, &connect("short-left", 4), false));
     drop(Wire::resume(port, &connect("long-left", 60), false));
-    let connected = [("short-connected", 2), ("long-connected", 60), ("never", u32::MAX)]
+    let connected = [("short-connected", 4), ("long-connected", 60), ("never", u32::MAX)]
         .map(|(identifier, expiry)| Wire::resume(port, &connect(identifier, expiry), false));
     // That somebody has left is recorded without haste.
     thread::sleep(Duration::from_millis(600));
