@@ -78,7 +78,6 @@ pub struct Sent {
     pub acknowledged: HashSet<u32>,
     /// Answered with 0x80 or more: may arrive only if an earlier attempt was taken.
     pub refused: HashSet<u32>,
-    pub reconnects: u32,
 }
 
 struct Flight {
@@ -108,7 +107,6 @@ impl Publisher<'_> {
                 assert!(Instant::now() < end, "{}: acknowledgements are missing", self.traffic.name);
             }
             let Some(mut wire) = come_back(self.port, self.traffic.name, &mut known) else { continue };
-            self.books.lock().unwrap().reconnects += 1;
             for flight in &flights {
                 self.transmit(&mut wire, flight, true);
             }

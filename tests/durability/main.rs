@@ -34,13 +34,21 @@ impl Gateway {
         folder.write("site/listener.yaml", plain_listener(port));
         let head = "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {name: default}\nspec:";
         folder.write("site/broker.yaml", format!("{head} {broker}\n"));
+        let (blob, state) = (folder.join("site/site.blob"), folder.join("state"));
+        let gateway = Self { process: None, blob, state, port, folder };
         // The broker's own messages would be noise in what is measured here.
+        gateway.bake(0);
+        gateway
+    }
+
+    /// Bakes the blob again, for `$SYS` topics every so many seconds.
+    fn bake(&self, sys_interval_seconds: u16) {
         let head = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec:";
-        folder.write("site/gateway.yaml", format!("{head} {{board: host, sysIntervalSeconds: 0}}\n"));
-        let blob = folder.join("site/site.blob");
-        let baked = run(&["bake", folder.join("site").to_str().unwrap(), "--out", blob.to_str().unwrap()]);
+        let spec = format!("{head} {{board: host, sysIntervalSeconds: {sys_interval_seconds}}}\n");
+        self.folder.write("site/gateway.yaml", spec);
+        let site = self.folder.join("site");
+        let baked = run(&["bake", site.to_str().unwrap(), "--out", self.blob.to_str().unwrap()]);
         assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
-        Self { process: None, blob, state: folder.join("state"), port, folder }
     }
 
     /// One that runs.

@@ -155,14 +155,6 @@ impl Wire {
         self.acknowledgement(0x90, 9)
     }
 
-    /// Ends a subscription; as [`Wire::subscribe`].
-    pub fn unsubscribe(&mut self, filter: &str) -> Option<u8> {
-        let mut body = vec![0, 9, 0];
-        body.extend_from_slice(&text(filter));
-        self.send(&packet(0xA2, &body));
-        self.acknowledgement(0xB0, 9)
-    }
-
     /// Publishes with QoS 1 and waits for the Reason Code of PUBACK; as [`Wire::subscribe`].
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> Option<u8> {
         self.send(&super::client::publish_packet(topic, 1, 7, payload));
