@@ -149,6 +149,7 @@ impl Broker {
             ("store/commits/milliseconds", counters.store_milliseconds),
             ("store/commits/milliseconds/maximum", counters.store_milliseconds_max),
             ("store/sweeps", counters.store_sweeps),
+            ("store/records/damaged", counters.store_damaged),
         ] {
             self.say(now, name, format_args!("{value}"));
         }

@@ -589,6 +589,31 @@ fn a_sweep_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn a_lost_block_loses_messages_but_neither_sessions_nor_subscriptions() {
+    let mut kiln = Kiln::new();
+    for name in ["a", "b", "c"] {
+        kiln.absent(name, "t", 1);
+    }
+    let (publisher, _) = kiln.client("p", &[], true);
+    for id in 1..=60 {
+        kiln.give(publisher, &wire::publish("t", id, &[], &[id as u8; 60_000]));
+        kiln.commit();
+        kiln.kinds(publisher);
+    }
+    kiln.bench.broker.set_judges(8);
+    kiln.bench.broker.set_judges(7);
+    kiln.commit();
+    let first = kiln.log.disk().files.iter_mut().find(|(name, _)| name.ends_with(".log")).unwrap().1;
+    first[..256 << 10].fill(0xFF);
+    let disk = core::mem::take(kiln.log.disk());
+    let recovered = recover(disk, SIZES).unwrap();
+    assert!(recovered.report.missing > 0);
+    let sessions: Vec<_> = recovered.image.sessions.values().collect();
+    assert_eq!(sessions.len(), 3);
+    assert!(sessions.iter().all(|session| session.subscriptions.len() == 1 && session.deliveries.len() > 40));
+}
+
+#[test]
 fn a_slow_disk_is_said_to_be_and_harms_nobody_who_need_not_wait() {
     let mut kiln = Kiln::new();
     kiln.absent("s", "t", 1);
