@@ -24,6 +24,8 @@ pub struct Sweep {
     began: u64,
     table: Table,
     slot: u32,
+    /// Bytes appended before it began.
+    bytes_before: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ enum Table {
     Subscriptions,
     Deliveries,
     Retained,
+    /// Once more, where the first copies stand in another segment: a card that loses a whole block loses messages, but not
+    /// who they are for.
+    SessionsAgain,
+    SubscriptionsAgain,
 }
 
 impl Broker {
@@ -48,8 +54,9 @@ impl Broker {
             return;
         }
         log.wants_sweep = false;
+        let bytes_before = log.journal.appended_bytes();
         let began = log.journal.begin_sweep();
-        log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0 });
+        log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0, bytes_before });
         self.telemetry.counters.store_sweeps += 1;
         if log.journal.rewrites() {
             log.says_rewrites = true;
@@ -79,7 +86,9 @@ impl Broker {
                 Table::Sessions => Table::Subscriptions,
                 Table::Subscriptions => Table::Deliveries,
                 Table::Deliveries => Table::Retained,
-                Table::Retained => {
+                Table::Retained if self.spans_segments(sweep) => Table::SessionsAgain,
+                Table::SessionsAgain => Table::SubscriptionsAgain,
+                Table::Retained | Table::SubscriptionsAgain => {
                     if let Some(log) = &mut self.log {
                         log.journal.end_sweep();
                         log.sweep = None;
@@ -97,17 +106,21 @@ impl Broker {
 
     fn slots_of(&self, table: Table) -> u32 {
         match table {
-            Table::Sessions => self.sessions.slots(),
-            Table::Subscriptions => self.subscriptions.slots(),
+            Table::Sessions | Table::SessionsAgain => self.sessions.slots(),
+            Table::Subscriptions | Table::SubscriptionsAgain => self.subscriptions.slots(),
             Table::Deliveries => self.deliveries.slots(),
             Table::Retained => self.retained.slots(),
         }
     }
 
-    fn sweep_slot(&mut self, Sweep { began, table, slot }: Sweep) {
+    fn spans_segments(&self, sweep: Sweep) -> bool {
+        self.log.as_ref().is_some_and(|log| log.journal.appended_bytes() - sweep.bytes_before > log.segment_bytes)
+    }
+
+    fn sweep_slot(&mut self, Sweep { began, table, slot, .. }: Sweep) {
         match table {
-            Table::Sessions => self.sweep_session(began, slot),
-            Table::Subscriptions => self.sweep_subscription(slot),
+            Table::Sessions | Table::SessionsAgain => self.sweep_session(began, slot),
+            Table::Subscriptions | Table::SubscriptionsAgain => self.sweep_subscription(slot),
             Table::Deliveries => self.sweep_delivery(began, slot),
             Table::Retained => self.sweep_retained(began, slot),
         }

@@ -3,7 +3,7 @@
 //! Retained messages of QoS 0, published by the broker at an interval. Who may read them is decided as for any topic; nobody
 //! may write them.
 
-use super::Broker;
+use super::{Broker, StoreState};
 use crate::telemetry::Action;
 use crate::time::{Instant, Now};
 use core::fmt::Write as _;
@@ -107,6 +107,7 @@ impl Broker {
         ] {
             self.say(now, name, format_args!("{value}"));
         }
+        self.say_store(now);
         for (action, count) in Action::ALL.into_iter().zip(counters.denied) {
             let mut name = heapless::String::<64>::new();
             if write!(name, "authorization/denied/{action}").is_ok() {
@@ -125,6 +126,38 @@ impl Broker {
             counters.connections_opened,
         ];
         self.say_loads(now, counted);
+    }
+
+    /// How the log is. mosquitto has nothing of the kind.
+    fn say_store(&mut self, now: Now) {
+        let state = self.store_state();
+        self.say(now, "store/state", format_args!("{state}"));
+        if state == StoreState::Off {
+            return;
+        }
+        let counters = self.telemetry.counters.clone();
+        let (used, free) = self.log.as_ref().map_or((0, 0), |log| (log.room.used_bytes, log.room.free_bytes));
+        for (name, value) in [
+            ("store/bytes/used", used),
+            ("store/bytes/free", free),
+            ("store/bytes/written", counters.store_bytes),
+            ("store/bytes/acknowledged", counters.store_message_bytes),
+            ("store/messages/acknowledged", counters.store_messages),
+            ("store/commits", counters.store_commits),
+            ("store/commits/failed", counters.store_failures),
+            ("store/commits/slow", counters.store_slow),
+            ("store/commits/milliseconds", counters.store_milliseconds),
+            ("store/commits/milliseconds/maximum", counters.store_milliseconds_max),
+            ("store/sweeps", counters.store_sweeps),
+            ("store/records/damaged", counters.store_damaged),
+        ] {
+            self.say(now, name, format_args!("{value}"));
+        }
+        // What flash pays for what is promised.
+        let per_byte = counters.store_bytes as f64 / counters.store_message_bytes.max(1) as f64;
+        if counters.store_message_bytes > 0 {
+            self.say(now, "store/bytes/written per acknowledged byte", format_args!("{per_byte:.2}"));
+        }
     }
 
     fn say_loads(&mut self, now: Now, counted: [u64; RATES.len()]) {

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::blob::ClientLimits;
 
 mod credentials;
+mod durability;
 
 /// Packets as a client writes and reads them, without the codec.
 mod wire {

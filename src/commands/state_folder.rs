@@ -45,6 +45,7 @@ pub fn bring_back(
     let trusted = clock_trust.believes(now.unix, 0);
     broker.set_clock(now, trusted);
     let restored = broker.restore(now, trusted, &mut recovered).map_err(|error| cannot(&advice(&error)))?;
+    broker.telemetry().counters.store_damaged = recovered.report.missing;
     say(folder, &recovered.report, recovered.image.orphans, &restored, begin.elapsed().as_millis());
     let store = service::spawn_store(recovered.log).map_err(|error| cannot(&error))?;
     Ok(Some(store))

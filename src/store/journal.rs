@@ -69,6 +69,8 @@ pub struct Journal {
     records: u32,
     /// Number of the record appended last.
     sequence: u64,
+    /// Bytes of all records appended so far.
+    appended_bytes: u64,
     durable: u64,
     /// Since when a record waits.
     since: Option<Instant>,
@@ -106,6 +108,7 @@ impl Journal {
             packet_bytes,
             records: 0,
             sequence: last,
+            appended_bytes: 0,
             durable: last,
             since: None,
             urgency: Urgency::Lazy,
@@ -228,6 +231,7 @@ impl Journal {
         frame::seal(self.filling.get_mut(start..).unwrap_or_default(), place);
         self.sequence += 1;
         self.records += 1;
+        self.appended_bytes += (self.filling.len() - start) as u64;
         Ok(())
     }
 
@@ -286,6 +290,12 @@ impl Journal {
     #[must_use]
     pub const fn last(&self) -> u64 {
         self.sequence
+    }
+
+    /// Bytes of all records appended so far.
+    #[must_use]
+    pub const fn appended_bytes(&self) -> u64 {
+        self.appended_bytes
     }
 
     /// Whether the record with this number, and all before it, are safe.

@@ -12,6 +12,8 @@ mod frame;
 pub mod image;
 mod journal;
 mod log;
+#[cfg(test)]
+pub mod memory;
 pub mod record;
 mod recovery;
 mod segment;

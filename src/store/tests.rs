@@ -1,72 +1,10 @@
 //! The log on a disk in memory: what is read again, what is cut, what is reported.
 #![allow(clippy::unwrap_used)]
 
+use super::memory::Memory;
 use super::record::{self, Identifiers, Receiver};
 use super::*;
 use crate::time::{Instant, Now, UnixTime};
-use std::collections::BTreeMap;
-use std::io;
-
-/// A disk in memory that keeps everything.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    files: BTreeMap<String, Vec<u8>>,
-    fails: bool,
-}
-
-impl Disk for Memory {
-    type File = String;
-
-    fn list(&mut self) -> io::Result<Vec<String>> {
-        Ok(self.files.keys().cloned().collect())
-    }
-
-    fn open(&mut self, name: &str) -> io::Result<String> {
-        self.files.contains_key(name).then(|| name.to_owned()).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn create(&mut self, name: &str, bytes: u64) -> io::Result<String> {
-        self.files.insert(name.to_owned(), vec![0; bytes as usize]);
-        Ok(name.to_owned())
-    }
-
-    fn read(&mut self, file: &mut String, _: u64, into: &mut Vec<u8>) -> io::Result<()> {
-        into.clone_from(&self.files[file]);
-        Ok(())
-    }
-
-    fn write(&mut self, file: &mut String, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.fails {
-            return Err(io::ErrorKind::Other.into());
-        }
-        let offset = offset as usize;
-        self.files.get_mut(file).unwrap()[offset..offset + bytes.len()].copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn sync(&mut self, _: &mut String) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let bytes = self.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        self.files.insert(to.to_owned(), bytes);
-        Ok(())
-    }
-
-    fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn sync_names(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn free_bytes(&mut self) -> io::Result<u64> {
-        Ok(1 << 40)
-    }
-}
-
 const SIZES: Sizes = Sizes { segment_bytes: 1 << 20, total_bytes: 32 << 20 };
 
 /// A log and the journal that feeds it.

@@ -82,6 +82,8 @@ pub struct Counters {
     pub store_messages: u64,
     /// Bytes of the topics, properties and payloads of these messages.
     pub store_message_bytes: u64,
+    /// Records that were damaged when the log was read at start.
+    pub store_damaged: u64,
     /// Events that found the ring full.
     pub events_lost: u64,
 }
