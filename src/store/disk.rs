@@ -1,5 +1,6 @@
 //! The few things that the log does with files, so that a simulated disk can take their place.
 
+use super::segment::Name;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -68,8 +69,10 @@ pub trait Disk {
 pub struct Folder {
     path: PathBuf,
     folder: File,
+    /// Whether files are opened to be read only.
+    read_only: bool,
     /// Held open for its lock.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Name of the file whose lock says that somebody uses the folder.
@@ -90,7 +93,35 @@ impl Folder {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let folder = File::open(path)?;
-        Ok(Self { path: path.to_owned(), folder, _lock: lock })
+        Ok(Self { path: path.to_owned(), folder, read_only: false, _lock: Some(lock) })
+    }
+
+    /// Takes a folder that is there, to read it only. Nothing is written, not even a lock: where there is none, no broker
+    /// has used the folder.
+    ///
+    /// # Errors
+    /// As [`Folder::take`], and [`io::ErrorKind::NotFound`].
+    pub fn look(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path)?;
+        let lock = match File::open(path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(lock) = &lock {
+            flock(lock, FlockOperation::NonBlockingLockExclusive)?;
+        }
+        Ok(Self { path: path.to_owned(), folder, read_only: true, _lock: lock })
+    }
+
+    /// Bytes of the largest file of a log; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn largest_bytes(&mut self) -> io::Result<Option<u64>> {
+        let names = self.list()?.into_iter().filter(|name| Name::parse(name).is_some());
+        let lengths = names.map(|name| Ok(fs::metadata(self.path.join(name))?.len()));
+        Ok(lengths.collect::<io::Result<Vec<u64>>>()?.into_iter().max())
     }
 }
 
@@ -103,7 +134,7 @@ impl Disk for Folder {
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+        OpenOptions::new().read(true).write(!self.read_only).open(self.path.join(name))
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<File> {

@@ -23,8 +23,8 @@ pub struct At {
 /// A time of some process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    process: usize,
-    milliseconds: u64,
+    pub(super) process: usize,
+    pub(super) milliseconds: u64,
 }
 
 /// A session, and what waits for it.
@@ -377,6 +377,25 @@ impl Image {
         });
         self.orphans += orphans;
         self.drop_unreferenced();
+    }
+
+    /// Messages in the order in which their bytes stand in the log.
+    #[must_use]
+    pub fn messages_in_order(&self) -> Vec<(u64, Message)> {
+        let mut messages: Vec<(u64, Message)> = self.messages.iter().map(|(id, message)| (*id, *message)).collect();
+        messages.sort_unstable_by_key(|(_, message)| message.at);
+        messages
+    }
+
+    /// What the clocks showed last.
+    #[must_use]
+    pub fn last_clock(&self) -> Option<Clock> {
+        self.processes.last().map(|process| process.last)
+    }
+
+    /// What the clocks of each process showed last, the oldest first. A [`Moment`] knows its process by the index.
+    pub(super) fn clocks(&self) -> impl ExactSizeIterator<Item = Clock> {
+        self.processes.iter().map(|process| process.last)
     }
 
     /// Milliseconds from now to `moment`, of a process that is over. What has passed since counts as far as it is known: by

@@ -14,6 +14,7 @@ mod journal;
 mod log;
 pub mod record;
 mod recovery;
+mod rewrite;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -24,4 +25,5 @@ pub use journal::{Batch, Body, Journal, NoRoom, Room, Urgency};
 pub use log::{Log, Sizes};
 pub use record::Record;
 pub use recovery::{Damage, Recovered, RecoveryError, Report, inspect, recover};
+pub use rewrite::rewrite;
 pub use segment::FORMAT;

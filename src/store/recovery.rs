@@ -378,20 +378,29 @@ impl<D: Disk> Recovered<D> {
     /// # Errors
     /// What the system says.
     pub fn each_message(&mut self, mut each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
-        let mut messages: Vec<(u64, Message)> =
-            self.image.messages.iter().map(|(id, message)| (*id, *message)).collect();
-        messages.sort_unstable_by_key(|(_, message)| message.at);
-        let mut segment = Vec::new();
-        let mut loaded = None;
-        for (id, message) in messages {
-            let At { segment: number, offset, bytes } = message.at;
-            if loaded != Some(number) {
-                let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
-                self.log.disk.read(&mut file, u64::from(u32::MAX), &mut segment)?;
-                loaded = Some(number);
-            }
-            each(id, &message, segment.get(offset..offset + bytes).ok_or(io::ErrorKind::UnexpectedEof)?);
+        let mut contents = Contents::default();
+        for (id, message) in self.image.messages_in_order() {
+            each(id, &message, contents.of(&mut self.log.disk, message.at)?);
         }
         Ok(())
+    }
+}
+
+/// Reads the bytes of messages, cheaply if one segment is asked for after the other.
+#[derive(Default)]
+pub(super) struct Contents {
+    loaded: Option<u64>,
+    segment: Vec<u8>,
+}
+
+impl Contents {
+    /// The bytes that stand there.
+    pub(super) fn of(&mut self, disk: &mut impl Disk, at: At) -> io::Result<&[u8]> {
+        if self.loaded != Some(at.segment) {
+            let mut file = disk.open(&Name::Segment(at.segment).to_string())?;
+            disk.read(&mut file, u64::from(u32::MAX), &mut self.segment)?;
+            self.loaded = Some(at.segment);
+        }
+        self.segment.get(at.offset..at.offset + at.bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }

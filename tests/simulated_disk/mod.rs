@@ -8,6 +8,8 @@
 //!
 //! Nothing here knows what the files mean.
 
+#![allow(dead_code)] // each test uses its part
+
 use portcullis::store::Disk;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
