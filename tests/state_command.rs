@@ -72,6 +72,8 @@ fn inspect_shows_sessions_and_what_waits_for_them() {
     assert_eq!(code, 0);
     assert_eq!(document["sessions"][0]["client"], "thermostat");
     assert_eq!(document["sessions"][0]["inFlight"], 2);
+    assert_eq!(document["sessions"][2]["client"], "red\u{1b}[31m\u{202e}");
+    assert!(output.is_ascii() && !output.contains('\u{1b}') && export(&folder.text()).is_ascii());
     assert_eq!(document["clock"]["trusted"], false);
     assert_eq!((&document["intact"], &document["retained"]), (&true.into(), &1.into()));
 }
@@ -229,7 +231,10 @@ fn a_newer_format_is_refused_with_the_way_out() {
     for action in ["inspect", "verify", "export", "compact"] {
         let (code, output, errors) = state(&[action, &folder.text()]);
         assert_eq!((code, output.as_str()), (4, ""));
-        assert!(errors.contains("is of format 2, which this version does not know: start the version that"), "{errors}");
+        assert!(
+            errors.contains("is of format 2, which this version does not know: start the version that"),
+            "{errors}"
+        );
     }
     let kept: Files = files_of(folder.path()).into_iter().filter(|(name, _)| name != "lock").collect();
     assert!(kept == files);

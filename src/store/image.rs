@@ -143,7 +143,10 @@ impl Image {
         let (record, rest) = postcard::take_from_bytes::<Record<'_>>(body).map_err(|_| Unreadable)?;
         let at = |content: &[u8]| At { segment, offset: offset + body.len() - content.len(), bytes: content.len() };
         match record {
-            Record::Clock(clock) => self.clock(clock),
+            Record::Clock(clock) => {
+                self.clock(clock);
+                return Ok(Applied::Clock);
+            }
             Record::Session(session) => self.session(&session, sequence),
             Record::Detached { session, expiry_seconds, ends, has_will, will_due } => {
                 let (ends, will_due) = (self.moment(ends), self.moment(will_due));
@@ -419,6 +422,8 @@ impl Image {
 pub enum Applied {
     /// It is in the image.
     Yes,
+    /// It tells the time, and nothing else.
+    Clock,
     /// Everything live is written again from here on.
     SweepBegins {
         /// Number of the last record that counts, if what stands behind it was given up.

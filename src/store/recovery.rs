@@ -151,6 +151,7 @@ struct Reading<D: Disk> {
     report: Report,
     /// Number of the last record that was applied or passed over.
     last: u64,
+    last_is_clock: bool,
     /// The segment with the last record.
     page: Page,
     /// Where the log goes on in it.
@@ -169,17 +170,28 @@ struct Reading<D: Disk> {
 impl<D: Disk> Reading<D> {
     fn of(disk: D, sizes: Sizes) -> Result<Self, RecoveryError> {
         let mut reading = Self::new(Self::files(disk, sizes)?);
-        reading.read_all()?;
-        // If records behind its beginning are missing, its end may be one of them.
-        let whole = |began| reading.report.damages.iter().all(|damage| damage.first <= began);
-        if let Some(Sweep { began, given_up: Some((last, segment)), .. }) = reading.sweep
-            && whole(began)
-        {
-            let limit = last.max(reading.swept);
-            reading = Self { limit, limited_by: Some(segment), ..Self::new(reading.log) };
+        loop {
             reading.read_all()?;
+            // Lower each time.
+            let Some((limit, limited_by)) = reading.counts_to() else { return Ok(reading) };
+            let limited_by = limited_by.or(reading.limited_by);
+            reading = Self { limit, limited_by, ..Self::new(reading.log) };
         }
-        Ok(reading)
+    }
+
+    /// Number of the last record that counts, if others have been applied, and the segment that says so, if there is one.
+    fn counts_to(&self) -> Option<(u64, Option<u64>)> {
+        // If records behind its beginning are missing, its end may be one of them.
+        let is_whole = |began| self.report.damages.iter().all(|damage| damage.first <= began);
+        if let Some(Sweep { began, given_up: Some((last, segment)), .. }) = self.sweep
+            && is_whole(began)
+        {
+            return Some((last.max(self.swept), Some(segment)));
+        }
+        // Of a segment that was just begun nothing reads that says why it was: perhaps because what stands before was given up.
+        let number = self.page.number;
+        let is_empty = self.last < number || (self.last == number && self.last_is_clock);
+        (is_empty && self.log.segments.front() < Some(&number)).then(|| (number - 1, None))
     }
 
     fn new(log: Log<D>) -> Self {
@@ -188,6 +200,7 @@ impl<D: Disk> Reading<D> {
             image: Image::default(),
             report: Report::default(),
             last: 0,
+            last_is_clock: false,
             page: Page::default(),
             end: 0,
             cut_end: 0,
@@ -216,6 +229,8 @@ impl<D: Disk> Reading<D> {
 
     fn read_all(&mut self) -> Result<(), RecoveryError> {
         let mut next = Vec::new();
+        // What is missing before the first record that reads is missed too.
+        self.last = self.log.segments.front().map_or(0, |first| first.saturating_sub(1));
         for number in self.log.segments.clone() {
             let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
             self.log.disk.read(&mut file, u64::from(u32::MAX), &mut next)?;
@@ -234,9 +249,6 @@ impl<D: Disk> Reading<D> {
             let is_first = self.report.segments == 0;
             if found.is_empty() && !(has_header && is_first && before <= self.limit) {
                 continue;
-            }
-            if is_first {
-                self.last = before;
             }
             // There is a later record, so that everything before was on the disk.
             self.apply_pending();
@@ -287,8 +299,10 @@ impl<D: Disk> Reading<D> {
         let body = self.page.bytes.get(offset..self.end).unwrap_or_default();
         self.report.records += 1;
         self.report.bytes += found.bytes as u64;
-        match self.image.apply(body, self.page.number, offset, sequence) {
-            Ok(Applied::Yes) => {}
+        let applied = self.image.apply(body, self.page.number, offset, sequence);
+        self.last_is_clock = matches!(applied, Ok(Applied::Clock));
+        match applied {
+            Ok(Applied::Yes | Applied::Clock) => {}
             Ok(Applied::SweepBegins { given_up_after }) => {
                 let given_up = given_up_after.map(|last| (last, self.page.number));
                 self.sweep = Some(Sweep { began: sequence, missing: self.report.missing, given_up });

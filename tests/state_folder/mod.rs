@@ -122,8 +122,13 @@ where
 
     let mut writer = Writer::start(disk.clone(), BEGIN + 100, false);
     writer.tick(9_000, BEGIN + 109, false);
-    let detached =
-        Record::Detached { session: 1, expiry_seconds: 7_200, ends: Some(7_209_000), has_will: true, will_due: Some(39_000) };
+    let detached = Record::Detached {
+        session: 1,
+        expiry_seconds: 7_200,
+        ends: Some(7_209_000),
+        has_will: true,
+        will_due: Some(39_000),
+    };
     writer.put(&detached);
     writer.put(&Record::Received { session: 3, packet_identifier: 65_535 });
     writer.commit();

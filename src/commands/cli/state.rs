@@ -55,7 +55,9 @@ pub fn command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Co
         "verify" => Action::Verify { json },
         "export" => Action::Export { output: output.clone() },
         "compact" => Action::Compact,
-        other => return Err(wrong(&format!("state has no '{}': inspect, verify, export, compact", other.escape_debug()))),
+        other => {
+            return Err(wrong(&format!("state has no '{}': inspect, verify, export, compact", other.escape_debug())));
+        }
     };
     if json && !matches!(action, Action::Inspect { .. } | Action::Verify { .. }) {
         return Err(wrong("--json belongs to inspect and verify"));

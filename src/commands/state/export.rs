@@ -104,7 +104,7 @@ pub fn write(recovered: &mut Recovered<Folder>, output: &mut dyn Write, diagnost
 }
 
 fn put(line: &Line<'_>, output: &mut dyn Write) -> io::Result<()> {
-    writeln!(output, "{}", serde_json::to_string(line)?)
+    writeln!(output, "{}", super::ascii(&serde_json::to_string(line)?))
 }
 
 fn remaining(image: &Image, moment: Option<Moment>) -> Option<u64> {

@@ -9,6 +9,7 @@ mod show;
 use super::CommandError;
 use crate::config::diagnostic::Escaped;
 use crate::store::{self, Folder, Journal, Recovered, RecoveryError, Sizes};
+use core::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,11 @@ pub fn run(options: &StateOptions, output: &mut dyn Write, diagnostics: &mut dyn
             let failed = |error| CommandError::file(file, &error);
             let mut written = BufWriter::new(File::create(file).map_err(failed)?);
             export::write(&mut recovered, &mut written, diagnostics)?;
-            written.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all()).map_err(failed)?;
+            written
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)
+                .and_then(|file| file.sync_all())
+                .map_err(failed)?;
         }
         Action::Compact => {}
     }
@@ -116,6 +121,21 @@ fn unreadable(path: &Path, error: RecoveryError) -> CommandError {
             CommandError::CannotStart(format!("{}: {error}", Escaped(&path.to_string_lossy())))
         }
     }
+}
+
+/// JSON in ASCII: what clients chose must not steer a terminal.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character <= '~' {
+            text.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text
 }
 
 /// Says that something is missing from what follows.

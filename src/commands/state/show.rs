@@ -119,7 +119,7 @@ fn described<D: Disk>(recovered: &Recovered<D>) -> Folder<'_> {
 /// # Errors
 /// Of the stream.
 pub fn inspect_json<D: Disk>(recovered: &Recovered<D>, output: &mut dyn Write) -> io::Result<()> {
-    writeln!(output, "{}", serde_json::to_string_pretty(&described(recovered))?)
+    writeln!(output, "{}", super::ascii(&serde_json::to_string_pretty(&described(recovered))?))
 }
 
 /// Text.
@@ -132,7 +132,9 @@ pub fn inspect<D: Disk>(recovered: &Recovered<D>, output: &mut dyn Write) -> io:
     writeln!(output, "format {format}: {records} records, {bytes} bytes in {segments} segments")?;
     match &folder.clock {
         Some(Clock { time, trusted: true, .. }) => writeln!(output, "written until {time}")?,
-        Some(Clock { time, trusted: false, .. }) => writeln!(output, "written until {time} by a clock that was not set")?,
+        Some(Clock { time, trusted: false, .. }) => {
+            writeln!(output, "written until {time} by a clock that was not set")?
+        }
         None => {}
     }
     writeln!(output, "{} messages, {} of them retained", folder.messages, folder.retained)?;
@@ -167,7 +169,7 @@ pub fn verify(report: &Report, json: bool, output: &mut dyn Write) -> io::Result
     if json {
         let (records, missing, unfinished) = (report.records, report.missing, report.cut);
         let verdict = Verdict { intact: missing == 0, records, missing, damages: damaged(report), unfinished };
-        return writeln!(output, "{}", serde_json::to_string_pretty(&verdict)?);
+        return writeln!(output, "{}", super::ascii(&serde_json::to_string_pretty(&verdict)?));
     }
     if report.missing == 0 {
         writeln!(output, "intact: {} records in {} segments", report.records, report.segments)?;
