@@ -62,6 +62,13 @@ pub trait Disk {
     /// # Errors
     /// What the system says.
     fn free_bytes(&mut self) -> io::Result<u64>;
+    /// A number that no peer can guess. Only a disk that is part of a test may leave it as it is.
+    ///
+    /// # Errors
+    /// The system has none.
+    fn draw_key(&mut self) -> io::Result<u32> {
+        Ok(0x0123_4567)
+    }
 }
 
 /// A folder of the system, which nobody else uses meanwhile.
@@ -183,5 +190,9 @@ impl Disk for Folder {
     fn free_bytes(&mut self) -> io::Result<u64> {
         let status = statvfs(&self.path)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn draw_key(&mut self) -> io::Result<u32> {
+        getrandom::u32().map_err(io::Error::other)
     }
 }

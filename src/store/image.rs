@@ -6,14 +6,15 @@
 //! Bytes of messages stay on the disk; the image knows where.
 
 use super::record::{self, Clock, Record};
+use super::segment::Segment;
 use crate::time::Now;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Where the bytes of a message stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At {
-    /// Number of the segment.
-    pub segment: u64,
+    /// The segment.
+    pub segment: Segment,
     /// Where they begin in it.
     pub offset: usize,
     /// How many there are.
@@ -139,7 +140,13 @@ impl Image {
     ///
     /// # Errors
     /// [`Unreadable`]; nothing has changed then.
-    pub fn apply(&mut self, body: &[u8], segment: u64, offset: usize, sequence: u64) -> Result<Applied, Unreadable> {
+    pub fn apply(
+        &mut self,
+        body: &[u8],
+        segment: Segment,
+        offset: usize,
+        sequence: u64,
+    ) -> Result<Applied, Unreadable> {
         let (record, rest) = postcard::take_from_bytes::<Record<'_>>(body).map_err(|_| Unreadable)?;
         let at = |content: &[u8]| At { segment, offset: offset + body.len() - content.len(), bytes: content.len() };
         match record {

@@ -26,4 +26,4 @@ pub use log::{Log, Sizes};
 pub use record::Record;
 pub use recovery::{Damage, Recovered, RecoveryError, Report, inspect, recover};
 pub use rewrite::rewrite;
-pub use segment::FORMAT;
+pub use segment::{FORMAT, Segment};
