@@ -6,7 +6,7 @@
 //! not before the last one that the journal called durable; nothing may be called damaged; and the log must go on from there.
 //!
 //! `PORTCULLIS_CRASH_SEED=7 cargo test --test crash` replays one seed; `cargo xtask crash` runs many.
-#![allow(clippy::expect_used, clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
 mod simulated_disk;
 
