@@ -1,3 +1,5 @@
+//! The journal, the log and its recovery together, on a disk in memory.
+
 #![allow(clippy::unwrap_used)]
 
 use super::record::{self, Identifiers, Receiver};

@@ -76,10 +76,7 @@ fn message(id: u64, topic: &str, expires: Option<u64>) -> Message {
 }
 
 /// Writes the state of two processes, the second of which had begun a sweep.
-pub fn write<D: Disk>(disk: D) -> D
-where
-    D: Clone,
-{
+pub fn write<D: Disk + Clone>(disk: D) -> D {
     let mut writer = Writer::start(disk.clone(), BEGIN, true);
     let will = Will { message: 5, qos: 1, retain: false, delay_seconds: 30, expiry_seconds: Some(60) };
     writer.put_message(&Record::Message(message(5, "wills/thermostat", None)), &[], "wills/thermostat", b"gone");
