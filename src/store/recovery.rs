@@ -232,7 +232,8 @@ impl<D: Disk> Reading<D> {
     fn read_all(&mut self) -> Result<(), RecoveryError> {
         let mut next = Vec::new();
         // What is missing before the first record that reads is missed too.
-        self.last = self.log.segments.front().map_or(0, |first| first.number.saturating_sub(1));
+        let before_all = self.log.segments.front().map_or(0, |first| first.number.saturating_sub(1));
+        self.last = before_all.min(self.limit);
         for segment in self.log.segments.clone() {
             let Segment { number, key } = segment;
             let mut file = self.log.disk.open(&segment.to_string())?;
