@@ -265,6 +265,10 @@ impl<D: Disk> Reading<D> {
             self.take(found);
         }
         self.settle_tail();
+        if self.page.segment.is_none() {
+            // No segment stays, and with the next one numbers begin again.
+            self.last = 0;
+        }
         Ok(())
     }
 
