@@ -699,6 +699,7 @@ impl Broker {
                     self.telemetry.record(Event::StoreRewritten);
                 }
                 self.release_held();
+                self.release_replays();
             }
             Err(error) => {
                 counters.store_failures += 1;

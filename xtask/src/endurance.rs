@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz` and `cargo xtask simulate`: the long forms of tests that the gate runs for a moment.
+//! `cargo xtask fuzz`, `simulate` and `crash`: the long forms of tests that the gate runs for a moment.
 //!
-//! Both run an optimised build of the same tests, with the time or the number of seeds given in the environment.
+//! All run an optimised build of the same tests, with the time or the number of seeds or states given in the environment.
 
 use std::ffi::OsString;
 
@@ -26,6 +26,14 @@ Usage: cargo xtask simulate [--seeds N] [--seed N]
 
   --seeds N   so many seeds (default: 2000)
   --seed N    one seed again, as a failure printed it";
+
+const CRASH_HELP: &str = "\
+Takes the power from the log at every moment, and reads what is left.
+
+Usage: cargo xtask crash [--states N] [--seed N]
+
+  --states N   so many crash states (default: 100000)
+  --seed N     one workload again, as a failure printed it";
 
 /// Runs `fuzz`.
 pub fn fuzz(arguments: Vec<OsString>) -> Outcome {
@@ -61,27 +69,66 @@ pub fn fuzz(arguments: Vec<OsString>) -> Outcome {
 
 /// Runs `simulate`.
 pub fn simulate(arguments: Vec<OsString>) -> Outcome {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let usage = |error: &lexopt::Error| Failure::usage("simulate", error);
-    let (mut seeds, mut seed) = (2_000_u64, None::<u64>);
-    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
-        match argument {
-            lexopt::Arg::Long("seeds") => seeds = number(&mut parser).map_err(|error| usage(&error))?,
-            lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
-            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
-                println!("{SIMULATE_HELP}");
-                return Ok(());
-            }
-            other => return Err(usage(&other.unexpected())),
-        }
-    }
-    let mut command = workspace::cargo("test");
-    command.args(["--release", "--locked", "--test", "simulation", "--", "--nocapture"]);
-    match seed {
-        Some(seed) => command.env("PORTCULLIS_SIMULATION_SEED", seed.to_string()),
-        None => command.env("PORTCULLIS_SIMULATION_SEEDS", seeds.to_string()),
+    let form = Seeded {
+        command: "simulate",
+        help: SIMULATE_HELP,
+        test: "simulation",
+        count: ("seeds", 2_000, "PORTCULLIS_SIMULATION_SEEDS"),
+        seed: "PORTCULLIS_SIMULATION_SEED",
     };
-    process::run(&mut command)
+    form.run(arguments)
+}
+
+/// Runs `crash`.
+pub fn crash(arguments: Vec<OsString>) -> Outcome {
+    let form = Seeded {
+        command: "crash",
+        help: CRASH_HELP,
+        test: "crash",
+        count: ("states", 100_000, "PORTCULLIS_CRASH_STATES"),
+        seed: "PORTCULLIS_CRASH_SEED",
+    };
+    form.run(arguments)
+}
+
+/// A test that takes a number of cases, or the seed of one, from the environment.
+struct Seeded {
+    command: &'static str,
+    help: &'static str,
+    test: &'static str,
+    /// The option, how many without it, and the variable.
+    count: (&'static str, u64, &'static str),
+    /// The variable.
+    seed: &'static str,
+}
+
+impl Seeded {
+    fn run(&self, arguments: Vec<OsString>) -> Outcome {
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let usage = |error: &lexopt::Error| Failure::usage(self.command, error);
+        let (option, mut count, variable) = self.count;
+        let mut seed = None::<u64>;
+        while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+            match argument {
+                lexopt::Arg::Long(name) if name == option => {
+                    count = number(&mut parser).map_err(|error| usage(&error))?;
+                }
+                lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
+                lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                    println!("{}", self.help);
+                    return Ok(());
+                }
+                other => return Err(usage(&other.unexpected())),
+            }
+        }
+        let mut command = workspace::cargo("test");
+        command.args(["--release", "--locked", "--test", self.test, "--", "--nocapture"]);
+        match seed {
+            Some(seed) => command.env(self.seed, seed.to_string()),
+            None => command.env(variable, count.to_string()),
+        };
+        process::run(&mut command)
+    }
 }
 
 fn number(parser: &mut lexopt::Parser) -> Result<u64, lexopt::Error> {
