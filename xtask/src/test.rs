@@ -4,7 +4,7 @@
 //! which a mistake is cheapest to find.
 //!
 //! The gateways' programs are tested in the profile of the tests, so that each dependency is compiled once for a machine; the
-//! release profile is built, and tested, for the host. It is linked on one core, beside what runs under emulation.
+//! release profile is built, and tested, for the host.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -66,9 +66,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     step("documentation", documentation)?;
     step("licences", licences::check)?;
     step("conformance list", conformance::check)?;
-    step("tests", tests)?;
-    if !host_only {
-        foreign_and_release(&foreign)?;
+    let release = if host_only { None } else { Target::named("host")? };
+    let release = tests_beside(release.as_ref(), &foreign)?;
+    if let Some((binary, bytes)) = release {
+        println!("{}: {bytes} bytes", binary.display());
+        step("program tests of the release build", || program_tests(&binary, None))?;
     }
     println!("\nall passed in {} s", begin.elapsed().as_secs());
     Ok(())
@@ -98,18 +100,19 @@ fn tests() -> Outcome {
     process::run(workspace::cargo("test").args(["--workspace", "--locked", "--quiet"]))
 }
 
-/// The tests on the gateways' machines, and beside them the release build for the host.
-fn foreign_and_release(foreign: &[Target]) -> Outcome {
-    let host = Target::named("host")?.ok_or_else(|| Failure::new("the host has no row in the table of targets"))?;
-    let (binary, bytes) = thread::scope(|scope| {
-        let release = scope.spawn(|| build::release(&host));
+/// The tests here and on the gateways' machines, and beside them a release build; where its program is, and its size in bytes.
+///
+/// Many tests wait, and the linker of the release profile is busy on one core.
+fn tests_beside(release: Option<&Target>, foreign: &[Target]) -> Outcome<Option<(PathBuf, u64)>> {
+    thread::scope(|scope| {
+        let release = release.map(|target| scope.spawn(|| build::release(target)));
+        step("tests", tests)?;
         for target in foreign {
             step(&format!("tests on {}", target.name), || foreign_tests(target))?;
         }
-        release.join().map_err(|_| Failure::new("the thread of the release build panicked"))?
-    })?;
-    println!("{}: {bytes} bytes", binary.display());
-    step("program tests of the release build", || program_tests(&binary, None))
+        let Some(release) = release else { return Ok(None) };
+        release.join().map_err(|_| Failure::new("the thread of the release build panicked"))?.map(Some)
+    })
 }
 
 /// The unit tests of all rooms, run under emulation, and the tests of the whole program against a broker under emulation.
