@@ -45,7 +45,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     install::for_targets(&wanted)?;
     let mut built = Vec::new();
     for target in wanted {
-        built.push((target.name, release(&target)?));
+        built.push((target.name, release(&target, &[])?));
     }
     for (name, (path, bytes)) in built {
         println!("{name:8} {bytes:>9} bytes  {}", path.display());
@@ -53,11 +53,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     Ok(())
 }
 
-/// Builds the release binary of a target; where it is, and its size in bytes.
-pub fn release(target: &Target) -> Outcome<(PathBuf, u64)> {
+/// Builds the release binary of a target, with further options of `cargo build`; where it is, and its size in bytes.
+pub fn release(target: &Target, options: &[&str]) -> Outcome<(PathBuf, u64)> {
     let toolchain = Toolchain::of(target)?;
     let mut command = workspace::cargo("build");
-    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]);
+    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]).args(options);
     command.arg("--target-dir").arg(workspace::cross_build_folder());
     toolchain.apply(target, &mut command);
     process::run(&mut command)?;

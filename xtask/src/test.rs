@@ -105,7 +105,7 @@ fn tests() -> Outcome {
 /// Many tests wait, and the linker of the release profile is busy on one core.
 fn tests_beside(release: Option<&Target>, foreign: &[Target]) -> Outcome<Option<(PathBuf, u64)>> {
     thread::scope(|scope| {
-        let release = release.map(|target| scope.spawn(|| build::release(target)));
+        let release = release.map(|target| scope.spawn(|| build::release(target, &["--quiet"])));
         step("tests", tests)?;
         for target in foreign {
             step(&format!("tests on {}", target.name), || foreign_tests(target))?;
