@@ -90,6 +90,10 @@ pub struct Durability {
     /// Since when a batch is with the disk.
     writing_since: Option<Instant>,
     says_slow: bool,
+    /// Whether it was said that the log is full, and not yet that it has room again.
+    says_full: bool,
+    /// Whether it was said that everything is being written anew, and not yet that it is.
+    pub(super) says_rewrites: bool,
     /// When a full disk is looked at again.
     look: Option<Instant>,
 }
@@ -120,6 +124,8 @@ impl Durability {
             retry_milliseconds: RETRY_MILLISECONDS,
             writing_since: None,
             says_slow: false,
+            says_full: false,
+            says_rewrites: false,
             look: None,
         }
     }
@@ -680,7 +686,6 @@ impl Broker {
 
     /// A batch has come back from the disk: with the room that is left, or with what went wrong.
     pub fn written(&mut self, now: Now, batch: Batch, outcome: io::Result<Room>) {
-        let was = self.store_state();
         let Some(log) = &mut self.log else { return };
         let took = log.writing_since.take().map_or(0, |since| now.instant.milliseconds_since(since));
         log.says_slow = false;
@@ -691,10 +696,11 @@ impl Broker {
         counters.store_milliseconds_max = counters.store_milliseconds_max.max(took);
         match outcome {
             Ok(room) => {
-                let ends_rewrite = batch.ends_sweep && log.journal.rewrites() && !log.journal.is_lost();
+                let ends_rewrite = batch.ends_sweep && log.says_rewrites;
                 log.room = room;
                 log.journal.written(batch);
-                if ends_rewrite {
+                if ends_rewrite && !log.journal.rewrites() {
+                    log.says_rewrites = false;
                     log.retry_milliseconds = RETRY_MILLISECONDS;
                     self.telemetry.record(Event::StoreRewritten);
                 }
@@ -712,13 +718,23 @@ impl Broker {
                 self.telemetry.record(Event::StoreFailed { detail, retry_seconds: wait / 1_000 });
             }
         }
-        let is = self.store_state();
-        if is == StoreState::Full && was != StoreState::Full {
-            self.telemetry
-                .record(Event::StoreFull { used_bytes: self.log.as_ref().map_or(0, |log| log.room.used_bytes) });
-        }
-        if was == StoreState::Full && is == StoreState::Sound {
-            self.telemetry.record(Event::StoreHasRoom);
+        self.say_full();
+    }
+
+    /// Says that the log is full, or has room again. What makes room may have been no batch, but a message that was given up.
+    pub(super) fn say_full(&mut self) {
+        let state = self.store_state();
+        let Some(log) = &mut self.log else { return };
+        match (log.says_full, state) {
+            (false, StoreState::Full) => {
+                self.telemetry.record(Event::StoreFull { used_bytes: log.room.used_bytes });
+                log.says_full = true;
+            }
+            (true, StoreState::Sound) => {
+                self.telemetry.record(Event::StoreHasRoom);
+                log.says_full = false;
+            }
+            _ => {}
         }
     }
 

@@ -89,6 +89,7 @@ impl Broker {
             self.messages.release(key);
         }
         self.enforce_from = (!self.sessions.is_empty()).then_some(0);
+        self.say_full();
         Ok(restored)
     }
 

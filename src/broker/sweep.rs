@@ -58,7 +58,8 @@ impl Broker {
         let began = log.journal.begin_sweep();
         log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0, bytes_before });
         self.telemetry.counters.store_sweeps += 1;
-        if self.log.as_ref().is_some_and(|log| log.journal.rewrites()) {
+        if log.journal.rewrites() {
+            log.says_rewrites = true;
             self.telemetry.record(Event::StoreRewrites);
         }
     }
@@ -187,8 +188,8 @@ impl Durability {
     fn is_sweep_worth(&self, live_bytes: u64) -> bool {
         let (used, free, segment) = (self.room.used_bytes, self.room.free_bytes, self.segment_bytes);
         let much = used > (SEGMENTS_MIN * segment).max(2 * live_bytes + 2 * segment);
-        let is_tight = free < live_bytes + 4 * segment && used > live_bytes + 3 * segment;
+        let is_tight = free < live_bytes + 5 * segment && used > live_bytes + 2 * segment;
         // A sweep that runs out of room would end nowhere.
-        (much || is_tight) && free >= live_bytes + segment
+        (much || is_tight) && free + self.room.sweep_bytes >= live_bytes + segment
     }
 }

@@ -109,6 +109,8 @@ pub async fn serve(
     let mut stop_at: Option<Instant> = None;
     let mut turns_without_wait = 0;
     let mut reporter = Reporter::default();
+    // What happened while the tables were filled is not to wait for the first client.
+    reporter.report(clock.now().instant, &mut turn);
     loop {
         ready.clear();
         turn.network.poll(&mut ready)?;

@@ -54,6 +54,8 @@ pub struct Room {
     pub used_bytes: u64,
     /// Bytes of the segments that can still be had.
     pub free_bytes: u64,
+    /// Bytes of the segments that a sweep can have beyond these, and nothing else.
+    pub sweep_bytes: u64,
 }
 
 /// Batches of records.

@@ -21,7 +21,7 @@ const SPARES: usize = 2;
 pub struct Sizes {
     /// Bytes of one segment.
     pub segment_bytes: u64,
-    /// Bytes that all files of the log take at most.
+    /// Bytes that all files of the log take at most; twice as many while a sweep makes good for others that never ended.
     pub total_bytes: u64,
 }
 
@@ -41,6 +41,12 @@ impl Sizes {
 
     const fn segments_max(self) -> usize {
         (self.total_bytes / self.segment_bytes) as usize
+    }
+
+    /// Sweeps that end with their process leave what they wrote. Without more than [`Sizes::segments_max`] a few of them would
+    /// leave no room for one that ends, and the log would be full for good.
+    const fn segments_max_of_a_sweep(self) -> usize {
+        2 * self.segments_max()
     }
 }
 
@@ -168,7 +174,7 @@ impl<D: Disk> Log<D> {
         self.current = None;
         let spare = match self.spares.last() {
             Some(spare) => *spare,
-            None if self.segments.len() < self.sizes.segments_max() => {
+            None if self.segments.len() < self.sizes.segments_max_of_a_sweep() => {
                 let spare = self.create_spare()?;
                 self.spares.push(spare);
                 spare
@@ -234,11 +240,12 @@ impl<D: Disk> Log<D> {
             free_bytes = free_bytes.saturating_sub(self.sizes.segment_bytes);
         }
         let files = self.segments.len() + self.spares.len();
-        let more = self.sizes.segments_max().saturating_sub(files) as u64;
-        let available = more.min(free_bytes / self.sizes.segment_bytes) + self.spares.len() as u64;
+        let up_to = |max: usize| (max.saturating_sub(files) as u64).min(free_bytes / self.sizes.segment_bytes);
+        let more = up_to(self.sizes.segments_max());
         Room {
             used_bytes: self.segments.len() as u64 * self.sizes.segment_bytes,
-            free_bytes: available * self.sizes.segment_bytes,
+            free_bytes: (more + self.spares.len() as u64) * self.sizes.segment_bytes,
+            sweep_bytes: (up_to(self.sizes.segments_max_of_a_sweep()) - more) * self.sizes.segment_bytes,
         }
     }
 }

@@ -242,3 +242,25 @@ fn a_full_disk_keeps_segments_for_deletions() {
     assert_eq!(room.used_bytes, 6 << 20);
     assert!(recovered.log.disk().files.len() <= 6);
 }
+
+#[test]
+fn a_sweep_has_room_although_others_that_never_ended_took_what_there_was() {
+    let sizes = Sizes { segment_bytes: 1 << 20, total_bytes: 6 << 20 };
+    let mut recovered = recover(Memory::default(), sizes).unwrap();
+    let mut journal = Journal::new(600_000, 0, 0);
+    let mut room = Room::default();
+    for _ in 0..9 {
+        journal.begin_sweep();
+        let batch = journal.next_batch(Instant::ZERO).unwrap();
+        room = recovered.log.write(&batch).unwrap();
+        journal.written(batch);
+        // The process ends here, and the next one reads what there is.
+        recovered = recover(recovered.log.disk().clone(), sizes).unwrap();
+        journal = Journal::new(600_000, 0, recovered.last);
+    }
+    assert_eq!((room.free_bytes, room.sweep_bytes), (0, 3 << 20));
+    journal.begin_sweep();
+    journal.end_sweep();
+    let room = recovered.log.write(&journal.next_batch(Instant::ZERO).unwrap()).unwrap();
+    assert_eq!((room.used_bytes, room.free_bytes), (1 << 20, 5 << 20));
+}

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod https;
 pub mod login;
+pub mod wire;
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};

@@ -12,24 +12,28 @@ Measures the release build on this machine.
 
 Usage: cargo xtask bench logins [--seconds N] [--kind NAME]
        cargo xtask bench decisions
+       cargo xtask bench durability [--seconds N]
 
 logins: how long connected clients wait for their answers while a hundred logins a
 second arrive, and while none do
 
-  --seconds N   for each phase (default: 10)
+  --seconds N   for each phase (default: 10; of durability 3)
   --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it
 
-decisions: what an authorization decision costs with 10 to 10,000 rules";
+decisions: what an authorization decision costs with 10 to 10,000 rules
+
+durability: QoS 1 with the disk, beside mosquitto where that is installed; bytes that
+go to the disk; the time to come back with 100,000 retained messages";
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("bench", error);
-    let (mut name, mut seconds, mut kind) = (None, 10_u64, None);
+    let (mut name, mut seconds, mut kind) = (None, None::<u64>, None);
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
             lexopt::Arg::Long("seconds") => {
-                seconds = parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?;
+                seconds = Some(parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?);
             }
             lexopt::Arg::Long("kind") => kind = Some(parser.value().map_err(|error| usage(&error))?),
             lexopt::Arg::Value(value) if name.is_none() => name = Some(value),
@@ -41,12 +45,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
     }
     let name = match name.as_ref().and_then(|name| name.to_str()) {
-        Some(name @ ("logins" | "decisions")) => name,
-        _ => return Err(Failure::new("bench needs the name of a measurement: logins or decisions")),
+        Some(name @ ("logins" | "decisions" | "durability")) => name,
+        _ => return Err(Failure::new("bench needs the name of a measurement: logins, decisions or durability")),
     };
     let mut command = workspace::cargo("bench");
     command.args(["--package", "portcullis", "--locked", "--bench", name, "--"]);
-    if name == "logins" {
+    if let Some(seconds) = seconds {
         command.args(["--seconds", &seconds.to_string()]);
     }
     if let Some(kind) = kind {

@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`, `simulate` and `crash`: the long forms of tests that the gate runs for a moment.
+//! `cargo xtask fuzz`, `simulate`, `crash` and `kill`: the long forms of tests that the gate runs for a moment.
 //!
-//! All run an optimised build of the same tests, with the time or the number of seeds or states given in the environment.
+//! All run an optimised build of the same tests, with the time or the number of seeds, states or kills given in the environment.
 
 use std::ffi::OsString;
 
@@ -34,6 +34,15 @@ Usage: cargo xtask crash [--states N] [--seed N]
 
   --states N   so many crash states (default: 100000)
   --seed N     one workload again, as a failure printed it";
+
+const KILL_HELP: &str = "\
+Kills the broker under load, over and over, and compares what clients get with what
+was acknowledged to them.
+
+Usage: cargo xtask kill [--times N] [--seed N]
+
+  --times N   so many kills (default: 200)
+  --seed N    the same moments again, as far as a machine does anything twice";
 
 /// Runs `fuzz`.
 pub fn fuzz(arguments: Vec<OsString>) -> Outcome {
@@ -73,6 +82,7 @@ pub fn simulate(arguments: Vec<OsString>) -> Outcome {
         command: "simulate",
         help: SIMULATE_HELP,
         test: "simulation",
+        filter: None,
         count: ("seeds", 2_000, "PORTCULLIS_SIMULATION_SEEDS"),
         seed: "PORTCULLIS_SIMULATION_SEED",
     };
@@ -85,8 +95,22 @@ pub fn crash(arguments: Vec<OsString>) -> Outcome {
         command: "crash",
         help: CRASH_HELP,
         test: "crash",
+        filter: None,
         count: ("states", 100_000, "PORTCULLIS_CRASH_STATES"),
         seed: "PORTCULLIS_CRASH_SEED",
+    };
+    form.run(arguments)
+}
+
+/// Runs `kill`.
+pub fn kill(arguments: Vec<OsString>) -> Outcome {
+    let form = Seeded {
+        command: "kill",
+        help: KILL_HELP,
+        test: "durability",
+        filter: Some("kills::"),
+        count: ("times", 200, "PORTCULLIS_KILLS"),
+        seed: "PORTCULLIS_KILL_SEED",
     };
     form.run(arguments)
 }
@@ -96,6 +120,8 @@ struct Seeded {
     command: &'static str,
     help: &'static str,
     test: &'static str,
+    /// Which tests of it; all if not said.
+    filter: Option<&'static str>,
     /// The option, how many without it, and the variable.
     count: (&'static str, u64, &'static str),
     /// The variable.
@@ -122,11 +148,11 @@ impl Seeded {
             }
         }
         let mut command = workspace::cargo("test");
-        command.args(["--release", "--locked", "--test", self.test, "--", "--nocapture"]);
-        match seed {
-            Some(seed) => command.env(self.seed, seed.to_string()),
-            None => command.env(variable, count.to_string()),
-        };
+        command.args(["--release", "--locked", "--test", self.test, "--"]).args(self.filter).arg("--nocapture");
+        command.env(variable, count.to_string());
+        if let Some(seed) = seed {
+            command.env(self.seed, seed.to_string());
+        }
         process::run(&mut command)
     }
 }

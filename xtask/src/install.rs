@@ -15,14 +15,15 @@ Installs what `cargo xtask test` and `cargo xtask build` need on this machine.
 
 Usage: cargo xtask install
 
-On Debian and its children: the mosquitto clients and OpenSSL for the tests (with
-paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm), cross
+On Debian and its children: the mosquitto clients, OpenSSL and strace for the tests
+(with paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm), cross
 linkers and the emulator for the ARM targets, and, where rustup has not the ARM
 targets, Debian's own Rust compiler with the matching ARM standard libraries. Uses
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
-const TEST_PACKAGES: [(&str, &str); 2] = [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl")];
+const TEST_PACKAGES: [(&str, &str); 3] =
+    [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace")];
 /// The Python client, as pip names it.
 const PAHO: &str = "paho-mqtt==2.1.0";
 /// The JavaScript client, as npm names it.

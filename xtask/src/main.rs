@@ -36,7 +36,8 @@ Commands:
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
   crash        the log without power at any moment, state by state
-  bench        how much logins disturb the clients that are connected
+  kill         the broker killed under load: what was acknowledged must be there
+  bench        logins, authorization decisions and durability, in figures
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
   licences     licences, sources and advisories of the dependencies
@@ -69,6 +70,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "fuzz" => endurance::fuzz(arguments),
         "simulate" => endurance::simulate(arguments),
         "crash" => endurance::crash(arguments),
+        "kill" => endurance::kill(arguments),
         "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
