@@ -1,7 +1,7 @@
 //! The executable: reads the command line, runs a command, ends with its exit code.
 
 use portcullis::commands::cli::{self, Command};
-use portcullis::commands::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
+use portcullis::commands::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run, state};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -65,6 +65,10 @@ fn execute() -> Result<(), CommandError> {
         Command::Test(options, level) => {
             portcullis::platform::install(level);
             policy_test::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::State(options, level) => {
+            portcullis::platform::install(level);
+            state::run(&options, &mut out, &mut diagnostics)
         }
     }
 }

@@ -395,8 +395,7 @@ impl Simulation {
         let sim = Sim(Rc::new(RefCell::new(world)));
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let store = has_store(seed).then(|| {
-            let disk = SimulatedDisk::default();
-            disk.set_free_bytes(1 << 40);
+            let disk = SimulatedDisk::new(simulated_disk::Files::new());
             let log = bring_back(&mut broker, now, disk.clone(), &capacities).log;
             Store { disk, log, writing: None, fails: true, random: simulated_disk::Random::new(seed) }
         });
@@ -1066,8 +1065,10 @@ impl Simulation {
                 quiet &= client.acknowledgements.is_empty() && client.outgoing.is_empty();
                 self.flush(index);
             }
-            quiet &= self.sim.ready().is_empty() && !self.turn.has_work() && self.turn.broker().is_settled();
+            quiet &= self.sim.ready().is_empty() && !self.turn.has_work();
             self.turn();
+            // What was recorded in this turn lets something go in the next one.
+            quiet &= self.turn.broker().is_settled();
             let world = self.sim.0.borrow();
             quiet &=
                 self.clients.iter().all(|client| client.pipe.is_none_or(|pipe| world.pipes[pipe].to_client.is_empty()));

@@ -705,6 +705,7 @@ impl Broker {
                     self.telemetry.record(Event::StoreRewritten);
                 }
                 self.release_held();
+                self.release_replays();
             }
             Err(error) => {
                 counters.store_failures += 1;

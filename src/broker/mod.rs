@@ -87,6 +87,8 @@ pub struct Broker {
     retained_swept: Instant,
     /// Subscriptions to which retained messages are on their way.
     replays: VecDeque<Key<Subscription>>,
+    /// Those whose SUBACK waits for the disk.
+    replays_held: VecDeque<Key<Subscription>>,
     /// By index of the connection.
     deadlines: DeadlineHeap,
     /// By index of the session, for those without connection.
@@ -256,6 +258,7 @@ impl Broker {
             retained: RetainedTable::new(capacities.retained_messages, seed),
             retained_swept: Instant::ZERO,
             replays: VecDeque::with_capacity(reserved(capacities.subscriptions)),
+            replays_held: VecDeque::with_capacity(reserved(capacities.subscriptions)),
             deadlines: DeadlineHeap::new(capacities.connections),
             session_deadlines: DeadlineHeap::new(capacities.sessions),
             sessions_connected: 0,
@@ -329,7 +332,7 @@ impl Broker {
                 "subscriptions",
                 capacities.subscriptions,
                 Subscriptions::bytes(capacities.subscriptions, capacities.filter_nodes, capacities.filter_bytes)
-                    + each(capacities.subscriptions, size_of::<Key<Subscription>>()),
+                    + each(capacities.subscriptions, 2 * size_of::<Key<Subscription>>()),
             ),
             ("retained messages", capacities.retained_messages, RetainedTable::bytes(capacities.retained_messages)),
             ("messages", capacities.messages, MessagePool::bytes(capacities.messages, 0)),

@@ -17,14 +17,35 @@ const SLOTS_PER_TURN: u32 = 512;
 impl Broker {
     /// Begins to send the retained messages that match a subscription.
     pub(super) fn start_replay(&mut self, now: Instant, key: Key<Subscription>, filter: &str) {
-        if filter.contains(['+', '#']) {
-            let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        // Clients expect SUBACK first, though they must take what comes before it. MQTT 5 §3.8.4
+        let waits = self.sessions.get(subscription.session).is_some_and(Session::is_kept);
+        if waits || filter.contains(['+', '#']) {
             // One that is under way begins anew; it stands in the queue already.
             if subscription.replay.replace(0).is_none() {
-                self.replays.push_back(key);
+                let queue = if waits { &mut self.replays_held } else { &mut self.replays };
+                queue.push_back(key);
             }
             return;
         }
+        self.replay_topic(now, key, filter);
+    }
+
+    /// SUBACKs that waited for the disk may go, and what is retained behind them.
+    pub(super) fn release_replays(&mut self) {
+        for _ in 0..self.replays_held.len() {
+            let Some(key) = self.replays_held.pop_front() else { return };
+            let session = self.subscriptions.get(key).and_then(|subscription| self.sessions.get(subscription.session));
+            let queue = match session {
+                Some(session) if !self.is_safe(session.changed) => &mut self.replays_held,
+                _ => &mut self.replays,
+            };
+            queue.push_back(key);
+        }
+    }
+
+    /// Sends the retained message of the one topic that a subscription names.
+    fn replay_topic(&mut self, now: Instant, key: Key<Subscription>, filter: &str) {
         let Some(retained) = self.retained.find(&self.messages, filter) else { return };
         let (message, qos) = (retained.message, retained.qos);
         if self.messages.get(message).is_some_and(|message| message.is_expired(now)) {
@@ -78,6 +99,15 @@ impl Broker {
         let (session_key, options) = (subscription.session, subscription.options);
         let Some(mut slot) = subscription.replay else { return budget };
         self.subscriptions.read_filter(key, filter);
+        if let Ok(filter) = core::str::from_utf8(filter)
+            && !filter.contains(['+', '#'])
+        {
+            if let Some(subscription) = self.subscriptions.get_mut(key) {
+                subscription.replay = None;
+            }
+            self.replay_topic(now, key, filter);
+            return budget.saturating_sub(1);
+        }
         let end = self.retained.slots();
         while slot < end && budget > 0 {
             let Some(session) = self.sessions.get_mut(session_key) else { return budget };

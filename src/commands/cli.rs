@@ -1,7 +1,9 @@
 //! The command line: what it accepts, and what `--help` says.
 
 mod policy;
+mod state;
 
+use super::state::StateOptions;
 use super::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use crate::authentication::PasswordAlgorithm;
 use lexopt::{Arg, Parser, ValueExt as _};
@@ -32,6 +34,8 @@ pub enum Command {
     Diff(diff::DiffOptions, LevelFilter),
     /// `test`.
     Test(policy_test::TestOptions, LevelFilter),
+    /// `state`.
+    State(StateOptions, LevelFilter),
 }
 
 const HELP: &str = "\
@@ -50,14 +54,15 @@ Commands:
   explain   Say whether a client may do something, and why
   diff      Say who gains and loses what between two configurations
   test      Check what a site expects of its policy
+  state     Look into the state folder of a broker that does not run
 
 Options, before or after the command:
   --log LEVEL   error, warn, info (default), debug, trace or off
   --help        This text, or that of a command: portcullis COMMAND --help
   --version     Version
 
-Exit codes: 0 done, 1 the answer is no (explain, diff, test), 2 wrong usage,
-3 configuration refused, 4 cannot start.
+Exit codes: 0 done, 1 the answer is no (explain, diff, test, state verify),
+2 wrong usage, 3 configuration refused, 4 cannot start.
 ";
 
 const DEMO_HELP: &str = "\
@@ -198,9 +203,10 @@ fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> R
         "explain" => policy::explain_command(level, &mut parser),
         "diff" => policy::diff_command(level, &mut parser),
         "test" => policy::test_command(level, &mut parser),
+        "state" => state::command(level, &mut parser),
         "help" => Ok(Command::Print(HELP.to_owned())),
         _ => {
-            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test"]
+            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"]
                 .into_iter()
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
                 .min()
@@ -369,7 +375,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test"] {
+        for command in ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"] {
             let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
         }
@@ -416,6 +422,10 @@ mod tests {
             ("explain site --username u --at noon", "--at takes"),
             ("diff old", "OLD and NEW"),
             ("test", "FILE"),
+            ("state inspect", "FOLDER"),
+            ("state look folder", "no 'look'"),
+            ("state compact folder --json", "--json"),
+            ("state verify folder --output x", "--output"),
         ] {
             let Err(CommandError::Usage(message)) = parsed(line) else { panic!("accepted: {line}") };
             assert!(message.contains(part), "{line}: {message}");

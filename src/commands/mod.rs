@@ -17,6 +17,7 @@ mod reload;
 mod revocation;
 pub mod run;
 mod start;
+pub mod state;
 mod state_folder;
 mod succession;
 mod surroundings;

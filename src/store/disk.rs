@@ -1,5 +1,6 @@
 //! The few things that the log does with files, so that a simulated disk can take their place.
 
+use super::segment::Name;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, fdatasync, flock, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -61,6 +62,13 @@ pub trait Disk {
     /// # Errors
     /// What the system says.
     fn free_bytes(&mut self) -> io::Result<u64>;
+    /// A number that no peer can guess. Only a disk that is part of a test may leave it as it is.
+    ///
+    /// # Errors
+    /// The system has none.
+    fn draw_key(&mut self) -> io::Result<u32> {
+        Ok(0x0123_4567)
+    }
 }
 
 /// A folder of the system, which nobody else uses meanwhile.
@@ -68,8 +76,10 @@ pub trait Disk {
 pub struct Folder {
     path: PathBuf,
     folder: File,
+    /// Whether files are opened to be read only.
+    read_only: bool,
     /// Held open for its lock.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// Name of the file whose lock says that somebody uses the folder.
@@ -90,7 +100,35 @@ impl Folder {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let folder = File::open(path)?;
-        Ok(Self { path: path.to_owned(), folder, _lock: lock })
+        Ok(Self { path: path.to_owned(), folder, read_only: false, _lock: Some(lock) })
+    }
+
+    /// Takes a folder that is there, to read it only. Nothing is written, not even a lock: where there is none, no broker
+    /// has used the folder.
+    ///
+    /// # Errors
+    /// As [`Folder::take`], and [`io::ErrorKind::NotFound`].
+    pub fn look(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path)?;
+        let lock = match File::open(path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(lock) = &lock {
+            flock(lock, FlockOperation::NonBlockingLockExclusive)?;
+        }
+        Ok(Self { path: path.to_owned(), folder, read_only: true, _lock: lock })
+    }
+
+    /// Bytes of the largest file of a log; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn largest_bytes(&mut self) -> io::Result<Option<u64>> {
+        let names = self.list()?.into_iter().filter(|name| Name::parse(name).is_some());
+        let lengths = names.map(|name| Ok(fs::metadata(self.path.join(name))?.len()));
+        Ok(lengths.collect::<io::Result<Vec<u64>>>()?.into_iter().max())
     }
 }
 
@@ -103,7 +141,7 @@ impl Disk for Folder {
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path.join(name))
+        OpenOptions::new().read(true).write(!self.read_only).open(self.path.join(name))
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<File> {
@@ -154,5 +192,9 @@ impl Disk for Folder {
     fn free_bytes(&mut self) -> io::Result<u64> {
         let status = statvfs(&self.path)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    fn draw_key(&mut self) -> io::Result<u32> {
+        getrandom::u32().map_err(io::Error::other)
     }
 }

@@ -3,7 +3,7 @@
 //! | bytes | field, little-endian |
 //! | --- | --- |
 //! | 4 | length of the body |
-//! | 4 | CRC-32C of the other fields and the body |
+//! | 4 | CRC-32C of the key of the segment, the other fields and the body |
 //! | 8 | sequence number, 48 bits, and index in its batch, 16 bits |
 //! | … | body |
 //!
@@ -38,7 +38,7 @@ impl Place {
     }
 }
 
-/// Completes the frame in `frame`, whose body has been written behind [`FRAME_BYTES`] bytes.
+/// Completes the frame in `frame`, whose body has been written behind [`FRAME_BYTES`] bytes, but for the key.
 pub fn seal(frame: &mut [u8], place: Place) {
     let body_bytes = u32::try_from(frame.len().saturating_sub(FRAME_BYTES)).unwrap_or(u32::MAX);
     let position = place.sequence << INDEX_BITS | u64::from(place.index);
@@ -47,7 +47,19 @@ pub fn seal(frame: &mut [u8], place: Place) {
     *length = body_bytes.to_le_bytes();
     let [a, b, c, d, e, f, g, h] = position.to_le_bytes();
     (*position_low, *position_high) = ([a, b, c, d], [e, f, g, h]);
-    *checksum = checksum_of(body_bytes, position, body).to_le_bytes();
+    *checksum = checksum_of(0, body_bytes, position, body).to_le_bytes();
+}
+
+/// Puts the key of their segment before the checksums of the frames in `frames`, which stand one after the other.
+pub fn key(mut frames: &mut [u8], key: u32) {
+    let begin = crc32c::crc32c(&key.to_le_bytes());
+    while let Some((head, rest)) = frames.split_first_chunk_mut::<FRAME_BYTES>() {
+        let [length, checksum, ..] = words(head);
+        let body_bytes = u32::from_le_bytes(*length) as usize;
+        let checked_bytes = FRAME_BYTES - checksum.len() + body_bytes;
+        *checksum = crc32c::crc32c_combine(begin, u32::from_le_bytes(*checksum), checked_bytes).to_le_bytes();
+        frames = rest.get_mut(body_bytes..).unwrap_or_default();
+    }
 }
 
 fn words(head: &mut [u8; FRAME_BYTES]) -> [&mut [u8; 4]; 4] {
@@ -57,8 +69,9 @@ fn words(head: &mut [u8; FRAME_BYTES]) -> [&mut [u8; 4]; 4] {
     [(); 4].map(|()| words.next().unwrap_or_else(|| unreachable!("sixteen bytes are four words")))
 }
 
-fn checksum_of(body_bytes: u32, position: u64, body: &[u8]) -> u32 {
-    let head = crc32c::crc32c_append(crc32c::crc32c(&body_bytes.to_le_bytes()), &position.to_le_bytes());
+/// The checksum of what follows `begin`.
+fn checksum_of(begin: u32, body_bytes: u32, position: u64, body: &[u8]) -> u32 {
+    let head = crc32c::crc32c_append(crc32c::crc32c_append(begin, &body_bytes.to_le_bytes()), &position.to_le_bytes());
     crc32c::crc32c_append(head, body)
 }
 
@@ -74,10 +87,11 @@ pub struct Found {
 }
 
 /// Finds the records of a segment, from `offset` on, whose sequence numbers are above `after`. Bytes that are none are passed
-/// over, and so is what looks like a record, but whose number is higher than the passed bytes have room for records: in a
-/// damaged record may stand what a peer made up.
+/// over, and so is what looks like a record but has a higher number than the bytes that were passed over have room for.
 pub struct Scan<'s> {
     segment: &'s [u8],
+    /// Checksum of the key.
+    begin: u32,
     offset: usize,
     after: u64,
     /// Where the record before ends.
@@ -90,8 +104,8 @@ const RECORD_BYTES_MIN: u64 = FRAME_BYTES as u64 + 1;
 impl<'s> Scan<'s> {
     /// Begins at `offset` of `segment`.
     #[must_use]
-    pub const fn new(segment: &'s [u8], offset: usize, after: u64) -> Self {
-        Self { segment, offset, after, end: offset }
+    pub fn new(segment: &'s [u8], key: u32, offset: usize, after: u64) -> Self {
+        Self { segment, begin: crc32c::crc32c(&key.to_le_bytes()), offset, after, end: offset }
     }
 
     fn frame_at(&self, offset: usize) -> Option<Found> {
@@ -107,7 +121,7 @@ impl<'s> Scan<'s> {
         let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
         let body = rest.get(..body_bytes as usize)?;
         let found = Found { offset, bytes: FRAME_BYTES + body.len(), place };
-        (checksum_of(body_bytes, position, body) == u32::from_le_bytes([c0, c1, c2, c3])).then_some(found)
+        (checksum_of(self.begin, body_bytes, position, body) == u32::from_le_bytes([c0, c1, c2, c3])).then_some(found)
     }
 }
 
@@ -138,21 +152,24 @@ impl Iterator for Scan<'_> {
 mod tests {
     use super::*;
 
+    const KEY: u32 = 0x0123_4567;
+
     fn frame(body: &[u8], sequence: u64, index: u16) -> Vec<u8> {
         let mut frame = vec![0; FRAME_BYTES];
         frame.extend_from_slice(body);
         seal(&mut frame, Place { sequence, index });
+        key(&mut frame, KEY);
         frame
     }
 
     fn numbers(segment: &[u8], after: u64) -> Vec<u64> {
-        Scan::new(segment, 0, after).map(|found| found.place.sequence).collect()
+        Scan::new(segment, KEY, 0, after).map(|found| found.place.sequence).collect()
     }
 
     #[test]
     fn records_are_found_one_after_the_other() {
         let segment = [frame(b"one", 1, 0), frame(b"2", 2, 1), frame(&[7; 300], 3, 0), vec![0; 64]].concat();
-        let found: Vec<Found> = Scan::new(&segment, 0, 0).collect();
+        let found: Vec<Found> = Scan::new(&segment, KEY, 0, 0).collect();
         assert_eq!(found.iter().map(|found| found.bytes).collect::<Vec<_>>(), [19, 17, 316]);
         assert_eq!(found.iter().map(|found| found.place.batch()).collect::<Vec<_>>(), [1, 1, 3]);
     }
@@ -175,15 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_made_up_is_found_only_where_as_many_records_may_be_missing() {
-        let forged = |sequence| {
-            let mut segment = frame(&frame(b"forged", sequence, 0), 11, 0);
-            segment[5] ^= 1;
-            [frame(b"before", 10, 0), segment, frame(b"behind", 12, 0)].concat()
-        };
-        for sequence in [10, 12, 13, 1_000, 1 << 40] {
-            assert_eq!(numbers(&forged(sequence), 9), [10, 12], "{sequence}");
+    fn what_a_peer_made_up_is_no_record_when_the_one_around_it_is_damaged() {
+        for other in [0, 1, !KEY] {
+            let mut forged = vec![0; FRAME_BYTES];
+            forged.extend_from_slice(b"forged");
+            seal(&mut forged, Place { sequence: 11, index: 0 });
+            key(&mut forged, other);
+            let mut around = frame(&forged, 11, 0);
+            around[5] ^= 1;
+            let segment = [frame(b"before", 10, 0), around, frame(b"behind", 12, 0)].concat();
+            assert_eq!(numbers(&segment, 9), [10, 12]);
         }
+    }
+
+    #[test]
+    fn many_frames_get_their_key_at_once() {
+        let bodies = [[7; 300].as_slice(), b"2", b"three"];
+        let mut together: Vec<u8> = Vec::new();
+        for (body, sequence) in bodies.into_iter().zip(1..) {
+            let start = together.len();
+            together.extend_from_slice(&[0; FRAME_BYTES]);
+            together.extend_from_slice(body);
+            seal(&mut together[start..], Place { sequence, index: 0 });
+        }
+        key(&mut together, KEY);
+        assert_eq!(numbers(&together, 0), [1, 2, 3]);
+        assert!(Scan::new(&together, KEY + 1, 0, 0).next().is_none());
     }
 
     #[test]

@@ -6,14 +6,15 @@
 //! Bytes of messages stay on the disk; the image knows where.
 
 use super::record::{self, Clock, Record};
+use super::segment::Segment;
 use crate::time::Now;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Where the bytes of a message stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct At {
-    /// Number of the segment.
-    pub segment: u64,
+    /// The segment.
+    pub segment: Segment,
     /// Where they begin in it.
     pub offset: usize,
     /// How many there are.
@@ -23,8 +24,8 @@ pub struct At {
 /// A time of some process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    process: usize,
-    milliseconds: u64,
+    pub(super) process: usize,
+    pub(super) milliseconds: u64,
 }
 
 /// A session, and what waits for it.
@@ -139,11 +140,20 @@ impl Image {
     ///
     /// # Errors
     /// [`Unreadable`]; nothing has changed then.
-    pub fn apply(&mut self, body: &[u8], segment: u64, offset: usize, sequence: u64) -> Result<Applied, Unreadable> {
+    pub fn apply(
+        &mut self,
+        body: &[u8],
+        segment: Segment,
+        offset: usize,
+        sequence: u64,
+    ) -> Result<Applied, Unreadable> {
         let (record, rest) = postcard::take_from_bytes::<Record<'_>>(body).map_err(|_| Unreadable)?;
         let at = |content: &[u8]| At { segment, offset: offset + body.len() - content.len(), bytes: content.len() };
         match record {
-            Record::Clock(clock) => self.clock(clock),
+            Record::Clock(clock) => {
+                self.clock(clock);
+                return Ok(Applied::Clock);
+            }
             Record::Session(session) => self.session(&session, sequence),
             Record::Detached { session, expiry_seconds, ends, has_will, will_due } => {
                 let (ends, will_due) = (self.moment(ends), self.moment(will_due));
@@ -379,6 +389,25 @@ impl Image {
         self.drop_unreferenced();
     }
 
+    /// Messages in the order in which their bytes stand in the log.
+    #[must_use]
+    pub fn messages_in_order(&self) -> Vec<(u64, Message)> {
+        let mut messages: Vec<(u64, Message)> = self.messages.iter().map(|(id, message)| (*id, *message)).collect();
+        messages.sort_unstable_by_key(|(_, message)| message.at);
+        messages
+    }
+
+    /// What the clocks showed last.
+    #[must_use]
+    pub fn last_clock(&self) -> Option<Clock> {
+        self.processes.last().map(|process| process.last)
+    }
+
+    /// What the clocks of each process showed last, the oldest first. A [`Moment`] knows its process by the index.
+    pub(super) fn clocks(&self) -> impl ExactSizeIterator<Item = Clock> {
+        self.processes.iter().map(|process| process.last)
+    }
+
     /// Milliseconds from now to `moment`, of a process that is over. What has passed since counts as far as it is known: by
     /// the wall clock where it was believed then and is now, else only what later processes counted.
     #[must_use]
@@ -400,6 +429,8 @@ impl Image {
 pub enum Applied {
     /// It is in the image.
     Yes,
+    /// It tells the time, and nothing else.
+    Clock,
     /// Everything live is written again from here on.
     SweepBegins {
         /// Number of the last record that counts, if what stands behind it was given up.

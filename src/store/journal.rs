@@ -131,10 +131,10 @@ impl Journal {
         packet_bytes as usize + SMALL_BYTES
     }
 
-    /// Bytes that a journal takes.
+    /// Bytes that a journal takes, and the log that writes its batches.
     #[must_use]
     pub const fn bytes(packet_bytes: u32) -> u64 {
-        2 * Self::buffer_bytes(packet_bytes) as u64
+        3 * Self::buffer_bytes(packet_bytes) as u64
     }
 
     /// Bytes of the largest message that has room.

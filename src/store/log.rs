@@ -7,8 +7,9 @@
 //! sync that succeeded counts for nothing until everything live stands in later ones.
 
 use super::disk::Disk;
+use super::frame;
 use super::journal::{Batch, Room};
-use super::segment::{HEADER_BYTES, Header, Name};
+use super::segment::{HEADER_BYTES, Header, Name, Segment};
 use std::collections::VecDeque;
 use std::io;
 
@@ -60,15 +61,17 @@ pub(super) struct Current<F> {
 pub struct Log<D: Disk> {
     pub(super) disk: D,
     sizes: Sizes,
-    /// Numbers of the segments with records, oldest first.
-    pub(super) segments: VecDeque<u64>,
+    /// The segments with records, oldest first.
+    pub(super) segments: VecDeque<Segment>,
     pub(super) current: Option<Current<D::File>>,
     /// Numbers of spares.
     pub(super) spares: Vec<u64>,
     /// The number that the next spare gets.
     pub(super) next_spare: u64,
     /// The segment in which the sweep under way began.
-    sweep: Option<u64>,
+    sweep: Option<Segment>,
+    /// The batch that is being written, with the key of its segment.
+    keyed: Vec<u8>,
     written_bytes: u64,
     syncs: u64,
 }
@@ -84,6 +87,7 @@ impl<D: Disk> Log<D> {
             spares: Vec::new(),
             next_spare: 1,
             sweep: None,
+            keyed: Vec::new(),
             written_bytes: 0,
             syncs: 0,
         }
@@ -144,18 +148,20 @@ impl<D: Disk> Log<D> {
         if !fits {
             self.begin_segment(batch.first)?;
         }
-        let number = self.segments.back().copied().unwrap_or_default();
+        let segment = *self.segments.back().ok_or(io::ErrorKind::NotFound)?;
         if batch.begins_sweep {
-            self.sweep = Some(number);
+            self.sweep = Some(segment);
         }
         let current = self.current.as_mut().ok_or(io::ErrorKind::NotFound)?;
         if current.offset == 0 {
-            let header = Header { number }.encode();
+            let header = Header { number: segment.number }.encode();
             self.disk.write(&mut current.file, 0, &header)?;
             current.offset = HEADER_BYTES as u64;
             self.written_bytes += HEADER_BYTES as u64;
         }
-        self.disk.write(&mut current.file, current.offset, &batch.bytes)?;
+        self.keyed.clone_from(&batch.bytes);
+        frame::key(&mut self.keyed, segment.key);
+        self.disk.write(&mut current.file, current.offset, &self.keyed)?;
         self.written_bytes += bytes;
         self.disk.sync(&mut current.file)?;
         self.syncs += 1;
@@ -175,10 +181,11 @@ impl<D: Disk> Log<D> {
             }
             None => return Err(io::ErrorKind::StorageFull.into()),
         };
-        let name = Name::Segment(number).to_string();
+        let segment = Segment { number, key: self.disk.draw_key()? };
+        let name = segment.to_string();
         self.disk.rename(&Name::Spare(spare).to_string(), &name)?;
         self.spares.pop();
-        self.segments.push_back(number);
+        self.segments.push_back(segment);
         self.disk.sync_names()?;
         self.current = Some(Current { file: self.disk.open(&name)?, offset: 0 });
         Ok(())
@@ -200,8 +207,8 @@ impl<D: Disk> Log<D> {
     /// later one went first. The sweep is on the disk already: what cannot be freed now is freed by the next one.
     fn free_old(&mut self) {
         let Some(first) = self.sweep.take() else { return };
-        while let Some(number) = self.segments.front().copied().filter(|number| *number < first) {
-            let name = Name::Segment(number).to_string();
+        while let Some(segment) = self.segments.front().copied().filter(|segment| *segment < first) {
+            let name = segment.to_string();
             if self.spares.len() < SPARES.max(self.segments.len()) {
                 let spare = self.take_spare_number();
                 if self.disk.rename(&name, &Name::Spare(spare).to_string()).is_err() {

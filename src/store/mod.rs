@@ -16,6 +16,7 @@ mod log;
 pub mod memory;
 pub mod record;
 mod recovery;
+mod rewrite;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -26,4 +27,5 @@ pub use journal::{Batch, Body, Journal, NoRoom, Room, Urgency};
 pub use log::{Log, Sizes};
 pub use record::Record;
 pub use recovery::{Damage, Recovered, RecoveryError, Report, inspect, recover};
-pub use segment::FORMAT;
+pub use rewrite::rewrite;
+pub use segment::{FORMAT, Segment};

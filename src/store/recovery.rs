@@ -10,7 +10,7 @@ use super::disk::Disk;
 use super::frame::{FRAME_BYTES, Found, Scan};
 use super::image::{Applied, At, Image, Message};
 use super::log::{Current, Log, Sizes};
-use super::segment::{Beginning, HEADER_BYTES, Header, Name};
+use super::segment::{Beginning, HEADER_BYTES, Header, Name, Segment};
 use core::fmt;
 use std::io;
 
@@ -107,13 +107,14 @@ struct Sweep {
     /// Records that were missing before it.
     missing: u64,
     /// Number of the last record that counts unless it ends, and the segment that says so.
-    given_up: Option<(u64, u64)>,
+    given_up: Option<(u64, Segment)>,
 }
 
 /// A segment that was read.
 #[derive(Default)]
 struct Page {
-    number: u64,
+    /// Which; `None` before the first one.
+    segment: Option<Segment>,
     bytes: Vec<u8>,
     /// Whether it has a header of its own.
     has_header: bool,
@@ -151,6 +152,7 @@ struct Reading<D: Disk> {
     report: Report,
     /// Number of the last record that was applied or passed over.
     last: u64,
+    last_is_clock: bool,
     /// The segment with the last record.
     page: Page,
     /// Where the log goes on in it.
@@ -163,23 +165,35 @@ struct Reading<D: Disk> {
     /// Number of the last record that counts.
     limit: u64,
     /// The segment that says so, if there is one.
-    limited_by: Option<u64>,
+    limited_by: Option<Segment>,
 }
 
 impl<D: Disk> Reading<D> {
     fn of(disk: D, sizes: Sizes) -> Result<Self, RecoveryError> {
         let mut reading = Self::new(Self::files(disk, sizes)?);
-        reading.read_all()?;
-        // If records behind its beginning are missing, its end may be one of them.
-        let whole = |began| reading.report.damages.iter().all(|damage| damage.first <= began);
-        if let Some(Sweep { began, given_up: Some((last, segment)), .. }) = reading.sweep
-            && whole(began)
-        {
-            let limit = last.max(reading.swept);
-            reading = Self { limit, limited_by: Some(segment), ..Self::new(reading.log) };
+        loop {
             reading.read_all()?;
+            // Lower each time, whatever damaged records say.
+            let limit = reading.counts_to().filter(|(limit, _)| *limit < reading.limit);
+            let Some((limit, limited_by)) = limit else { return Ok(reading) };
+            let limited_by = limited_by.or(reading.limited_by);
+            reading = Self { limit, limited_by, ..Self::new(reading.log) };
         }
-        Ok(reading)
+    }
+
+    /// Number of the last record that counts, if others have been applied, and the segment that says so, if there is one.
+    fn counts_to(&self) -> Option<(u64, Option<Segment>)> {
+        // If records behind its beginning are missing, its end may be one of them.
+        let is_whole = |began| self.report.damages.iter().all(|damage| damage.first <= began);
+        if let Some(Sweep { began, given_up: Some((last, segment)), .. }) = self.sweep
+            && is_whole(began)
+        {
+            return Some((last.max(self.swept), Some(segment)));
+        }
+        // Of a segment that was just begun nothing reads that says why it was: perhaps because what stands before was given up.
+        let segment = self.page.segment?;
+        let is_empty = self.last < segment.number || (self.last == segment.number && self.last_is_clock);
+        (is_empty && self.log.segments.front() < Some(&segment)).then(|| (segment.number.saturating_sub(1), None))
     }
 
     fn new(log: Log<D>) -> Self {
@@ -188,6 +202,7 @@ impl<D: Disk> Reading<D> {
             image: Image::default(),
             report: Report::default(),
             last: 0,
+            last_is_clock: false,
             page: Page::default(),
             end: 0,
             cut_end: 0,
@@ -204,7 +219,7 @@ impl<D: Disk> Reading<D> {
         names.sort_unstable();
         for name in names {
             match name {
-                Name::Segment(number) => log.segments.push_back(number),
+                Name::Segment(segment) => log.segments.push_back(segment),
                 Name::Spare(number) => {
                     log.spares.push(number);
                     log.next_spare = log.next_spare.max(number.saturating_add(1));
@@ -216,8 +231,12 @@ impl<D: Disk> Reading<D> {
 
     fn read_all(&mut self) -> Result<(), RecoveryError> {
         let mut next = Vec::new();
-        for number in self.log.segments.clone() {
-            let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+        // What is missing before the first record that reads is missed too.
+        let before_all = self.log.segments.front().map_or(0, |first| first.number.saturating_sub(1));
+        self.last = before_all.min(self.limit);
+        for segment in self.log.segments.clone() {
+            let Segment { number, key } = segment;
+            let mut file = self.log.disk.open(&segment.to_string())?;
             self.log.disk.read(&mut file, u64::from(u32::MAX), &mut next)?;
             let has_header = match Header::decode(&next) {
                 Beginning::Newer { format } => return Err(RecoveryError::NewerFormat { segment: number, format }),
@@ -227,27 +246,29 @@ impl<D: Disk> Reading<D> {
             };
             let before = number.saturating_sub(1);
             let offset = if has_header { HEADER_BYTES } else { 0 };
-            let mut found: Vec<Found> = Scan::new(&next, offset, self.newest().max(before)).collect();
+            let mut found: Vec<Found> = Scan::new(&next, key, offset, self.newest().max(before)).collect();
             let counting = found.partition_point(|found| found.place.sequence <= self.limit);
             let cut = found.split_off(counting);
             self.report.cut += cut.len() as u64;
-            let is_first = self.report.segments == 0;
+            // Only the first one can be empty and still be gone on with.
+            let is_first = self.report.segments == 0 && before == self.last;
             if found.is_empty() && !(has_header && is_first && before <= self.limit) {
                 continue;
-            }
-            if is_first {
-                self.last = before;
             }
             // There is a later record, so that everything before was on the disk.
             self.apply_pending();
             self.report.segments += 1;
             core::mem::swap(&mut self.page.bytes, &mut next);
-            (self.page.number, self.page.has_header) = (number, has_header);
+            (self.page.segment, self.page.has_header) = (Some(segment), has_header);
             self.end = offset;
             self.cut_end = cut.last().map_or(0, |cut| cut.offset + cut.bytes);
             self.take(found);
         }
         self.settle_tail();
+        if self.page.segment.is_none() {
+            // No segment stays, and with the next one numbers begin again.
+            self.last = 0;
+        }
         Ok(())
     }
 
@@ -276,6 +297,7 @@ impl<D: Disk> Reading<D> {
     }
 
     fn apply(&mut self, found: Found) {
+        let Some(segment) = self.page.segment else { return };
         let sequence = found.place.sequence;
         let missing = sequence.saturating_sub(self.last + 1);
         if missing > 0 {
@@ -287,10 +309,12 @@ impl<D: Disk> Reading<D> {
         let body = self.page.bytes.get(offset..self.end).unwrap_or_default();
         self.report.records += 1;
         self.report.bytes += found.bytes as u64;
-        match self.image.apply(body, self.page.number, offset, sequence) {
-            Ok(Applied::Yes) => {}
+        let applied = self.image.apply(body, segment, offset, sequence);
+        self.last_is_clock = matches!(applied, Ok(Applied::Clock));
+        match applied {
+            Ok(Applied::Yes | Applied::Clock) => {}
             Ok(Applied::SweepBegins { given_up_after }) => {
-                let given_up = given_up_after.map(|last| (last, self.page.number));
+                let given_up = given_up_after.map(|last| (last, segment));
                 self.sweep = Some(Sweep { began: sequence, missing: self.report.missing, given_up });
             }
             Ok(Applied::SweepEnds) => self.sweep_ends(sequence),
@@ -301,7 +325,8 @@ impl<D: Disk> Reading<D> {
     fn damaged(&mut self, offset: usize, first: u64, count: u64) {
         self.report.missing += count;
         if self.report.damages.len() < DAMAGES_MAX {
-            self.report.damages.push(Damage { segment: self.page.number, offset, first, count });
+            let segment = self.page.segment.map_or(0, |segment| segment.number);
+            self.report.damages.push(Damage { segment, offset, first, count });
         }
     }
 
@@ -330,16 +355,17 @@ impl<D: Disk> Reading<D> {
 
     /// Overwrites what was cut off, and opens the last segment to go on there.
     fn cut_tail(&mut self) -> Result<(), RecoveryError> {
-        let number = self.page.number;
+        let page = self.page.segment;
         // Segments behind it have no record that counts. The one that says so stays until all others are gone: if they are
         // found again, so is it.
         let last_to_go = self.limited_by;
-        let behind = self.log.segments.iter().copied().filter(|behind| *behind > number && Some(*behind) != last_to_go);
-        for behind in behind.rev().collect::<Vec<u64>>() {
+        let behind =
+            self.log.segments.iter().copied().filter(|behind| Some(*behind) > page && Some(*behind) != last_to_go);
+        for behind in behind.rev().collect::<Vec<Segment>>() {
             self.remove(behind)?;
         }
-        if self.report.segments > 0 {
-            let mut file = self.log.disk.open(&Name::Segment(number).to_string())?;
+        if let Some(segment) = page {
+            let mut file = self.log.disk.open(&segment.to_string())?;
             if self.cut_end > self.end {
                 let zeros = vec![0; self.cut_end - self.end];
                 self.log.disk.write(&mut file, self.end as u64, &zeros)?;
@@ -347,22 +373,22 @@ impl<D: Disk> Reading<D> {
             }
             let goes_on = self.page.has_header && self.page.bytes.len() as u64 == self.log.sizes().segment_bytes;
             self.log.current = goes_on.then_some(Current { file, offset: self.end as u64 });
-            if !goes_on && number > self.last {
-                // The next segment gets its name.
-                self.remove(number)?;
+            if !goes_on && segment.number > self.last {
+                // The next segment gets its number.
+                self.remove(segment)?;
             }
         }
         match self.limited_by {
-            Some(segment) => self.remove(segment),
-            None => Ok(()),
+            Some(segment) if Some(segment) > page => self.remove(segment),
+            _ => Ok(()),
         }
     }
 
     /// Removes a segment. It is not made a spare: it may hold records with the numbers that are given next.
-    fn remove(&mut self, number: u64) -> Result<(), RecoveryError> {
-        self.log.disk.remove(&Name::Segment(number).to_string())?;
+    fn remove(&mut self, segment: Segment) -> Result<(), RecoveryError> {
+        self.log.disk.remove(&segment.to_string())?;
         self.log.disk.sync_names()?;
-        self.log.segments.retain(|other| *other != number);
+        self.log.segments.retain(|other| *other != segment);
         Ok(())
     }
 
@@ -388,19 +414,29 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// What the system says.
     pub fn each_message(&mut self, image: &Image, mut each: impl FnMut(u64, &Message, &[u8])) -> io::Result<()> {
-        let mut messages: Vec<(u64, Message)> = image.messages.iter().map(|(id, message)| (*id, *message)).collect();
-        messages.sort_unstable_by_key(|(_, message)| message.at);
-        let mut segment = Vec::new();
-        let mut loaded = None;
-        for (id, message) in messages {
-            let At { segment: number, offset, bytes } = message.at;
-            if loaded != Some(number) {
-                let mut file = self.disk.open(&Name::Segment(number).to_string())?;
-                self.disk.read(&mut file, u64::from(u32::MAX), &mut segment)?;
-                loaded = Some(number);
-            }
-            each(id, &message, segment.get(offset..offset + bytes).ok_or(io::ErrorKind::UnexpectedEof)?);
+        let mut contents = Contents::default();
+        for (id, message) in image.messages_in_order() {
+            each(id, &message, contents.of(&mut self.disk, message.at)?);
         }
         Ok(())
+    }
+}
+
+/// Reads the bytes of messages, cheaply if one segment is asked for after the other.
+#[derive(Default)]
+pub(super) struct Contents {
+    loaded: Option<Segment>,
+    segment: Vec<u8>,
+}
+
+impl Contents {
+    /// The bytes that stand there.
+    pub(super) fn of(&mut self, disk: &mut impl Disk, at: At) -> io::Result<&[u8]> {
+        if self.loaded != Some(at.segment) {
+            let mut file = disk.open(&at.segment.to_string())?;
+            disk.read(&mut file, u64::from(u32::MAX), &mut self.segment)?;
+            self.loaded = Some(at.segment);
+        }
+        self.segment.get(at.offset..at.offset + at.bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }

@@ -9,9 +9,12 @@
 //! | 4 | CRC-32C of all of the above |
 //! | 36 | 0 |
 //!
-//! A segment's number is that of its first record, and its name, so that the name still tells what cannot be of this segment
-//! when the header is lost. One that is not needed any more becomes a spare, and a new segment with a later name again: its
-//! blocks have been written before, so that nothing but data changes when it is written anew.
+//! A segment's name has its number, which is that of its first record, and its key, with which the checksums of its records
+//! begin. So it still reads when its header is lost, and what looks like a record, in the payload of a damaged one or of one
+//! from a former life, is none: who sent it knew no key. The name also tells what cannot be of this segment by number.
+//!
+//! One that is not needed any more becomes a spare, and a new segment with a later name again: its blocks have been written
+//! before, so that nothing but data changes when it is written anew.
 
 use core::fmt;
 
@@ -83,11 +86,26 @@ impl Header {
     }
 }
 
+/// A segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Segment {
+    /// Its number: that of its first record.
+    pub number: u64,
+    /// What the checksums of its records begin with.
+    pub key: u32,
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Name::Segment(*self).fmt(f)
+    }
+}
+
 /// The name of a file of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// A segment.
-    Segment(u64),
+    Segment(Segment),
     /// A file that waits to become a segment.
     Spare(u64),
 }
@@ -97,10 +115,13 @@ impl Name {
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         let (digits, kind) = name.split_once('.')?;
-        let number = u64::from_str_radix(digits, 16).ok()?;
+        let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
         let parsed = match kind {
-            "log" => Self::Segment(number),
-            "spare" => Self::Spare(number),
+            "log" => {
+                let (digits, key) = digits.split_once('-')?;
+                Self::Segment(Segment { number: number(digits)?, key: u32::try_from(number(key)?).ok()? })
+            }
+            "spare" => Self::Spare(number(digits)?),
             _ => return None,
         };
         (parsed.to_string() == name).then_some(parsed)
@@ -110,7 +131,7 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Segment(number) => write!(f, "{number:016x}.log"),
+            Self::Segment(Segment { number, key }) => write!(f, "{number:016x}-{key:08x}.log"),
             Self::Spare(number) => write!(f, "{number:016x}.spare"),
         }
     }
@@ -145,10 +166,17 @@ mod tests {
 
     #[test]
     fn names_sort_by_number_and_others_are_none() {
-        let name = Name::Segment(0x1f).to_string();
-        assert_eq!(name, "000000000000001f.log");
-        assert_eq!(Name::parse(&name), Some(Name::Segment(0x1f)));
-        for other in ["1f.log", "lock", "000000000000001F.log", "000000000000001f.tmp", "last-good.blob"] {
+        let segment = Segment { number: 0x1f, key: 0xabc };
+        assert_eq!(segment.to_string(), "000000000000001f-00000abc.log");
+        assert_eq!(Name::parse(&segment.to_string()), Some(Name::Segment(segment)));
+        for other in [
+            "1f.log",
+            "lock",
+            "000000000000001f.log",
+            "000000000000001F-00000abc.log",
+            "000000000000001f-00000abc.tmp",
+            "last-good.blob",
+        ] {
             assert_eq!(Name::parse(other), None, "{other}");
         }
     }

@@ -1,10 +1,11 @@
-//! The log on a disk in memory: what is read again, what is cut, what is reported.
+//! The journal, the log and its recovery together, on a disk in memory.
 #![allow(clippy::unwrap_used)]
 
 use super::memory::Memory;
 use super::record::{self, Identifiers, Receiver};
 use super::*;
 use crate::time::{Instant, Now, UnixTime};
+
 const SIZES: Sizes = Sizes { segment_bytes: 1 << 20, total_bytes: 32 << 20 };
 
 /// A log and the journal that feeds it.

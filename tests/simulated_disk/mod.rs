@@ -8,6 +8,8 @@
 //!
 //! Nothing here knows what the files mean.
 
+#![allow(dead_code)] // each test uses its part
+
 use portcullis::store::Disk;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -278,7 +280,7 @@ struct Part {
     end: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// As the program sees it.
     seen: Contents,
@@ -315,14 +317,15 @@ impl State {
 }
 
 /// The disk. Clones are the same disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SimulatedDisk(Rc<RefCell<State>>);
 
 impl SimulatedDisk {
     /// A disk with these files, all of them safe.
     pub fn new(files: Files) -> Self {
         let base = Moment::of(files);
-        let state = State { seen: base.safe.clone(), base, free_bytes: 1 << 40, ..State::default() };
+        let (seen, free_bytes) = (base.safe.clone(), 1 << 40);
+        let state = State { seen, base, operations: Vec::new(), faults: Vec::new(), free_bytes };
         Self(Rc::new(RefCell::new(state)))
     }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: static release binaries in `target/dist/`, and their sizes.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lexopt::ValueExt as _;
 
@@ -45,7 +45,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     install::for_targets(&wanted)?;
     let mut built = Vec::new();
     for target in wanted {
-        built.push((target.name, release(&target)?));
+        built.push((target.name, release(&target, &[])?));
     }
     for (name, (path, bytes)) in built {
         println!("{name:8} {bytes:>9} bytes  {}", path.display());
@@ -53,27 +53,28 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     Ok(())
 }
 
-/// Builds the release binary of a target; where it is, and its size in bytes.
-pub fn release(target: &Target) -> Outcome<(PathBuf, u64)> {
+/// Builds the release binary of a target, with further options of `cargo build`; where it is, and its size in bytes.
+pub fn release(target: &Target, options: &[&str]) -> Outcome<(PathBuf, u64)> {
     let toolchain = Toolchain::of(target)?;
     let mut command = workspace::cargo("build");
-    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]);
+    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]).args(options);
     command.arg("--target-dir").arg(workspace::cross_build_folder());
     toolchain.apply(target, &mut command);
     process::run(&mut command)?;
     let made = workspace::cross_build_folder().join(&target.triple).join("release/portcullis");
-    let file = std::fs::read(&made).map_err(|error| Failure::file("read", &made, &error))?;
-    check(&file, target)?;
+    let bytes = check(&made, target)?;
     workspace::make_folder(&workspace::dist_folder())?;
     let kept = workspace::dist_folder().join(format!("portcullis-{}", target.name));
     std::fs::copy(&made, &kept).map_err(|error| Failure::file("write", &kept, &error))?;
-    Ok((kept, u64::try_from(file.len()).unwrap_or(u64::MAX)))
+    Ok((kept, bytes))
 }
 
-/// A binary that is dynamic, or for another machine, would fail on the gateway and not here.
-fn check(file: &[u8], target: &Target) -> Outcome {
+/// The size in bytes of a binary that is right for a target. One that is dynamic, or for another machine, would fail on the
+/// gateway and not here.
+pub fn check(binary: &Path, target: &Target) -> Outcome<u64> {
+    let file = std::fs::read(binary).map_err(|error| Failure::file("read", binary, &error))?;
     let header =
-        elf::read(file).ok_or_else(|| Failure::new(format!("the binary for {} is no ELF file", target.name)))?;
+        elf::read(&file).ok_or_else(|| Failure::new(format!("the binary for {} is no ELF file", target.name)))?;
     if header.wants_interpreter {
         return Err(Failure::new(format!("the binary for {} is not static", target.name)));
     }
@@ -81,5 +82,5 @@ fn check(file: &[u8], target: &Target) -> Outcome {
         let machine = header.machine.map_or_else(|| "another machine".to_owned(), |machine| machine.to_string());
         return Err(Failure::new(format!("the binary for {} is for {machine}", target.name)));
     }
-    Ok(())
+    Ok(u64::try_from(file.len()).unwrap_or(u64::MAX))
 }

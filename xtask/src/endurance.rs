@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`, `cargo xtask simulate` and `cargo xtask kill`: the long forms of tests that the gate runs for a moment.
+//! `cargo xtask fuzz`, `simulate`, `crash` and `kill`: the long forms of tests that the gate runs for a moment.
 //!
-//! All run an optimised build of the same tests, with the time, the number of seeds or of kills given in the environment.
+//! All run an optimised build of the same tests, with the time or the number of seeds, states or kills given in the environment.
 
 use std::ffi::OsString;
 
@@ -26,6 +26,14 @@ Usage: cargo xtask simulate [--seeds N] [--seed N]
 
   --seeds N   so many seeds (default: 2000)
   --seed N    one seed again, as a failure printed it";
+
+const CRASH_HELP: &str = "\
+Takes the power from the log at every moment, and reads what is left.
+
+Usage: cargo xtask crash [--states N] [--seed N]
+
+  --states N   so many crash states (default: 100000)
+  --seed N     one workload again, as a failure printed it";
 
 const KILL_HELP: &str = "\
 Kills the broker under load, over and over, and compares what clients get with what
@@ -70,52 +78,83 @@ pub fn fuzz(arguments: Vec<OsString>) -> Outcome {
 
 /// Runs `simulate`.
 pub fn simulate(arguments: Vec<OsString>) -> Outcome {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let usage = |error: &lexopt::Error| Failure::usage("simulate", error);
-    let (mut seeds, mut seed) = (2_000_u64, None::<u64>);
-    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
-        match argument {
-            lexopt::Arg::Long("seeds") => seeds = number(&mut parser).map_err(|error| usage(&error))?,
-            lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
-            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
-                println!("{SIMULATE_HELP}");
-                return Ok(());
-            }
-            other => return Err(usage(&other.unexpected())),
-        }
-    }
-    let mut command = workspace::cargo("test");
-    command.args(["--release", "--locked", "--test", "simulation", "--", "--nocapture"]);
-    match seed {
-        Some(seed) => command.env("PORTCULLIS_SIMULATION_SEED", seed.to_string()),
-        None => command.env("PORTCULLIS_SIMULATION_SEEDS", seeds.to_string()),
+    let form = Seeded {
+        command: "simulate",
+        help: SIMULATE_HELP,
+        test: "simulation",
+        filter: None,
+        count: ("seeds", 2_000, "PORTCULLIS_SIMULATION_SEEDS"),
+        seed: "PORTCULLIS_SIMULATION_SEED",
     };
-    process::run(&mut command)
+    form.run(arguments)
+}
+
+/// Runs `crash`.
+pub fn crash(arguments: Vec<OsString>) -> Outcome {
+    let form = Seeded {
+        command: "crash",
+        help: CRASH_HELP,
+        test: "crash",
+        filter: None,
+        count: ("states", 100_000, "PORTCULLIS_CRASH_STATES"),
+        seed: "PORTCULLIS_CRASH_SEED",
+    };
+    form.run(arguments)
 }
 
 /// Runs `kill`.
 pub fn kill(arguments: Vec<OsString>) -> Outcome {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let usage = |error: &lexopt::Error| Failure::usage("kill", error);
-    let (mut times, mut seed) = (200_u64, None::<u64>);
-    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
-        match argument {
-            lexopt::Arg::Long("times") => times = number(&mut parser).map_err(|error| usage(&error))?,
-            lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
-            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
-                println!("{KILL_HELP}");
-                return Ok(());
+    let form = Seeded {
+        command: "kill",
+        help: KILL_HELP,
+        test: "durability",
+        filter: Some("kills::"),
+        count: ("times", 200, "PORTCULLIS_KILLS"),
+        seed: "PORTCULLIS_KILL_SEED",
+    };
+    form.run(arguments)
+}
+
+/// A test that takes a number of cases, or the seed of one, from the environment.
+struct Seeded {
+    command: &'static str,
+    help: &'static str,
+    test: &'static str,
+    /// Which tests of it; all if not said.
+    filter: Option<&'static str>,
+    /// The option, how many without it, and the variable.
+    count: (&'static str, u64, &'static str),
+    /// The variable.
+    seed: &'static str,
+}
+
+impl Seeded {
+    fn run(&self, arguments: Vec<OsString>) -> Outcome {
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let usage = |error: &lexopt::Error| Failure::usage(self.command, error);
+        let (option, mut count, variable) = self.count;
+        let mut seed = None::<u64>;
+        while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+            match argument {
+                lexopt::Arg::Long(name) if name == option => {
+                    count = number(&mut parser).map_err(|error| usage(&error))?;
+                }
+                lexopt::Arg::Long("seed") => seed = Some(number(&mut parser).map_err(|error| usage(&error))?),
+                lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                    println!("{}", self.help);
+                    return Ok(());
+                }
+                other => return Err(usage(&other.unexpected())),
             }
-            other => return Err(usage(&other.unexpected())),
         }
+        let mut command = workspace::cargo("test");
+        command.args(["--release", "--locked", "--test", self.test, "--"]).args(self.filter).arg("--nocapture");
+        command.env(variable, count.to_string());
+        if let Some(seed) = seed {
+            command.env(self.seed, seed.to_string());
+        }
+        process::run(&mut command)
     }
-    let mut command = workspace::cargo("test");
-    command.args(["--release", "--locked", "--test", "durability", "--", "kills::", "--nocapture"]);
-    command.env("PORTCULLIS_KILLS", times.to_string());
-    if let Some(seed) = seed {
-        command.env("PORTCULLIS_KILL_SEED", seed.to_string());
-    }
-    process::run(&mut command)
 }
 
 fn number(parser: &mut lexopt::Parser) -> Result<u64, lexopt::Error> {

@@ -35,6 +35,7 @@ Commands:
   build        static release binaries in target/dist/
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
+  crash        the log without power at any moment, state by state
   kill         the broker killed under load: what was acknowledged must be there
   bench        logins, authorization decisions and durability, in figures
   conformance  normative statements of MQTT 5.0 that no test names
@@ -68,6 +69,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "licences" => licences::run(arguments),
         "fuzz" => endurance::fuzz(arguments),
         "simulate" => endurance::simulate(arguments),
+        "crash" => endurance::crash(arguments),
         "kill" => endurance::kill(arguments),
         "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),

@@ -2,8 +2,14 @@
 //!
 //! Every check and every test, on the host and, under emulation, on the gateways' machines. The steps stand in the order in
 //! which a mistake is cheapest to find.
+//!
+//! The gateways' programs are tested in the profile of the tests, so that each dependency is compiled once for a machine; the
+//! release profile is built, and tested, for the host.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
 use std::time::Instant;
 
 use crate::process::{self, Failure, Outcome};
@@ -18,8 +24,8 @@ Usage: cargo xtask test [--host-only]
 
   --host-only   without the ARM targets: quick, and no gate";
 
-/// The tests of the whole program that also run against the cross-built binaries.
-const FOREIGN_PROGRAM_TESTS: [&str; 3] = ["tutorial", "scenarios", "conformance"];
+/// The tests of the whole program that also run against the binaries of the gateways' machines and of the release profile.
+const PROGRAM_TESTS: [&str; 3] = ["tutorial", "scenarios", "conformance"];
 
 /// The rooms whose unit tests start the openssl program.
 const START_OPENSSL: [&str; 2] = ["tls::tests", "crypto::signatures"];
@@ -60,17 +66,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     step("documentation", documentation)?;
     step("licences", licences::check)?;
     step("conformance list", conformance::check)?;
-    step("tests", tests)?;
-    for target in &foreign {
-        step(&format!("unit tests on {}", target.name), || foreign_unit_tests(target))?;
-        step(&format!("program tests on {}", target.name), || foreign_program_tests(target))?;
-    }
-    if !host_only {
-        step("static build for the host", || {
-            let host =
-                Target::named("host")?.ok_or_else(|| Failure::new("the host has no row in the table of targets"))?;
-            build::release(&host).map(|(path, bytes)| println!("{}: {bytes} bytes", path.display()))
-        })?;
+    let release = if host_only { None } else { Target::named("host")? };
+    let release = tests_beside(release.as_ref(), &foreign)?;
+    if let Some((binary, bytes)) = release {
+        println!("{}: {bytes} bytes", binary.display());
+        step("program tests of the release build", || program_tests(&binary, None))?;
     }
     println!("\nall passed in {} s", begin.elapsed().as_secs());
     Ok(())
@@ -100,13 +100,52 @@ fn tests() -> Outcome {
     process::run(workspace::cargo("test").args(["--workspace", "--locked", "--quiet"]))
 }
 
+/// The tests here and on the gateways' machines, and beside them a release build; where its program is, and its size in bytes.
+///
+/// Many tests wait, and the linker of the release profile is busy on one core.
+fn tests_beside(release: Option<&Target>, foreign: &[Target]) -> Outcome<Option<(PathBuf, u64)>> {
+    thread::scope(|scope| {
+        let release = release.map(|target| scope.spawn(|| build::release(target, &["--quiet"])));
+        step("tests", tests)?;
+        for target in foreign {
+            step(&format!("tests on {}", target.name), || foreign_tests(target))?;
+        }
+        let Some(release) = release else { return Ok(None) };
+        release.join().map_err(|_| Failure::new("the thread of the release build panicked"))?.map(Some)
+    })
+}
+
+/// The unit tests of all rooms, run under emulation, and the tests of the whole program against a broker under emulation.
+fn foreign_tests(target: &Target) -> Outcome {
+    let binary = foreign_build(target)?;
+    foreign_unit_tests(target)?;
+    program_tests(&binary, target.runner)
+}
+
+/// Builds the unit tests and the program for a gateway's machine; where the program is.
+///
+/// They are asked for together, as a test of the whole program asks for it: cargo would otherwise choose other features for
+/// the program's dependencies, and compile a third of them again.
+fn foreign_build(target: &Target) -> Outcome<PathBuf> {
+    process::run(foreign_cargo(target)?.args(["--no-run", "--test", PROGRAM_TESTS[0]]))?;
+    let binary = workspace::cross_build_folder().join(&target.triple).join("debug/portcullis");
+    build::check(&binary, target)?;
+    Ok(binary)
+}
+
+/// `cargo test` of the unit tests for a gateway's machine.
+fn foreign_cargo(target: &Target) -> Outcome<Command> {
+    let mut command = workspace::cargo("test");
+    command.args(["--package", "portcullis", "--lib", "--locked", "--quiet"]);
+    command.arg("--target-dir").arg(workspace::cross_build_folder());
+    Toolchain::of(target)?.apply(target, &mut command);
+    Ok(command)
+}
+
 /// The unit tests of all rooms, built for a gateway's machine and run under emulation.
 fn foreign_unit_tests(target: &Target) -> Outcome {
     let run = |threads: Option<&str>, filters: &[&str]| -> Outcome {
-        let mut command = workspace::cargo("test");
-        command.args(["--package", "portcullis", "--lib", "--locked", "--quiet"]);
-        command.arg("--target-dir").arg(workspace::cross_build_folder());
-        Toolchain::of(target)?.apply(target, &mut command);
+        let mut command = foreign_cargo(target)?;
         if let Some(threads) = threads {
             command.env("RUST_TEST_THREADS", threads);
         }
@@ -118,17 +157,15 @@ fn foreign_unit_tests(target: &Target) -> Outcome {
     run(None, &skips(&[START_OPENSSL.as_slice(), &SLOW_UNDER_EMULATION].concat()))
 }
 
-/// The tests of the whole program, run here, against a gateway's broker under emulation.
-fn foreign_program_tests(target: &Target) -> Outcome {
-    let (binary, bytes) = build::release(target)?;
-    println!("{}: {bytes} bytes", binary.display());
+/// The tests of the whole program, run here, against this broker, under an emulator where one is named.
+fn program_tests(binary: &Path, runner: Option<&str>) -> Outcome {
     let mut command = workspace::cargo("test");
     command.args(["--package", "portcullis", "--locked", "--quiet"]);
-    for name in FOREIGN_PROGRAM_TESTS {
+    for name in PROGRAM_TESTS {
         command.arg("--test").arg(name);
     }
     command.env("PORTCULLIS_BINARY", binary);
-    if let Some(runner) = target.runner {
+    if let Some(runner) = runner {
         command.env("PORTCULLIS_RUNNER", runner);
     }
     process::run(&mut command)
