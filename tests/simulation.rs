@@ -15,7 +15,6 @@
 //! `PORTCULLIS_SIMULATION_SEED=7 cargo test --test simulation` replays one seed; `cargo xtask simulate` runs many.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
-#[allow(dead_code)]
 mod simulated_disk;
 
 use portcullis::authorization::Policy;
