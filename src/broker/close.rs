@@ -208,6 +208,7 @@ impl Broker {
         self.session_deadlines.cancel(key.index());
         let Some(mut session) = self.sessions.remove(key) else { return };
         self.keep_session_ended(session.number);
+        self.received -= session.received.len();
         self.session_index.remove(session.hash, key.index());
         for queue in [&mut session.waiting, &mut session.in_flight] {
             while let Some(delivery) = queue.pop_front(&mut self.deliveries) {

@@ -38,6 +38,8 @@ const SMALL_BYTES: usize = 64;
 const RETRY_MILLISECONDS: u64 = 1_000;
 /// The longest.
 const RETRY_MILLISECONDS_MAX: u64 = 60_000;
+/// How often the log is told the time where the wall clock says nothing and a session's time runs.
+const TELL_TIME_MILLISECONDS: u64 = 600_000;
 /// How often a full disk is looked at again while nothing is written.
 const LOOK_MILLISECONDS: u64 = 5_000;
 /// A disk that takes longer for one batch is slow.
@@ -81,6 +83,8 @@ pub struct Durability {
     pub(super) sweep: Option<Sweep>,
     /// Whether what is live is to be written anew when that is possible.
     pub(super) wants_sweep: bool,
+    /// Bytes that had been appended at the end of the sweep before; 0 if there was none.
+    pub(super) swept_bytes: u64,
     pub(super) room: Room,
     pub(super) segment_bytes: u64,
     /// When writing is tried again, after the disk has failed.
@@ -108,16 +112,17 @@ pub(super) enum Unkept {
 }
 
 impl Durability {
-    /// A log for packets of up to `packet_bytes` that goes on behind the record with number `last`.
+    /// A log for records of up to `record_bytes` that goes on behind the record with number `last`.
     #[must_use]
-    pub fn new(packet_bytes: u32, persistence: Persistence, judges: u64, sizes: Sizes, last: u64, room: Room) -> Self {
+    pub fn new(record_bytes: u32, persistence: Persistence, judges: u64, sizes: Sizes, last: u64, room: Room) -> Self {
         Self {
-            journal: Journal::new(packet_bytes, persistence.commit_interval_milliseconds, last),
+            journal: Journal::new(record_bytes, persistence.commit_interval_milliseconds, last),
             persistence,
             judges,
             last_number: 0,
             sweep: None,
             wants_sweep: false,
+            swept_bytes: 0,
             room,
             segment_bytes: sizes.segment_bytes,
             retry: None,
@@ -299,8 +304,13 @@ impl Broker {
 
     /// What the clocks show, and whether the wall clock is to be believed: for the log.
     pub fn set_clock(&mut self, now: Now, trusted: bool) {
+        let is_waited_for = self.session_deadlines.earliest().is_some();
         if let Some(log) = &mut self.log {
             log.journal.set_clock(now, trusted);
+            if !trusted && is_waited_for {
+                // With a wall clock, time that passes without a record is known from that.
+                log.journal.tell_time_after(TELL_TIME_MILLISECONDS);
+            }
         }
     }
 
@@ -337,17 +347,19 @@ impl Broker {
 
     /// About how many bytes it takes to write everything that is live.
     pub(super) fn live_bytes(&self) -> u64 {
-        const SESSION: u64 = 512;
-        const SUBSCRIPTION: u64 = 160;
-        const DELIVERY: u64 = 48;
-        const RETAINED: u64 = 96;
+        const SESSION: u64 = 1_024;
+        const DELIVERY: u64 = 64;
+        const RETAINED: u64 = 48;
         const MESSAGE: u64 = 48;
-        self.messages.kept_bytes()
+        const RECEIVED: u64 = 32;
+        // Sessions and subscriptions are written twice.
+        2 * (self.sessions.len() as u64 * SESSION + self.subscriptions.kept_bytes())
+            + self.messages.kept_bytes()
             + self.messages.count() as u64 * MESSAGE
-            + self.sessions.len() as u64 * SESSION
-            + self.subscriptions.count() as u64 * SUBSCRIPTION
             + self.deliveries.len() as u64 * DELIVERY
+            + self.retained.kept_topic_bytes()
             + self.retained.count() as u64 * RETAINED
+            + self.received as u64 * RECEIVED
     }
 
     /// Number of the last record; 0 where nothing is kept.
@@ -479,14 +491,12 @@ impl Broker {
         let Self { log: Some(log), sessions, subscriptions, filter_scratch, .. } = self else { return };
         let Some(session) = sessions.get_mut(key).filter(|session| session.is_kept()) else { return };
         subscriptions.read_filter(subscription, filter_scratch);
-        if let Some(subscription) = subscriptions.get_mut(subscription)
-            && subscription.number == 0
-        {
-            subscription.number = log.next_number();
+        let Ok(filter) = core::str::from_utf8(filter_scratch) else { return };
+        if let Some(new) = subscriptions.get(subscription).filter(|subscription| subscription.number == 0) {
+            let group_bytes = subscriptions.group_name(new).map_or(0, str::len);
+            subscriptions.set_kept(subscription, log.next_number(), filter.len() + group_bytes + SMALL_BYTES);
         }
-        if let Some(subscription) = subscriptions.get(subscription)
-            && let Ok(filter) = core::str::from_utf8(filter_scratch)
-        {
+        if let Some(subscription) = subscriptions.get(subscription) {
             let group = subscriptions.group_name(subscription);
             session.changed = log.subscription(session.number, subscription, group, filter, Urgency::Soon);
         }

@@ -94,6 +94,8 @@ pub struct Broker {
     /// By index of the session, for those without connection.
     session_deadlines: DeadlineHeap,
     sessions_connected: usize,
+    /// Packet Identifiers of QoS 2 that publishers use, of all sessions together.
+    received: usize,
     /// Connections that have something to say.
     ready: VecDeque<Key<Connection>>,
     /// Connections whose acknowledgements wait for a slow subscriber.
@@ -262,6 +264,7 @@ impl Broker {
             deadlines: DeadlineHeap::new(capacities.connections),
             session_deadlines: DeadlineHeap::new(capacities.sessions),
             sessions_connected: 0,
+            received: 0,
             ready: VecDeque::with_capacity(reserved(capacities.connections)),
             gated: Vec::with_capacity(reserved(capacities.connections)),
             gate_ends: None,
@@ -308,6 +311,13 @@ impl Broker {
         capacities.deliveries.div_ceil(4)
     }
 
+    /// Bytes of the largest record of the log: the largest message, to every session.
+    #[must_use]
+    pub const fn record_bytes_max(capacities: &Capacities) -> u32 {
+        const RECEIVER_BYTES: u32 = 32;
+        capacities.packet_bytes.saturating_add(capacities.sessions.saturating_mul(RECEIVER_BYTES))
+    }
+
     /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
     #[must_use]
     pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 13] {
@@ -351,8 +361,8 @@ impl Broker {
             ),
             (
                 "log batches (bytes)",
-                u32::try_from(Journal::bytes(capacities.packet_bytes)).unwrap_or(u32::MAX),
-                Journal::bytes(capacities.packet_bytes),
+                u32::try_from(Journal::bytes(Self::record_bytes_max(capacities))).unwrap_or(u32::MAX),
+                Journal::bytes(Self::record_bytes_max(capacities)),
             ),
             ("receive buffers (bytes)", capacities.receive_bytes, u64::from(capacities.receive_bytes)),
             ("transmit buffers (bytes)", capacities.transmit_bytes, u64::from(capacities.transmit_bytes)),

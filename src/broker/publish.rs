@@ -169,7 +169,7 @@ impl Broker {
             && let Some(session) = self.sessions.get_mut(session_key)
         {
             // Bounded by the Receive Maximum, which was checked.
-            let _ = session.received.push(packet_identifier);
+            self.received += usize::from(session.received.push(packet_identifier).is_ok());
             if outcome.needs > 0 {
                 session.changed = outcome.needs;
             }
@@ -203,6 +203,7 @@ impl Broker {
         let (reason, needs) = match place {
             Some(place) => {
                 session.received.remove(place);
+                self.received -= 1;
                 (ReasonCode::Success, self.keep_released(session_key, packet_identifier.get()))
             }
             // It may have been released by a PUBREL whose record is on its way.

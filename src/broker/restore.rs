@@ -33,6 +33,9 @@ pub struct Restored {
     pub left_out: u64,
 }
 
+/// Bytes of a subscription's record beside its filter and group, about.
+const RECORD_BYTES: usize = 64;
+
 /// Time, as the log sees it from now.
 struct Times<'i> {
     image: &'i Image,
@@ -65,7 +68,8 @@ impl Broker {
         if let Some(log) = &mut self.log {
             log.last_number = image.last_number;
         }
-        for (number, session) in &image.sessions {
+        // Of two with one name, of which the end of the older one was damaged, the younger one counts.
+        for (number, session) in image.sessions.iter().rev() {
             if self.restore_session(&times, *number, session, &messages, &mut restored).is_err() {
                 restored.left_out += 1;
             }
@@ -152,7 +156,8 @@ impl Broker {
         }
         let packet_identifiers = session.received.iter().filter_map(|identifier| PacketIdentifier::new(*identifier));
         for identifier in packet_identifiers {
-            new.received.push(identifier).map_err(|_| Full)?;
+            // More than any client may use are left over by damage.
+            self.received += usize::from(new.received.push(identifier).is_ok());
         }
         let holds_message = new.will.as_ref().map(|will| will.message);
         let key = self.sessions.insert(new)?;
@@ -196,9 +201,8 @@ impl Broker {
         let session = self.sessions.get_mut(key).ok_or(Full)?;
         let (made, new) = self.subscriptions.set(key, &mut session.first_subscription, target, options)?;
         session.subscriptions += u32::from(new);
-        if let Some(made) = self.subscriptions.get_mut(made) {
-            made.number = number;
-        }
+        let group_bytes = target.group.map_or(0, str::len);
+        self.subscriptions.set_kept(made, number, target.filter.len() + group_bytes + RECORD_BYTES);
         Ok(())
     }
 

@@ -23,13 +23,15 @@ pub struct RetainedTable {
     table: Slab<Retained>,
     index: HashIndex,
     seed: u64,
+    /// Bytes of the topics of those that the log knows.
+    kept_topic_bytes: u64,
 }
 
 impl RetainedTable {
     /// A table for `capacity` topics.
     #[must_use]
     pub fn new(capacity: u32, seed: u64) -> Self {
-        Self { table: Slab::new(capacity), index: HashIndex::new(capacity), seed }
+        Self { table: Slab::new(capacity), index: HashIndex::new(capacity), seed, kept_topic_bytes: 0 }
     }
 
     /// Bytes of such a table.
@@ -42,6 +44,12 @@ impl RetainedTable {
     #[must_use]
     pub const fn count(&self) -> usize {
         self.table.len()
+    }
+
+    /// Bytes of the topics of those that the log knows.
+    #[must_use]
+    pub const fn kept_topic_bytes(&self) -> u64 {
+        self.kept_topic_bytes
     }
 
     /// The retained message of a topic.
@@ -71,12 +79,16 @@ impl RetainedTable {
         if let Some(retained) = self.key_of(pool, topic).and_then(|key| self.table.get_mut(key)) {
             pool.retain(message);
             pool.release(core::mem::replace(&mut retained.message, message));
-            (retained.qos, retained.kept) = (qos, kept);
+            let former = core::mem::replace(&mut retained.kept, kept);
+            retained.qos = qos;
+            self.kept_topic_bytes += u64::from(kept) * topic.len() as u64;
+            self.kept_topic_bytes -= u64::from(former) * topic.len() as u64;
             return Ok(());
         }
         let hash = keyed_hash(self.seed, topic);
         let key = self.table.insert(Retained { message, qos, kept, hash })?;
         self.index.insert(hash, key.index());
+        self.kept_topic_bytes += u64::from(kept) * topic.len() as u64;
         pool.retain(message);
         Ok(())
     }
@@ -116,6 +128,8 @@ impl RetainedTable {
     fn remove_key(&mut self, pool: &mut MessagePool, key: Key<Retained>) {
         if let Some(retained) = self.table.remove(key) {
             self.index.remove(retained.hash, key.index());
+            let topic_bytes = pool.get(retained.message).map_or(0, |message| u64::from(message.topic_bytes));
+            self.kept_topic_bytes -= u64::from(retained.kept) * topic_bytes;
             pool.release(retained.message);
         }
     }

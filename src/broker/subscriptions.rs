@@ -38,6 +38,8 @@ pub struct Subscription {
     pub replay: Option<u32>,
     /// Its number in the log; 0 while the log knows nothing of it.
     pub number: u64,
+    /// Bytes of its record, about.
+    record_bytes: u32,
     node: Key<Node>,
     group: Option<Key<Group>>,
     hash: u64,
@@ -78,6 +80,8 @@ pub struct Subscriptions {
     index: HashIndex,
     tree: FilterTree,
     seed: u64,
+    /// Bytes of the records of all that the log knows, about.
+    kept_bytes: u64,
 }
 
 impl Subscriptions {
@@ -90,6 +94,7 @@ impl Subscriptions {
             index: HashIndex::new(subscriptions),
             tree: FilterTree::new(nodes, text_bytes, seed),
             seed,
+            kept_bytes: 0,
         }
     }
 
@@ -161,6 +166,7 @@ impl Subscriptions {
             options,
             replay: None,
             number: 0,
+            record_bytes: 0,
             node,
             group,
             hash,
@@ -227,6 +233,22 @@ impl Subscriptions {
     #[must_use]
     pub fn after_in_session(&self, key: Key<Subscription>) -> Option<Key<Subscription>> {
         self.table.get(key)?.in_session.after
+    }
+
+    /// The log knows the subscription under `number`, by a record of about `bytes` bytes.
+    pub fn set_kept(&mut self, key: Key<Subscription>, number: u64, bytes: usize) {
+        if let Some(subscription) = self.table.get_mut(key) {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.kept_bytes += u64::from(bytes);
+            self.kept_bytes -= u64::from(core::mem::replace(&mut subscription.record_bytes, bytes));
+            subscription.number = number;
+        }
+    }
+
+    /// Bytes of the records of all subscriptions that the log knows, about.
+    #[must_use]
+    pub const fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
     }
 
     /// A subscription.
@@ -378,6 +400,7 @@ impl Subscriptions {
             return;
         };
         self.index.remove(removed.hash, key.index());
+        self.kept_bytes -= u64::from(removed.record_bytes);
         match removed.in_session.before.and_then(|key| self.table.get_mut(key)) {
             Some(before) => before.in_session.after = removed.in_session.after,
             None => *first = removed.in_session.after,

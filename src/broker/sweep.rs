@@ -91,6 +91,7 @@ impl Broker {
                 Table::Retained | Table::SubscriptionsAgain => {
                     if let Some(log) = &mut self.log {
                         log.journal.end_sweep();
+                        log.swept_bytes = log.journal.appended_bytes();
                         log.sweep = None;
                     }
                     return;
@@ -189,7 +190,9 @@ impl Durability {
         let (used, free, segment) = (self.room.used_bytes, self.room.free_bytes, self.segment_bytes);
         let much = used > (SEGMENTS_MIN * segment).max(2 * live_bytes + 2 * segment);
         let is_tight = free < live_bytes + 5 * segment && used > live_bytes + 2 * segment;
+        // Where nothing has changed, another sweep would free nothing.
+        let has_changed = self.journal.appended_bytes() - self.swept_bytes >= segment || self.swept_bytes == 0;
         // A sweep that runs out of room would end nowhere.
-        (much || is_tight) && free + self.room.sweep_bytes >= live_bytes + segment
+        (much || is_tight) && has_changed && free + self.room.sweep_bytes >= live_bytes + segment
     }
 }

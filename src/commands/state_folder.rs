@@ -33,15 +33,15 @@ pub fn bring_back(
         CommandError::CannotStart(format!("state folder {}: {fault}", folder.display()))
     };
     let disk = take(folder).map_err(|fault| cannot(&fault))?;
-    let packet_bytes = configuration.board.capacities.packet_bytes;
-    let sizes = Sizes::new(persistence.size_bytes, Journal::buffer_bytes(packet_bytes));
+    let record_bytes = Broker::record_bytes_max(&configuration.board.capacities);
+    let sizes = Sizes::new(persistence.size_bytes, Journal::buffer_bytes(record_bytes));
     let begin = std::time::Instant::now();
     let mut recovered = recover(disk, sizes).map_err(|error| match error {
         RecoveryError::Io(error) => cannot(&advice(&error)),
         newer => cannot(&newer),
     })?;
     let (last, room) = (recovered.last, recovered.log.room());
-    broker.set_durability(Durability::new(packet_bytes, persistence.clone(), judges, sizes, last, room));
+    broker.set_durability(Durability::new(record_bytes, persistence.clone(), judges, sizes, last, room));
     let trusted = clock_trust.believes(now.unix, 0);
     broker.set_clock(now, trusted);
     let restored = broker.restore(now, trusted, &mut recovered).map_err(|error| cannot(&advice(&error)))?;

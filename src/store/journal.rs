@@ -65,7 +65,7 @@ pub struct Journal {
     /// The other buffer, while it is not with the disk.
     idle: Option<Vec<u8>>,
     capacity: usize,
-    packet_bytes: u32,
+    record_bytes: u32,
     records: u32,
     /// Number of the record appended last.
     sequence: u64,
@@ -96,16 +96,16 @@ pub struct Journal {
 pub struct NoRoom;
 
 impl Journal {
-    /// A journal behind the record with number `last`, for packets of up to `packet_bytes`. Batches follow each other at
+    /// A journal behind the record with number `last`, for records of up to `record_bytes` bytes. Batches follow each other at
     /// `interval_milliseconds` or more.
     #[must_use]
-    pub fn new(packet_bytes: u32, interval_milliseconds: u16, last: u64) -> Self {
-        let capacity = Self::buffer_bytes(packet_bytes);
+    pub fn new(record_bytes: u32, interval_milliseconds: u16, last: u64) -> Self {
+        let capacity = Self::buffer_bytes(record_bytes);
         Self {
             filling: Vec::with_capacity(capacity),
             idle: Some(Vec::with_capacity(capacity)),
             capacity,
-            packet_bytes,
+            record_bytes,
             records: 0,
             sequence: last,
             appended_bytes: 0,
@@ -127,26 +127,40 @@ impl Journal {
 
     /// Bytes of one batch at most.
     #[must_use]
-    pub const fn buffer_bytes(packet_bytes: u32) -> usize {
-        packet_bytes as usize + SMALL_BYTES
+    pub const fn buffer_bytes(record_bytes: u32) -> usize {
+        record_bytes as usize + SMALL_BYTES
     }
 
     /// Bytes that a journal takes, and the log that writes its batches.
     #[must_use]
-    pub const fn bytes(packet_bytes: u32) -> u64 {
-        3 * Self::buffer_bytes(packet_bytes) as u64
+    pub const fn bytes(record_bytes: u32) -> u64 {
+        3 * Self::buffer_bytes(record_bytes) as u64
     }
 
     /// Bytes of the largest message that has room.
     #[must_use]
     pub const fn message_bytes_max(&self) -> usize {
-        self.packet_bytes as usize
+        self.record_bytes as usize
     }
 
     /// The wall clock was set: the log is told, so that nothing is counted by what it showed before.
     pub fn clock_was_set(&mut self) {
+        if self.has_booted {
+            self.tell_time_alone();
+        }
+    }
+
+    /// The log is told the time, if it was not for so long.
+    pub fn tell_time_after(&mut self, milliseconds: u64) {
+        let told = self.told.unwrap_or(Instant::ZERO);
+        if self.now.instant.milliseconds_since(told) >= milliseconds {
+            self.tell_time_alone();
+        }
+    }
+
+    fn tell_time_alone(&mut self) {
         self.told = None;
-        if !self.lost && self.has_booted {
+        if !self.lost {
             self.tell_time();
             self.since.get_or_insert(self.now.instant);
         }

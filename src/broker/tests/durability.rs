@@ -630,3 +630,63 @@ fn a_slow_disk_is_said_to_be_and_harms_nobody_who_need_not_wait() {
     kiln.bench.broker.written(kiln.bench.now, batch, outcome);
     assert_eq!(kiln.kinds(publisher), [0x40]);
 }
+
+#[test]
+fn what_is_live_is_never_estimated_below_what_it_takes_to_write_it() {
+    let mut kiln = Kiln::new();
+    let long = "l".repeat(3_000);
+    for client in 0..4 {
+        let (key, _) = kiln.client(&format!("{client}{}", "c".repeat(100)), &LASTING, true);
+        for filter in 0..4 {
+            kiln.give(key, &wire::subscribe(&format!("{long}/{filter}"), 2));
+        }
+        kiln.commit();
+        kiln.kinds(key);
+        kiln.bench.hang_up(key);
+    }
+    let (publisher, _) = kiln.client("p", &LASTING, true);
+    for id in 1..=30_u16 {
+        let retain = [&wire::text(&format!("{long}/{}", id % 4))[..], &id.to_be_bytes(), &[0], b"x"].concat();
+        kiln.give(publisher, &wire::packet(0x35, &retain));
+        kiln.commit();
+        kiln.kinds(publisher);
+    }
+    let estimated = kiln.bench.broker.live_bytes();
+    let before = kiln.bench.broker.telemetry().counters.store_bytes;
+    kiln.bench.broker.set_judges(8);
+    kiln.commit();
+    let written = kiln.bench.broker.telemetry().counters.store_bytes - before;
+    assert!(written > 60_000 && written <= estimated, "{written} {estimated}");
+    // And what goes is not counted any more.
+    for client in 0..4 {
+        kiln.client(&format!("{client}{}", "c".repeat(100)), &[], true);
+    }
+    kiln.client("p", &[], true);
+    assert!(kiln.bench.broker.live_bytes() < estimated / 3);
+    assert_eq!(kiln.bench.broker.received, 0);
+}
+
+#[test]
+fn without_a_wall_clock_time_is_recorded_now_and_then_while_a_session_waits() {
+    let mut kiln = Kiln::new();
+    let pass = |kiln: &mut Kiln, milliseconds| {
+        kiln.bench.now.instant = kiln.bench.now.instant.plus_milliseconds(milliseconds);
+        kiln.bench.broker.set_clock(kiln.bench.now, false);
+        kiln.commit()
+    };
+    assert!(!pass(&mut kiln, 10_000_000), "nobody waits");
+    kiln.absent("s", "t", 1);
+    assert!(!pass(&mut kiln, 500_000));
+    assert!(pass(&mut kiln, 200_000));
+    for _ in 0..4 {
+        pass(&mut kiln, 600_000);
+    }
+    // 3,100 of 3,600 seconds have passed, and nothing else was recorded.
+    let mut kiln = kiln.restart(0);
+    kiln.pass(490_000);
+    assert!(kiln.client("s", &LASTING, false).1);
+    kiln.bench.hang_up(kiln.bench.broker.connection_at(0).unwrap());
+    let mut kiln = kiln.restart(0);
+    kiln.pass(3_590_000);
+    assert!(kiln.client("s", &LASTING, false).1, "it has its whole time again");
+}
