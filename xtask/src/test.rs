@@ -119,6 +119,8 @@ fn tests_beside(release: Option<&Target>, foreign: &[Target]) -> Outcome<Option<
 fn foreign_tests(target: &Target) -> Outcome {
     let binary = foreign_build(target)?;
     foreign_unit_tests(target)?;
+    // What one machine does without an allocation another might not.
+    process::run(foreign_cargo(target)?.args(["--test", "allocation", "--", "no_message_costs"]))?;
     program_tests(&binary, target.runner)
 }
 
