@@ -22,7 +22,10 @@ impl Broker {
         if let Some(seconds) = expiry_seconds
             && let Some(session) = connection.session.and_then(|session| self.sessions.get_mut(session))
         {
-            session.expiry_seconds = self.limits.session_expiry_seconds.map_or(seconds, |cap| seconds.min(cap));
+            // One that was granted 0 ends now, whatever the cap was raised to since.
+            if session.expiry_seconds > 0 {
+                session.expiry_seconds = self.limits.session_expiry_seconds.map_or(seconds, |cap| seconds.min(cap));
+            }
         }
         if reason == ReasonCode::NORMAL_DISCONNECTION
             && let Some(session) = connection.session.and_then(|session| self.sessions.get_mut(session))

@@ -85,11 +85,11 @@ impl Broker {
         let event = connected_event(&client_identifier, &identity, port);
         let expires = identity.expires;
         let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
-        self.check_store(hash, &client_identifier, expiry_seconds, connect)?;
+        let known = self.check_store(hash, &client_identifier, expiry_seconds, connect)?;
         let before = self.last_record();
         let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start)?;
         // An older session that is no more must not come back.
-        let purged = if self.last_record() > before { self.last_record() } else { 0 };
+        let purged = if known && self.last_record() > before { self.last_record() } else { 0 };
         if resumed.is_none() && self.sessions.free() == 0 {
             self.telemetry.full(Table::Sessions);
             return Err((ReasonCode::QuotaExceeded, Text::new("the session table is full")));
@@ -180,20 +180,21 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether the session can be kept, if it must be.
+    /// Whether the session can be kept, if it must be. Returns whether there is one that is.
     fn check_store(
         &mut self,
         hash: u64,
         client_identifier: &str,
         expiry_seconds: u32,
         connect: &Connect<'_>,
-    ) -> Result<(), (ReasonCode, Text)> {
+    ) -> Result<bool, (ReasonCode, Text)> {
         let known = self.session_named(hash, client_identifier).and_then(|key| self.sessions.get(key));
-        let known = known.is_some_and(|session| session.number != 0);
+        let known = known.is_some_and(Session::is_kept);
         let will_bytes = connect.will.as_ref().map_or(0, |will| {
             will.topic.len() + will.payload.len() + super::publish::total_bytes(will.properties.forwardable()) as usize
         });
-        self.can_keep_session(known, expiry_seconds > 0, will_bytes).map_err(|reason| {
+        let can = self.can_keep_session(known, expiry_seconds > 0, will_bytes);
+        can.map(|()| known).map_err(|reason| {
             let detail = match reason {
                 ReasonCode::QuotaExceeded => "the log on the disk has no room for its session",
                 _ => "the disk has failed, and its session could not be kept",

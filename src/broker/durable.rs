@@ -85,6 +85,10 @@ pub struct Durability {
     pub(super) wants_sweep: bool,
     /// Bytes that had been appended at the end of the sweep before; 0 if there was none.
     pub(super) swept_bytes: u64,
+    /// Number of the record with which the last sweep began: bytes of messages from before may be gone.
+    pub(super) swept_from: u64,
+    /// Number of the last record of a retained message that was cleared.
+    pub(super) cleared: u64,
     pub(super) room: Room,
     pub(super) segment_bytes: u64,
     /// When writing is tried again, after the disk has failed.
@@ -123,6 +127,8 @@ impl Durability {
             sweep: None,
             wants_sweep: false,
             swept_bytes: 0,
+            swept_from: 0,
+            cleared: 0,
             room,
             segment_bytes: sizes.segment_bytes,
             retry: None,
@@ -323,7 +329,11 @@ impl Broker {
 
     /// Nothing more is to come: what is recorded is to be written at once. [`Broker::next_batch`] gives it.
     pub fn flush(&mut self) {
+        let is_waited_for = self.session_deadlines.earliest().is_some();
         if let Some(log) = &mut self.log {
+            if is_waited_for {
+                log.journal.tell_time_after(1);
+            }
             log.journal.flush();
         }
     }
@@ -389,6 +399,11 @@ impl Broker {
         self.log.as_mut().map_or(0, |log| log.journal.append(record, urgency))
     }
 
+    /// The number of a session that outlives its connection; 0 for others.
+    fn kept_number_of(&self, session: Key<Session>) -> u64 {
+        self.sessions.get(session).filter(|session| session.is_kept()).map_or(0, |session| session.number)
+    }
+
     fn number_of(&self, session: Key<Session>) -> u64 {
         self.sessions.get(session).map_or(0, |session| session.number)
     }
@@ -425,19 +440,29 @@ impl Broker {
                 return 0;
             }
         }
-        let Self { log: Some(log), sessions, messages, .. } = self else { return 0 };
+        let Self { log: Some(log), sessions, messages, deliveries, .. } = self else { return 0 };
         let Some(session) = sessions.get_mut(key) else { return 0 };
         if session.number == 0 {
             session.number = log.next_number();
         }
         let keeps_queue = log.persistence.subscriber_queue.covers_client(&session.client_identifier, asks);
         if keeps_queue && !session.keeps_queue && !(session.waiting.is_empty() && session.in_flight.is_empty()) {
-            // What waits for it already is not in the log.
+            // What waits for it already is not in the log. It gets its numbers in its order, and the sweep writes it.
+            for queue in [&session.in_flight, &session.waiting] {
+                let mut at = queue.front();
+                while let Some(delivery) = at.and_then(|key| deliveries.get_mut(key)) {
+                    if delivery.qos > QoS::AtMostOnce {
+                        delivery.number = log.next_number();
+                    }
+                    at = delivery.next;
+                }
+            }
             log.wants_sweep = true;
         }
         session.keeps_queue = keeps_queue;
         let urgency = if lasts { Urgency::Soon } else { Urgency::Lazy };
-        let needs = log.session(messages, session, 0, urgency);
+        let since = log.swept_from;
+        let needs = log.session(messages, session, since, urgency);
         if !lasts {
             return 0;
         }
@@ -525,9 +550,11 @@ impl Broker {
         retained: Option<QoS>,
         received: Option<(Key<Session>, u16)>,
         qos: QoS,
+        will_of: Option<Key<Session>>,
     ) -> u64 {
         let received =
-            received.map(|(key, identifier)| (self.number_of(key), identifier)).filter(|(number, _)| *number != 0);
+            received.map(|(key, identifier)| (self.kept_number_of(key), identifier)).filter(|(number, _)| *number != 0);
+        let will_of = will_of.map(|key| self.number_of(key)).filter(|number| *number != 0);
         let Self { log: Some(log), sessions, messages, matches, telemetry, .. } = self else { return 0 };
         let receivers = matches.iter().filter(|matched| matched.delivery != 0).count();
         if receivers == 0 && retained.is_none() {
@@ -538,11 +565,11 @@ impl Broker {
         }
         let Some(message) = messages.get(key) else { return 0 };
         let id = if message.number == 0 { log.next_number() } else { message.number };
-        let published = Record::Published {
-            message: about(message, id),
-            retained: retained.map(QoS::bits),
-            received,
-            receivers: u32::try_from(receivers).unwrap_or(u32::MAX),
+        let (about, retained) = (about(message, id), retained.map(QoS::bits));
+        let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
+        let published = match will_of {
+            Some(session) => Record::PublishedWill { session, message: about, retained, receivers },
+            None => Record::Published { message: about, retained, received, receivers },
         };
         let bytes = message.total_bytes();
         let Some(mut reader) = messages.reader(key) else { return 0 };
@@ -580,12 +607,16 @@ impl Broker {
 
     /// A topic has no retained message in the log any more. Returns what the acknowledgement waits for.
     pub(super) fn keep_cleared(&mut self, topic: &str) -> u64 {
-        self.note(&Record::Cleared { topic }, Urgency::Soon)
+        let needs = self.note(&Record::Cleared { topic }, Urgency::Soon);
+        if let Some(log) = &mut self.log {
+            log.cleared = needs;
+        }
+        needs
     }
 
     /// A PUBLISH with QoS 2 came whose message went nowhere.
     pub(super) fn keep_received(&mut self, key: Key<Session>, packet_identifier: u16) {
-        let session = self.number_of(key);
+        let session = self.kept_number_of(key);
         if session != 0 {
             self.note(&Record::Received { session, packet_identifier }, Urgency::Lazy);
         }
@@ -593,7 +624,7 @@ impl Broker {
 
     /// PUBREL has come. Returns what PUBCOMP waits for.
     pub(super) fn keep_released(&mut self, key: Key<Session>, packet_identifier: u16) -> u64 {
-        let session = self.number_of(key);
+        let session = self.kept_number_of(key);
         if session == 0 {
             return 0;
         }
@@ -621,7 +652,8 @@ impl Broker {
         let Some(delivery) = deliveries.get(key).filter(|delivery| delivery.number != 0) else { return };
         let Some(session) = sessions.get(delivery.session) else { return };
         let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
-        log.delivery(messages, session.number, delivery, identifiers.map_or(&[], |list| list.as_slice()), 0);
+        let since = log.swept_from;
+        log.delivery(messages, session.number, delivery, identifiers.map_or(&[], |list| list.as_slice()), since);
     }
 
     /// A delivery has its Packet Identifier. Returns what QoS 2 waits for.

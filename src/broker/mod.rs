@@ -88,7 +88,7 @@ pub struct Broker {
     /// Subscriptions to which retained messages are on their way.
     replays: VecDeque<Key<Subscription>>,
     /// Those whose SUBACK waits for the disk.
-    replays_held: VecDeque<Key<Subscription>>,
+    replays_held: VecDeque<(Key<Subscription>, u64)>,
     /// By index of the connection.
     deadlines: DeadlineHeap,
     /// By index of the session, for those without connection.
@@ -342,7 +342,7 @@ impl Broker {
                 "subscriptions",
                 capacities.subscriptions,
                 Subscriptions::bytes(capacities.subscriptions, capacities.filter_nodes, capacities.filter_bytes)
-                    + each(capacities.subscriptions, 2 * size_of::<Key<Subscription>>()),
+                    + each(capacities.subscriptions, 3 * size_of::<Key<Subscription>>()),
             ),
             ("retained messages", capacities.retained_messages, RetainedTable::bytes(capacities.retained_messages)),
             ("messages", capacities.messages, MessagePool::bytes(capacities.messages, 0)),
@@ -603,6 +603,9 @@ impl Broker {
                 let filters = (header.remaining_length as usize / 3).min(crate::limits::FILTERS_PER_PACKET_MAX);
                 filters.div_ceil(connections::CODES_PER_REPLY) + 1
             }
+            // Nothing is queued for these, so that they never wait for replies that wait for the disk.
+            PacketType::PingReq | PacketType::PubAck | PacketType::PubComp | PacketType::Disconnect => return true,
+            PacketType::Publish if header.flags & 0b0110 == 0 => return true,
             _ => 1,
         };
         if self.replies.free() < needed {

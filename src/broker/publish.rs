@@ -50,6 +50,8 @@ struct Sending {
     received: Option<u16>,
     /// Whether its publisher asks for it to be kept.
     asks: bool,
+    /// Whether it is the Will of its publisher.
+    is_will: bool,
 }
 
 /// What routing did.
@@ -164,6 +166,11 @@ impl Broker {
         let outcome = self.judge_and_route(now, session_key, publish, topic);
         // A client of MQTT 3.1.1 cannot be told of a failure and goes on with PUBREL.
         let told = self.connections.get(key).is_some_and(Connection::can_be_told);
+        if !told && matches!(outcome.reason, ReasonCode::QuotaExceeded | ReasonCode::ImplementationSpecificError) {
+            // What is acknowledged is delivered. Of what cannot be, only the end of the connection tells it, and it will send
+            // it again. MQTT 3.1.1 [MQTT-3.3.5-2]
+            return self.condemn(key, Cause::NoRoom, outcome.reason);
+        }
         if exactly_once
             && (!outcome.reason.is_error() || !told)
             && let Some(session) = self.sessions.get_mut(session_key)
@@ -250,6 +257,7 @@ impl Broker {
             empty: publish.payload.is_empty(),
             received: publish.packet_identifier.filter(|_| publish.qos == QoS::ExactlyOnce).map(PacketIdentifier::get),
             asks: asks(&properties.user_properties),
+            is_will: false,
         };
         let source = Source::Packet { parts, properties: properties.forwardable() };
         match self.route(now.instant, topic, sending, source) {
@@ -291,6 +299,7 @@ impl Broker {
                     empty: self.messages.get(will.message).is_some_and(|message| message.payload_bytes == 0),
                     received: None,
                     asks: false,
+                    is_will: true,
                 };
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
                 if let Err(Unroutable::Full(table)) = self.route(now, text, sending, source) {
@@ -316,6 +325,7 @@ impl Broker {
             empty: false,
             received: None,
             asks: false,
+            is_will: false,
         };
         let source = Source::Packet { parts, properties: core::iter::empty() };
         if let Err(Unroutable::Full(table)) = self.route(now, topic, sending, source) {
@@ -359,7 +369,8 @@ impl Broker {
         });
         // The broker's own messages are made anew by each process.
         let keeps_retained = retains && sending.publisher.is_some() && self.is_retained_kept(topic, sending.asks);
-        let kept = self.room_to_keep(sending.qos, keeps_retained, &source);
+        // A Will has no other chance: where it finds no room, everything live is written anew, and it with it.
+        let kept = if sending.is_will { Ok(()) } else { self.room_to_keep(sending.qos, keeps_retained, &source) };
         if sending.qos == QoS::AtMostOnce {
             if let Err(table) = room {
                 self.telemetry.full(table);
@@ -373,8 +384,8 @@ impl Broker {
                 return Err(Unroutable::Full(Table::RetainedMessages));
             }
         }
-        // What is retained in memory only would be another one after a restart.
-        let may_retain = may_retain && kept.is_ok();
+        // With QoS 0 nobody was promised anything: it is retained as long as the process lives, and not another one after that.
+        let keeps_retained = keeps_retained && kept.is_ok();
         if clears {
             // [MQTT-3.3.1-6]
             routed.needs = self.clear_retained(topic);
@@ -388,8 +399,13 @@ impl Broker {
                 message
             }
         };
-        let retained = retains && may_retain && self.retain(topic, message, sending.qos, keeps_retained);
-        if retains && !retained {
+        let mut retained = false;
+        if retains && may_retain {
+            match self.retain(topic, message, sending.qos, keeps_retained) {
+                Ok(needs) => (retained, routed.needs) = (true, routed.needs.max(needs)),
+                Err(Full) => self.telemetry.full(Table::RetainedMessages),
+            }
+        } else if retains {
             self.telemetry.full(Table::RetainedMessages);
         }
         let mut matches = core::mem::take(&mut self.matches);
@@ -410,27 +426,27 @@ impl Broker {
         }
         self.matches = matches;
         let retained = (retained && keeps_retained).then_some(sending.qos);
-        routed.needs = routed.needs.max(self.keep_published(message, retained, received, sending.qos));
+        let will_of = sending.publisher.filter(|_| sending.is_will);
+        routed.needs = routed.needs.max(self.keep_published(message, retained, received, sending.qos, will_of));
         self.messages.release(message);
         Ok(routed)
     }
 
-    /// Makes a message the retained one of its topic. Returns whether there was room.
-    fn retain(&mut self, topic: &str, message: Key<Message>, qos: QoS, keeps: bool) -> bool {
+    /// Makes a message the retained one of its topic. Returns what the acknowledgement waits for beside its own record.
+    fn retain(&mut self, topic: &str, message: Key<Message>, qos: QoS, keeps: bool) -> Result<u64, Full> {
         let replaces_kept = !keeps && self.retained.find(&self.messages, topic).is_some_and(|former| former.kept);
-        if self.retained.set(&mut self.messages, topic, message, qos, keeps).is_err() {
-            return false;
-        }
-        if replaces_kept {
-            // Else the former one would come back.
-            self.keep_cleared(topic);
-        }
-        true
+        self.retained.set(&mut self.messages, topic, message, qos, keeps)?;
+        // Else the former one would come back.
+        Ok(if replaces_kept { self.keep_cleared(topic) } else { 0 })
     }
 
     /// Removes the retained message of a topic. Returns what the acknowledgement waits for.
     fn clear_retained(&mut self, topic: &str) -> u64 {
-        if self.retained.remove(&mut self.messages, topic) { self.keep_cleared(topic) } else { 0 }
+        if self.retained.remove(&mut self.messages, topic) {
+            return self.keep_cleared(topic);
+        }
+        // Somebody else may have cleared it just now, and have no answer yet either.
+        self.log.as_ref().map_or(0, |log| log.cleared)
     }
 
     /// Whether the message at hand can be kept, if it has to be.

@@ -23,8 +23,12 @@ impl Broker {
         if waits || filter.contains(['+', '#']) {
             // One that is under way begins anew; it stands in the queue already.
             if subscription.replay.replace(0).is_none() {
-                let queue = if waits { &mut self.replays_held } else { &mut self.replays };
-                queue.push_back(key);
+                if waits {
+                    let needs = self.last_record();
+                    self.replays_held.push_back((key, needs));
+                } else {
+                    self.replays.push_back(key);
+                }
             }
             return;
         }
@@ -34,13 +38,12 @@ impl Broker {
     /// SUBACKs that waited for the disk may go, and what is retained behind them.
     pub(super) fn release_replays(&mut self) {
         for _ in 0..self.replays_held.len() {
-            let Some(key) = self.replays_held.pop_front() else { return };
-            let session = self.subscriptions.get(key).and_then(|subscription| self.sessions.get(subscription.session));
-            let queue = match session {
-                Some(session) if !self.is_safe(session.changed) => &mut self.replays_held,
-                _ => &mut self.replays,
-            };
-            queue.push_back(key);
+            let Some((key, needs)) = self.replays_held.pop_front() else { return };
+            if self.is_safe(needs) {
+                self.replays.push_back(key);
+            } else {
+                self.replays_held.push_back((key, needs));
+            }
         }
     }
 

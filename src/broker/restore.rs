@@ -154,6 +154,10 @@ impl Broker {
             new.will_due = if about.connected { Some(delayed) } else { about.will_due.map(|due| times.instant(due)) };
             new.will = Some(will_of(will, *message));
         }
+        if !about.keeps_queue {
+            // What was in flight is not known, and its identifiers may still mean something to the client.
+            new.last_packet_identifier = keyed_hash(self.seed, number) as u16;
+        }
         let packet_identifiers = session.received.iter().filter_map(|identifier| PacketIdentifier::new(*identifier));
         for identifier in packet_identifiers {
             // More than any client may use are left over by damage.

@@ -56,6 +56,7 @@ impl Broker {
         log.wants_sweep = false;
         let bytes_before = log.journal.appended_bytes();
         let began = log.journal.begin_sweep();
+        log.swept_from = began;
         log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0, bytes_before });
         self.telemetry.counters.store_sweeps += 1;
         if log.journal.rewrites() {
@@ -150,15 +151,8 @@ impl Broker {
     fn sweep_delivery(&mut self, began: u64, slot: u32) {
         let Some(key) = self.deliveries.key_at(slot) else { return };
         let Self { log: Some(log), sessions, messages, deliveries, identifiers, .. } = self else { return };
-        let Some(delivery) = deliveries.get_mut(key) else { return };
+        let Some(delivery) = deliveries.get(key).filter(|delivery| delivery.number != 0) else { return };
         let Some(session) = sessions.get(delivery.session).filter(|session| session.is_kept()) else { return };
-        if delivery.number == 0 {
-            if !session.keeps_queue || delivery.qos == crate::codec::QoS::AtMostOnce {
-                return;
-            }
-            // Queued before its session's queue was to be kept.
-            delivery.number = log.next_number();
-        }
         let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
         let identifiers = identifiers.map_or(&[][..], |list| list.as_slice());
         log.delivery(messages, session.number, delivery, identifiers, began);

@@ -35,7 +35,7 @@ const FIRST_IDENTIFIER: PacketIdentifier = match PacketIdentifier::new(1) {
 };
 
 /// Deliveries behind one that waits for the disk among which one of QoS 0 is looked for.
-const OVERTAKEN_MAX: u32 = 64;
+const OVERTAKEN_MAX: u32 = 1_024;
 
 /// What goes out next beside deliveries.
 enum NextReply {

@@ -96,6 +96,7 @@ pub struct Message {
     pub property_bytes: u32,
     /// When it must no longer be delivered.
     pub expires: Option<Moment>,
+    home: u64,
 }
 
 /// The retained message of a topic.
@@ -185,29 +186,17 @@ impl Image {
                     session.subscriptions.remove(&subscription);
                 }
             }
-            Record::Message(message) => self.message(&message, at(rest)),
+            Record::Message(message) => self.message(&message, at(rest), sequence),
             Record::Published { message, retained, received, receivers } => {
-                let mut rest = rest;
-                let mut list = Vec::new();
-                for _ in 0..receivers {
-                    let (receiver, behind) =
-                        postcard::take_from_bytes::<record::Receiver<'_>>(rest).map_err(|_| Unreadable)?;
-                    list.push(receiver);
-                    rest = behind;
-                }
-                let retained = match retained {
-                    Some(qos) => Some((qos, topic_of(rest, message.topic_bytes)?)),
-                    None => None,
-                };
-                self.message(&message, at(rest));
-                for receiver in list {
-                    self.delivery(&receiver, Some(message.id), None, sequence);
-                }
-                if let Some((qos, topic)) = retained {
-                    self.retained.insert(topic, Retained { message: message.id, qos, home: sequence });
-                }
+                self.published(&message, retained, receivers, rest, at, sequence)?;
                 if let Some((session, packet_identifier)) = received {
                     self.received(session, packet_identifier, sequence);
+                }
+            }
+            Record::PublishedWill { session, message, retained, receivers } => {
+                self.published(&message, retained, receivers, rest, at, sequence)?;
+                if let Some(about) = self.about(session) {
+                    (about.will, about.will_due) = (None, None);
                 }
             }
             Record::Delivery(delivery) => {
@@ -251,6 +240,35 @@ impl Image {
             }
         }
         Ok(Applied::Yes)
+    }
+
+    fn published(
+        &mut self,
+        message: &record::Message,
+        retained: Option<u8>,
+        receivers: u32,
+        mut rest: &[u8],
+        at: impl Fn(&[u8]) -> At,
+        sequence: u64,
+    ) -> Result<(), Unreadable> {
+        let mut list = Vec::new();
+        for _ in 0..receivers {
+            let (receiver, behind) = postcard::take_from_bytes::<record::Receiver<'_>>(rest).map_err(|_| Unreadable)?;
+            list.push(receiver);
+            rest = behind;
+        }
+        let retained = match retained {
+            Some(qos) => Some((qos, topic_of(rest, message.topic_bytes)?)),
+            None => None,
+        };
+        self.message(message, at(rest), sequence);
+        for receiver in list {
+            self.delivery(&receiver, Some(message.id), None, sequence);
+        }
+        if let Some((qos, topic)) = retained {
+            self.retained.insert(topic, Retained { message: message.id, qos, home: sequence });
+        }
+        Ok(())
     }
 
     fn note(&mut self, number: u64) {
@@ -301,13 +319,14 @@ impl Image {
         self.sessions.entry(session.id).or_default().about = Some(about);
     }
 
-    fn message(&mut self, message: &record::Message, at: At) {
+    fn message(&mut self, message: &record::Message, at: At, sequence: u64) {
         self.note(message.id);
         let known = Message {
             at,
             topic_bytes: message.topic_bytes,
             property_bytes: message.property_bytes,
             expires: self.moment(message.expires),
+            home: sequence,
         };
         self.messages.insert(message.id, known);
     }
@@ -348,7 +367,8 @@ impl Image {
             }
         });
         self.retained.retain(|_, retained| retained.home >= began);
-        self.drop_unreferenced();
+        // One that was written since may be referred to by what follows.
+        self.drop_unreferenced(began);
     }
 
     fn referenced(&self) -> BTreeSet<u64> {
@@ -359,17 +379,22 @@ impl Image {
         of_sessions.chain(self.retained.values().map(|retained| retained.message)).collect()
     }
 
-    fn drop_unreferenced(&mut self) {
+    fn drop_unreferenced(&mut self, before: u64) {
         let referenced = self.referenced();
-        self.messages.retain(|number, _| referenced.contains(number));
+        self.messages.retain(|number, message| message.home >= before || referenced.contains(number));
     }
 
     /// The end of the log is reached: drops what nothing was said of, and what nobody needs.
     pub fn finish(&mut self) {
-        self.sessions.retain(|_, session| session.about.is_some());
+        let mut orphans = 0;
+        self.sessions.retain(|_, session| {
+            let kept = session.about.is_some();
+            // Its own record is damaged, and what was its own is of no use to anybody.
+            orphans += u64::from(!kept) * session.deliveries.len() as u64;
+            kept
+        });
         let messages = &self.messages;
         let known = |message: u64| messages.contains_key(&message);
-        let mut orphans = 0;
         for session in self.sessions.values_mut() {
             session.deliveries.retain(|_, delivery| {
                 let kept = delivery.message.is_none_or(known);
@@ -386,7 +411,7 @@ impl Image {
             kept
         });
         self.orphans += orphans;
-        self.drop_unreferenced();
+        self.drop_unreferenced(u64::MAX);
     }
 
     /// Messages in the order in which their bytes stand in the log.

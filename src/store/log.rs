@@ -70,6 +70,10 @@ pub struct Log<D: Disk> {
     pub(super) next_spare: u64,
     /// The segment in which the sweep under way began.
     sweep: Option<Segment>,
+    /// Whether a write has failed, and what is live does not stand in later segments yet.
+    has_failed: bool,
+    /// The segment in which it began to be written anew.
+    rewrite: Option<Segment>,
     /// The batch that is being written, with the key of its segment.
     keyed: Vec<u8>,
     written_bytes: u64,
@@ -87,6 +91,8 @@ impl<D: Disk> Log<D> {
             spares: Vec::new(),
             next_spare: 1,
             sweep: None,
+            has_failed: false,
+            rewrite: None,
             keyed: Vec::new(),
             written_bytes: 0,
             syncs: 0,
@@ -128,9 +134,11 @@ impl<D: Disk> Log<D> {
         if written.is_err() {
             self.current = None;
             self.sweep = None;
+            self.has_failed = true;
         }
         written?;
         if batch.ends_sweep {
+            (self.has_failed, self.rewrite) = (false, None);
             self.free_old();
         }
         Ok(self.prepare())
@@ -145,12 +153,16 @@ impl<D: Disk> Log<D> {
             .current
             .as_ref()
             .is_some_and(|current| has_room(current) && (!batch.begins_sweep || current.offset <= HEADER_BYTES as u64));
-        if !fits {
+        if batch.begins_sweep {
+            self.give_up_rewrite()?;
+        }
+        if !fits || self.current.is_none() {
             self.begin_segment(batch.first)?;
         }
         let segment = *self.segments.back().ok_or(io::ErrorKind::NotFound)?;
         if batch.begins_sweep {
             self.sweep = Some(segment);
+            self.rewrite = Some(segment).filter(|_| self.has_failed);
         }
         let current = self.current.as_mut().ok_or(io::ErrorKind::NotFound)?;
         if current.offset == 0 {
@@ -166,6 +178,22 @@ impl<D: Disk> Log<D> {
         self.disk.sync(&mut current.file)?;
         self.syncs += 1;
         current.offset += bytes;
+        Ok(())
+    }
+
+    /// What was written anew after a failure, and not to its end, counts for nothing: its segments are used again, the last one
+    /// first, so that a disk that fails for long does not use up the log.
+    fn give_up_rewrite(&mut self) -> io::Result<()> {
+        let Some(first) = self.rewrite else { return Ok(()) };
+        self.current = None;
+        while let Some(segment) = self.segments.back().copied().filter(|segment| *segment >= first) {
+            let spare = self.take_spare_number();
+            self.disk.rename(&segment.to_string(), &Name::Spare(spare).to_string())?;
+            self.segments.pop_back();
+            self.spares.push(spare);
+        }
+        self.disk.sync_names()?;
+        self.rewrite = None;
         Ok(())
     }
 

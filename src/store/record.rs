@@ -126,6 +126,17 @@ pub enum Record<'a> {
     },
     /// Everything that is live stands behind the last [`Record::SweepBegins`].
     SweepEnds,
+    /// A Will was published: it is gone with that. Its receivers and its bytes follow.
+    PublishedWill {
+        /// Whose.
+        session: u64,
+        /// The message.
+        message: Message,
+        /// The QoS with which it is the retained one of its topic from now on.
+        retained: Option<u8>,
+        /// Number of [`Receiver`]s that follow.
+        receivers: u32,
+    },
 }
 
 /// What the clocks showed.

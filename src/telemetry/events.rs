@@ -145,6 +145,8 @@ pub enum Cause {
     ProtocolViolation,
     /// The subscriber's queue was full.
     QueueFull,
+    /// What the client published found no room, and it understands no Reason Code.
+    NoRoom,
     /// The client took nothing of what was sent to it for too long.
     SlowReader,
     /// The credential expired.
@@ -186,6 +188,7 @@ impl fmt::Display for Cause {
             Self::TakenOver => "session taken over by another connection",
             Self::ProtocolViolation => "protocol violation",
             Self::QueueFull => "subscriber queue full",
+            Self::NoRoom => "no room for what it published",
             Self::SlowReader => "client does not read",
             Self::CredentialExpired => "credential expired",
             Self::PolicyChanged => "policy changed",

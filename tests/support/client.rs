@@ -5,6 +5,7 @@ use super::PATIENCE;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -109,11 +110,13 @@ pub struct Packet {
 /// A client over some stream.
 pub struct Client {
     pub stream: Box<dyn Stream>,
+    /// Messages that came while another answer was awaited.
+    early: VecDeque<Packet>,
 }
 
 impl Client {
     pub fn new(stream: impl Stream + 'static) -> Self {
-        Self { stream: Box::new(stream) }
+        Self { stream: Box::new(stream), early: VecDeque::new() }
     }
 
     /// Connects with a clean start and no keep-alive; returns the reason code of the CONNACK with the client.
@@ -138,6 +141,10 @@ impl Client {
 
     /// The next packet; `None` when the broker has closed.
     pub fn receive(&mut self) -> Option<Packet> {
+        self.early.pop_front().or_else(|| self.receive_new())
+    }
+
+    fn receive_new(&mut self) -> Option<Packet> {
         let mut byte = [0];
         self.read(&mut byte)?;
         let first = byte[0];
@@ -165,10 +172,14 @@ impl Client {
         }
     }
 
-    /// Publishes with QoS 1 and returns the reason code of the PUBACK.
+    /// Publishes with QoS 1 and returns the reason code of the PUBACK. Its own message may come before that.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> u8 {
         self.send(&publish_packet(topic, 1, 7, payload));
-        let puback = self.receive().expect("a PUBACK");
+        let mut puback = self.receive_new().expect("a PUBACK");
+        while puback.first >> 4 == 3 {
+            self.early.push_back(puback);
+            puback = self.receive_new().expect("a PUBACK");
+        }
         assert_eq!((puback.first, &puback.body[..2]), (0x40, &[0, 7][..]), "{puback:?}");
         puback.body.get(2).copied().unwrap_or(0)
     }
