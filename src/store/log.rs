@@ -181,16 +181,15 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// What was written anew after a failure, and not to its end, counts for nothing: its segments are used again, the last one
-    /// first, so that a disk that fails for long does not use up the log.
+    /// What was written anew after a failure, and not to its end, counts for nothing: its segments go, the last one first, so
+    /// that a disk that fails for long does not use up the log. They are no spares: after a restart numbers of their records are
+    /// given again.
     fn give_up_rewrite(&mut self) -> io::Result<()> {
         let Some(first) = self.rewrite else { return Ok(()) };
         self.current = None;
         while let Some(segment) = self.segments.back().copied().filter(|segment| *segment >= first) {
-            let spare = self.take_spare_number();
-            self.disk.rename(&segment.to_string(), &Name::Spare(spare).to_string())?;
+            self.disk.remove(&segment.to_string())?;
             self.segments.pop_back();
-            self.spares.push(spare);
         }
         self.disk.sync_names()?;
         self.rewrite = None;
