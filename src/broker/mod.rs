@@ -19,6 +19,7 @@ mod decisions;
 mod durable;
 mod enforce;
 mod filters;
+mod keep;
 mod messages;
 mod publish;
 mod replay;
