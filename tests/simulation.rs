@@ -427,7 +427,16 @@ impl Simulation {
     /// The power goes, or only the process: the broker begins anew with what the disk has.
     fn crash(&mut self) {
         let Some(store) = &mut self.store else { return };
-        let files = if store.random.chance(50) { store.disk.files() } else { store.disk.crash(&mut store.random) };
+        let before = store.disk.operations();
+        if let Some((batch, _)) = store.writing.take() {
+            // It was on its way: some of what that takes has been done.
+            let _ = store.log.write(&batch);
+        }
+        let done = before + store.random.below(store.disk.operations() - before + 1);
+        let files = match store.random.chance(20) {
+            true => store.disk.files(),
+            false => store.disk.crash_after(done, &mut store.random),
+        };
         store.disk = SimulatedDisk::new(files);
         store.writing = None;
         let admission = match self.permits.last() {
@@ -1049,6 +1058,7 @@ impl Simulation {
             let clients = self.clients.len();
             self.replace_rules(std::iter::repeat_with(Permit::everything).take(clients).collect());
         }
+        let mut quiet_turns = 0;
         for round in 0..20_000 {
             let mut quiet = round > 20;
             for index in 0..self.clients.len() {
@@ -1066,13 +1076,14 @@ impl Simulation {
             }
             quiet &= self.sim.ready().is_empty() && !self.turn.has_work();
             self.turn();
-            // What was recorded in this turn lets something go in the next one.
             quiet &= self.turn.broker().is_settled();
             let world = self.sim.0.borrow();
             quiet &=
                 self.clients.iter().all(|client| client.pipe.is_none_or(|pipe| world.pipes[pipe].to_client.is_empty()));
             quiet |= self.clients.iter().all(|client| client.session == 0);
-            if quiet {
+            // What has become safe in this turn lets something go in the next one.
+            quiet_turns = if quiet { quiet_turns + 1 } else { 0 };
+            if quiet_turns > 1 {
                 break;
             }
             drop(world);

@@ -362,9 +362,14 @@ impl SimulatedDisk {
 
     /// A folder that may be found if the power goes now.
     pub fn crash(&self, random: &mut Random) -> Files {
+        self.crash_after(self.operations(), random)
+    }
+
+    /// A folder that may be found if the power went after so many changes.
+    pub fn crash_after(&self, operations: usize, random: &mut Random) -> Files {
         let state = self.0.borrow();
         let mut moment = state.base.clone();
-        for (operation, length) in &state.operations {
+        for (operation, length) in state.operations.iter().take(operations) {
             moment.advance(operation, *length);
         }
         moment.draw(random)
