@@ -368,7 +368,7 @@ fn an_answer_that_is_not_understood_to_its_end_is_no_verdict() {
         // Nothing of it is left over for the next one.
         assert_eq!(bench.alone("client1"), 0, "after {name}");
     }
-    let errors = bench.site.process.output().into_iter().filter(|line| line.contains("ERROR")).count();
+    let errors = bench.site.process.count_to(2 * names.len(), "ERROR");
     assert_eq!(errors, 2 * names.len(), "each is told to the operator");
 }
 

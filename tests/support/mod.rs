@@ -156,6 +156,19 @@ impl Process {
         self.lines.lock().expect("no panic while locked").clone()
     }
 
+    /// How many lines contain `part`. Waits until there are as many as expected: the program may have written what the threads
+    /// that collect it have not read.
+    pub fn count_to(&self, expected: usize, part: &str) -> usize {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let count = self.count(part);
+            if count >= expected || Instant::now() >= end {
+                return count;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Waits for the end of the program.
     pub fn wait(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
