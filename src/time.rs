@@ -148,9 +148,55 @@ pub struct Now {
     pub unix: UnixTime,
 }
 
+/// Watches whether the wall clock goes on as the monotonic one does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steadiness {
+    /// Seconds by which the wall clock is ahead of the monotonic one, and since when it has been.
+    offset: Option<(u64, Instant)>,
+}
+
+impl Steadiness {
+    /// By how much the wall clock may stray from the monotonic one before it counts as set, seconds.
+    const STEP_SECONDS: u64 = 2;
+    /// How long it must go on without being set to be believed.
+    const STEADY_MILLISECONDS: u64 = 600_000;
+
+    /// Looks at both clocks. Returns by how many seconds the wall clock was set since the look before, if it was.
+    pub fn look(&mut self, now: Now) -> Option<u64> {
+        let offset = now.unix.0.saturating_sub(now.instant.as_milliseconds() / 1_000);
+        let (former, _) = *self.offset.get_or_insert((offset, now.instant));
+        let step = former.abs_diff(offset);
+        (step > Self::STEP_SECONDS).then(|| {
+            self.offset = Some((offset, now.instant));
+            step
+        })
+    }
+
+    /// Whether it has not been set for long enough to be believed.
+    #[must_use]
+    pub fn is_steady(&self, now: Instant) -> bool {
+        self.offset.is_some_and(|(_, since)| now.milliseconds_since(since) >= Self::STEADY_MILLISECONDS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_must_be_steady_anew() {
+        let at = |seconds: u64, unix: u64| Now {
+            instant: Instant::from_milliseconds(seconds * 1_000),
+            unix: UnixTime(unix),
+        };
+        let mut steadiness = Steadiness::default();
+        assert!(!steadiness.is_steady(Instant::from_milliseconds(u64::MAX)), "nobody has looked yet");
+        assert_eq!(steadiness.look(at(0, 1_000)), None);
+        assert_eq!(steadiness.look(at(599, 1_601)), None, "two seconds are no step");
+        assert!(!steadiness.is_steady(at(599, 0).instant) && steadiness.is_steady(at(600, 0).instant));
+        assert_eq!(steadiness.look(at(700, 5_000)), Some(3_300));
+        assert!(!steadiness.is_steady(at(1_299, 0).instant) && steadiness.is_steady(at(1_300, 0).instant));
+    }
 
     #[test]
     fn unix_time_prints_as_rfc_3339() {

@@ -42,7 +42,7 @@ pub fn bring_back(
     })?;
     let (last, room) = (recovered.last, recovered.log.room());
     broker.set_durability(Durability::new(record_bytes, persistence.clone(), judges, sizes, last, room));
-    let trusted = clock_trust.believes(now.unix, 0);
+    let trusted = clock_trust.believes(now.unix, false);
     broker.set_clock(now, trusted);
     let restored = broker.restore(now, trusted, &mut recovered).map_err(|error| cannot(&advice(&error)))?;
     broker.telemetry().counters.store_damaged = recovered.report.missing;

@@ -12,7 +12,7 @@ use crate::collections::{DeadlineHeap, Key};
 use crate::config::blob::ClientLimits;
 use crate::limits::Capacities;
 use crate::telemetry::{Cause, Text};
-use crate::time::{Instant, Now, UnixTime};
+use crate::time::{Instant, Now, Steadiness, UnixTime};
 use crate::tls::{ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
 use std::collections::VecDeque;
@@ -37,10 +37,6 @@ const SLOW_READER_MILLISECONDS: u64 = 30_000;
 const LINGER_MILLISECONDS: u64 = 1_000;
 /// Certificate chains of live connections that are judged again in one turn.
 const JUDGEMENTS_MAX: u32 = 4;
-/// How long a wall clock must go on without being set before it is believed.
-const STEADY_MILLISECONDS: u64 = 600_000;
-/// By how much the wall clock may stray from the monotonic one before it counts as set, seconds.
-const CLOCK_STEP_SECONDS: u64 = 2;
 /// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
 const FREE_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -87,10 +83,10 @@ pub struct ClockTrust {
 }
 
 impl ClockTrust {
-    /// Whether `unix` is to be believed, after so many milliseconds without a correction.
+    /// Whether `unix` is to be believed. `is_steady`: nobody has corrected the clock for a while.
     #[must_use]
-    pub fn believes(self, unix: UnixTime, steady_milliseconds: u64) -> bool {
-        unix >= self.floor && (self.has_chip || steady_milliseconds >= STEADY_MILLISECONDS)
+    pub fn believes(self, unix: UnixTime, is_steady: bool) -> bool {
+        unix >= self.floor && (self.has_chip || is_steady)
     }
 }
 
@@ -140,8 +136,7 @@ pub struct Turn<N: Network> {
     rotation: usize,
     /// The next connection whose credential is judged again; `None` when all have been.
     judge_from: Option<u32>,
-    /// Seconds by which the wall clock is ahead of the monotonic one, and since when.
-    clock_offset: Option<(u64, Instant)>,
+    steadiness: Steadiness,
     clock_trust: ClockTrust,
 }
 
@@ -171,7 +166,7 @@ impl<N: Network> Turn<N> {
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
             judge_from: None,
-            clock_offset: None,
+            steadiness: Steadiness::default(),
             clock_trust: settings.clock_trust,
             listeners: settings.listeners,
         };
@@ -303,14 +298,10 @@ impl<N: Network> Turn<N> {
 
     /// A wall clock that was set is a reason to look at all credentials again.
     fn watch_clock(&mut self, now: Now) {
-        let offset = now.unix.0.saturating_sub(now.instant.as_milliseconds() / 1_000);
-        let (former, since) = *self.clock_offset.get_or_insert((offset, now.instant));
-        let was_set = former.abs_diff(offset) > CLOCK_STEP_SECONDS;
-        let steady_milliseconds = if was_set { 0 } else { now.instant.milliseconds_since(since) };
-        self.broker.set_clock(now, self.clock_trust.believes(now.unix, steady_milliseconds));
-        if was_set {
-            log::warn!("the clock was set by {} s, to {}", offset.abs_diff(former), now.unix);
-            self.clock_offset = Some((offset, now.instant));
+        let step = self.steadiness.look(now);
+        self.broker.set_clock(now, self.clock_trust.believes(now.unix, self.steadiness.is_steady(now.instant)));
+        if let Some(seconds) = step {
+            log::warn!("the clock was set by {seconds} s, to {}", now.unix);
             self.broker.clock_was_set();
             self.judge_again();
         }

@@ -9,7 +9,7 @@
 //! says so at each start.
 
 use crate::platform::{Clock, SystemClock};
-use crate::time::{Instant, Now, RELEASED, UnixTime};
+use crate::time::{Instant, Now, RELEASED, Steadiness, UnixTime};
 use async_io::Timer;
 use core::cell::RefCell;
 use std::fs::{self, File};
@@ -24,21 +24,16 @@ const FILE: &str = "last-known-time";
 const FILE_BYTES_MAX: u64 = 64;
 /// How long after this release it may still run.
 const LIFETIME_SECONDS: u64 = 10 * 365 * 24 * 3_600;
-/// How long a clock must go on without being set before it is believed.
-const STEADY_MILLISECONDS: u64 = 600_000;
 /// Between two writes: flash wears out.
 const WRITE_MILLISECONDS: u64 = 3_600_000;
 /// Between two looks at the clock.
 const LOOK: Duration = Duration::from_secs(60);
-/// By how much the wall clock may stray from the monotonic one before it counts as set, seconds.
-const STEP_SECONDS: u64 = 2;
 
 /// The record of one gateway.
 pub struct ClockRecord {
     file: Option<PathBuf>,
     recorded: Option<UnixTime>,
-    /// Seconds by which the wall clock is ahead of the monotonic one, and since when it has been.
-    offset: Option<(u64, Instant)>,
+    steadiness: Steadiness,
     written: Option<Instant>,
     has_failed: bool,
 }
@@ -50,7 +45,7 @@ impl ClockRecord {
     pub fn open(state_folder: Option<&Path>, now: UnixTime) -> Self {
         let file = state_folder.map(|folder| folder.join(FILE));
         let recorded = file.as_deref().and_then(read);
-        let record = Self { file, recorded, offset: None, written: None, has_failed: false };
+        let record = Self { file, recorded, steadiness: Steadiness::default(), written: None, has_failed: false };
         if now >= RELEASED
             && now < record.floor()
             && let Some(file) = &record.file
@@ -73,14 +68,8 @@ impl ClockRecord {
 
     /// Whether the time now is one to record.
     fn is_believed(&mut self, now: Now) -> bool {
-        let offset = now.unix.0.saturating_sub(now.instant.as_milliseconds() / 1_000);
-        let (former, since) = *self.offset.get_or_insert((offset, now.instant));
-        if former.abs_diff(offset) > STEP_SECONDS {
-            self.offset = Some((offset, now.instant));
-            return false;
-        }
-        let is_steady = now.instant.milliseconds_since(since) >= STEADY_MILLISECONDS;
-        is_steady && now.unix > self.floor() && now.unix <= latest()
+        self.steadiness.look(now);
+        self.steadiness.is_steady(now.instant) && now.unix > self.floor() && now.unix <= latest()
     }
 
     /// Whether it is time to write the time now.
@@ -222,7 +211,7 @@ mod tests {
         assert!(!record.is_believed(at(NOW, 20 * MINUTE)));
         assert!(record.is_believed(at(NOW, 30 * MINUTE)));
         for never in [UnixTime(0), UnixTime(RELEASED.0 - 10_000), latest()] {
-            record.offset = None;
+            record.steadiness = Steadiness::default();
             assert!(!record.is_believed(at(never, 0)));
             assert!(!record.is_believed(at(never, 60 * MINUTE)), "{never}");
         }
