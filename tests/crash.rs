@@ -92,7 +92,7 @@ impl Tables {
                         (*id, Delivery { message, flags, identifiers, packet_identifier })
                     })
                     .collect(),
-                received: session.received.clone(),
+                received: session.received.keys().copied().collect(),
             }
         };
         Self {

@@ -146,11 +146,10 @@ impl Durability {
         self.last_number
     }
 
-    /// The record of a message's bytes, unless one with the number `since` or a later one has them. Returns the number of the
-    /// message.
-    pub(super) fn message(&mut self, pool: &mut MessagePool, key: Key<Message>, since: u64) -> Option<u64> {
+    /// The record of a message's bytes, unless one has them that no sweep leaves behind. Returns the number of the message.
+    pub(super) fn message(&mut self, pool: &mut MessagePool, key: Key<Message>) -> Option<u64> {
         let message = pool.get(key)?;
-        if message.number != 0 && message.home >= since {
+        if message.number != 0 && message.home >= self.swept_from {
             return Some(message.number);
         }
         let id = if message.number == 0 { self.next_number() } else { message.number };
@@ -165,11 +164,11 @@ impl Durability {
         Some(id)
     }
 
-    /// The record of a session as a whole, and of its Will's message. `since` as in [`Durability::message`].
-    pub(super) fn session(&mut self, pool: &mut MessagePool, session: &Session, since: u64, urgency: Urgency) -> u64 {
+    /// The record of a session as a whole, and of its Will's message.
+    pub(super) fn session(&mut self, pool: &mut MessagePool, session: &Session, urgency: Urgency) -> u64 {
         let will = session.will.as_ref().and_then(|will| {
             Some(record::Will {
-                message: self.message(pool, will.message, since)?,
+                message: self.message(pool, will.message)?,
                 qos: will.qos.bits(),
                 retain: will.retain,
                 delay_seconds: will.delay_seconds,
@@ -197,15 +196,8 @@ impl Durability {
     }
 
     /// The record of a delivery as a whole, and of its message.
-    pub(super) fn delivery(
-        &mut self,
-        pool: &mut MessagePool,
-        session: u64,
-        delivery: &Delivery,
-        identifiers: &[u32],
-        since: u64,
-    ) {
-        let message = delivery.message.and_then(|key| self.message(pool, key, since));
+    pub(super) fn delivery(&mut self, pool: &mut MessagePool, session: u64, delivery: &Delivery, identifiers: &[u32]) {
+        let message = delivery.message.and_then(|key| self.message(pool, key));
         let mut scratch = [0; 32];
         let receiver = receiver(session, delivery.number, delivery.qos, delivery.retain, identifiers, &mut scratch);
         let packet_identifier = delivery.packet_identifier.map(PacketIdentifier::get);
@@ -247,8 +239,8 @@ impl Durability {
 
     /// Whether something new of about `bytes` bytes can be kept, beside `live_bytes` that are kept already.
     pub(super) fn can_keep(&self, bytes: usize, live_bytes: u64) -> Result<(), Unkept> {
-        if self.journal.is_lost() || self.retry.is_some() {
-            return Err(if self.retry.is_some() { Unkept::Failed } else { Unkept::Full });
+        if self.retry.is_some() {
+            return Err(Unkept::Failed);
         }
         if self.is_full(live_bytes) || !self.journal.has_room_for(bytes) { Err(Unkept::Full) } else { Ok(()) }
     }

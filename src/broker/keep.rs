@@ -67,8 +67,7 @@ impl Broker {
         }
         session.keeps_queue = keeps_queue;
         let urgency = if lasts { Urgency::Soon } else { Urgency::Lazy };
-        let since = log.swept_from;
-        let needs = log.session(messages, session, since, urgency);
+        let needs = log.session(messages, session, urgency);
         if !lasts {
             return 0;
         }
@@ -123,9 +122,8 @@ impl Broker {
         let Some(session) = sessions.get_mut(key).filter(|session| session.is_kept()) else { return };
         subscriptions.read_filter(subscription, filter_scratch);
         let Ok(filter) = core::str::from_utf8(filter_scratch) else { return };
-        if let Some(new) = subscriptions.get(subscription).filter(|subscription| subscription.number == 0) {
-            let group_bytes = subscriptions.group_name(new).map_or(0, str::len);
-            subscriptions.set_kept(subscription, log.next_number(), filter.len() + group_bytes + SMALL_BYTES);
+        if subscriptions.get(subscription).is_some_and(|subscription| subscription.number == 0) {
+            subscriptions.set_kept(subscription, log.next_number(), filter.len());
         }
         if let Some(subscription) = subscriptions.get(subscription) {
             let group = subscriptions.group_name(subscription);
@@ -252,14 +250,13 @@ impl Broker {
         }
     }
 
-    /// A delivery was queued that no [`Record::Published`] tells of.
+    /// A delivery was queued that no [`Record::Published`] tells of, or is written anew.
     pub(super) fn keep_delivery(&mut self, key: Key<Delivery>) {
         let Self { log: Some(log), sessions, messages, deliveries, identifiers, .. } = self else { return };
         let Some(delivery) = deliveries.get(key).filter(|delivery| delivery.number != 0) else { return };
-        let Some(session) = sessions.get(delivery.session) else { return };
+        let Some(session) = sessions.get(delivery.session).filter(|session| session.is_kept()) else { return };
         let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
-        let since = log.swept_from;
-        log.delivery(messages, session.number, delivery, identifiers.map_or(&[], |list| list.as_slice()), since);
+        log.delivery(messages, session.number, delivery, identifiers.map_or(&[], |list| list.as_slice()));
     }
 
     /// A delivery has its Packet Identifier. Returns what QoS 2 waits for.

@@ -33,9 +33,6 @@ pub struct Restored {
     pub left_out: u64,
 }
 
-/// Bytes of a subscription's record beside its filter and group, about.
-const RECORD_BYTES: usize = 64;
-
 /// Time, as the log sees it from now.
 struct Times<'i> {
     image: &'i Image,
@@ -158,7 +155,7 @@ impl Broker {
             // What was in flight is not known, and its identifiers may still mean something to the client.
             new.last_packet_identifier = keyed_hash(self.seed, number) as u16;
         }
-        let packet_identifiers = session.received.iter().filter_map(|identifier| PacketIdentifier::new(*identifier));
+        let packet_identifiers = session.received.keys().filter_map(|identifier| PacketIdentifier::new(*identifier));
         for identifier in packet_identifiers {
             // More than any client may use are left over by damage.
             self.received += usize::from(new.received.push(identifier).is_ok());
@@ -205,8 +202,7 @@ impl Broker {
         let session = self.sessions.get_mut(key).ok_or(Full)?;
         let (made, new) = self.subscriptions.set(key, &mut session.first_subscription, target, options)?;
         session.subscriptions += u32::from(new);
-        let group_bytes = target.group.map_or(0, str::len);
-        self.subscriptions.set_kept(made, number, target.filter.len() + group_bytes + RECORD_BYTES);
+        self.subscriptions.set_kept(made, number, target.filter.len());
         Ok(())
     }
 

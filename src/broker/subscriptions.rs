@@ -12,6 +12,8 @@ use crate::collections::{Full, HashIndex, Key, Slab, keyed_hash};
 
 /// Longest name of a shared subscription's group, in bytes.
 pub const GROUP_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a subscription's record in the log beside its filter and group, about.
+const RECORD_BYTES: usize = 64;
 
 /// Subscription Options as the broker keeps them. MQTT 5 §3.8.3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,10 +237,11 @@ impl Subscriptions {
         self.table.get(key)?.in_session.after
     }
 
-    /// The log knows the subscription under `number`, by a record of about `bytes` bytes.
-    pub fn set_kept(&mut self, key: Key<Subscription>, number: u64, bytes: usize) {
+    /// The log knows the subscription, whose filter has so many bytes, under `number`.
+    pub fn set_kept(&mut self, key: Key<Subscription>, number: u64, filter_bytes: usize) {
+        let group_bytes = self.get(key).and_then(|subscription| self.group_name(subscription)).map_or(0, str::len);
+        let bytes = u32::try_from(filter_bytes + group_bytes + RECORD_BYTES).unwrap_or(u32::MAX);
         if let Some(subscription) = self.table.get_mut(key) {
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             self.kept_bytes += u64::from(bytes);
             self.kept_bytes -= u64::from(core::mem::replace(&mut subscription.record_bytes, bytes));
             subscription.number = number;

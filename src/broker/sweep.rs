@@ -20,8 +20,6 @@ const SLOTS_PER_TURN: u32 = 1_024;
 /// A sweep under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {
-    /// Number of the record with which it began.
-    began: u64,
     table: Table,
     slot: u32,
     /// Bytes appended before it began.
@@ -55,9 +53,8 @@ impl Broker {
         }
         log.wants_sweep = false;
         let bytes_before = log.journal.appended_bytes();
-        let began = log.journal.begin_sweep();
-        log.swept_from = began;
-        log.sweep = Some(Sweep { began, table: Table::Sessions, slot: 0, bytes_before });
+        log.swept_from = log.journal.begin_sweep();
+        log.sweep = Some(Sweep { table: Table::Sessions, slot: 0, bytes_before });
         self.telemetry.counters.store_sweeps += 1;
         if log.journal.rewrites() {
             log.says_rewrites = true;
@@ -119,22 +116,22 @@ impl Broker {
         self.log.as_ref().is_some_and(|log| log.journal.appended_bytes() - sweep.bytes_before > log.segment_bytes)
     }
 
-    fn sweep_slot(&mut self, Sweep { began, table, slot, .. }: Sweep) {
+    fn sweep_slot(&mut self, Sweep { table, slot, .. }: Sweep) {
         match table {
-            Table::Sessions | Table::SessionsAgain => self.sweep_session(began, slot),
+            Table::Sessions | Table::SessionsAgain => self.sweep_session(slot),
             Table::Subscriptions | Table::SubscriptionsAgain => self.sweep_subscription(slot),
-            Table::Deliveries => self.sweep_delivery(began, slot),
-            Table::Retained => self.sweep_retained(began, slot),
+            Table::Deliveries => self.sweep_delivery(slot),
+            Table::Retained => self.sweep_retained(slot),
         }
     }
 
-    fn sweep_session(&mut self, began: u64, slot: u32) {
+    fn sweep_session(&mut self, slot: u32) {
         let Self { log: Some(log), sessions, messages, .. } = self else { return };
         let Some(session) = sessions.key_at(slot).and_then(|key| sessions.get(key)) else { return };
         if session.number == 0 {
             return;
         }
-        log.session(messages, session, began, Urgency::Soon);
+        log.session(messages, session, Urgency::Soon);
         for packet_identifier in &session.received {
             let received = Record::Received { session: session.number, packet_identifier: packet_identifier.get() };
             log.journal.append(&received, Urgency::Soon);
@@ -148,23 +145,19 @@ impl Broker {
         }
     }
 
-    fn sweep_delivery(&mut self, began: u64, slot: u32) {
-        let Some(key) = self.deliveries.key_at(slot) else { return };
-        let Self { log: Some(log), sessions, messages, deliveries, identifiers, .. } = self else { return };
-        let Some(delivery) = deliveries.get(key).filter(|delivery| delivery.number != 0) else { return };
-        let Some(session) = sessions.get(delivery.session).filter(|session| session.is_kept()) else { return };
-        let identifiers = delivery.identifiers.and_then(|key| identifiers.get(key));
-        let identifiers = identifiers.map_or(&[][..], |list| list.as_slice());
-        log.delivery(messages, session.number, delivery, identifiers, began);
+    fn sweep_delivery(&mut self, slot: u32) {
+        if let Some(key) = self.deliveries.key_at(slot) {
+            self.keep_delivery(key);
+        }
     }
 
-    fn sweep_retained(&mut self, began: u64, slot: u32) {
+    fn sweep_retained(&mut self, slot: u32) {
         let mut topic = core::mem::take(&mut self.topic_scratch);
         if let Some(retained) = self.retained.get_slot(slot).filter(|retained| retained.kept)
             && self.messages.read_topic(retained.message, &mut topic)
             && let Ok(topic) = core::str::from_utf8(&topic)
             && let Some(log) = &mut self.log
-            && let Some(message) = log.message(&mut self.messages, retained.message, began)
+            && let Some(message) = log.message(&mut self.messages, retained.message)
         {
             let record = Record::Retained { message, qos: retained.qos.bits(), topic };
             log.journal.append(&record, Urgency::Soon);

@@ -37,9 +37,8 @@ pub struct Session {
     pub subscriptions: BTreeMap<u64, Subscription>,
     /// By number, which is the order in which they were queued.
     pub deliveries: BTreeMap<u64, Delivery>,
-    /// Packet Identifiers of QoS 2 PUBLISH packets that await PUBREL.
-    pub received: BTreeSet<u16>,
-    received_homes: BTreeMap<u16, u64>,
+    /// Packet Identifiers of QoS 2 PUBLISH packets that await PUBREL, each with the number of its record.
+    pub received: BTreeMap<u16, u64>,
 }
 
 /// A session without what waits for it. See [`record::Session`].
@@ -221,7 +220,6 @@ impl Image {
             Record::Released { session, packet_identifier } => {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.received.remove(&packet_identifier);
-                    session.received_homes.remove(&packet_identifier);
                 }
             }
             Record::Retained { message, qos, topic } => {
@@ -351,8 +349,7 @@ impl Image {
 
     fn received(&mut self, session: u64, packet_identifier: u16, sequence: u64) {
         let session = self.sessions.entry(session).or_default();
-        session.received.insert(packet_identifier);
-        session.received_homes.insert(packet_identifier, sequence);
+        session.received.insert(packet_identifier, sequence);
     }
 
     /// A sweep has written everything live behind `began`: what was said only before is not live any more.
@@ -361,8 +358,7 @@ impl Image {
             session.about.as_ref().is_some_and(|about| about.home >= began) && {
                 session.subscriptions.retain(|_, subscription| subscription.home >= began);
                 session.deliveries.retain(|_, delivery| delivery.home >= began);
-                session.received_homes.retain(|_, home| *home >= began);
-                session.received = session.received_homes.keys().copied().collect();
+                session.received.retain(|_, home| *home >= began);
                 true
             }
         });

@@ -76,8 +76,6 @@ pub struct Log<D: Disk> {
     rewrite: Option<Segment>,
     /// The batch that is being written, with the key of its segment.
     keyed: Vec<u8>,
-    written_bytes: u64,
-    syncs: u64,
 }
 
 impl<D: Disk> Log<D> {
@@ -94,24 +92,10 @@ impl<D: Disk> Log<D> {
             has_failed: false,
             rewrite: None,
             keyed: Vec::new(),
-            written_bytes: 0,
-            syncs: 0,
         }
     }
 
-    /// Bytes written so far, headers included.
-    #[must_use]
-    pub const fn written_bytes(&self) -> u64 {
-        self.written_bytes
-    }
-
-    /// Times that the disk was told to keep what was written.
-    #[must_use]
-    pub const fn syncs(&self) -> u64 {
-        self.syncs
-    }
-
-    /// Bytes of one segment.
+    /// Its sizes.
     #[must_use]
     pub const fn sizes(&self) -> Sizes {
         self.sizes
@@ -128,7 +112,7 @@ impl<D: Disk> Log<D> {
     /// What the system says. Nothing of the batch counts then, and the next one must begin a sweep.
     pub fn write(&mut self, batch: &Batch) -> io::Result<Room> {
         if batch.bytes.is_empty() {
-            return Ok(self.prepare());
+            return Ok(self.room());
         }
         let written = self.write_batch(batch);
         if written.is_err() {
@@ -141,11 +125,14 @@ impl<D: Disk> Log<D> {
             (self.has_failed, self.rewrite) = (false, None);
             self.free_old();
         }
-        Ok(self.prepare())
+        Ok(self.room())
     }
 
     fn write_batch(&mut self, batch: &Batch) -> io::Result<()> {
         let bytes = batch.bytes.len() as u64;
+        if batch.begins_sweep {
+            self.give_up_rewrite()?;
+        }
         let has_room =
             |current: &Current<D::File>| current.offset.max(HEADER_BYTES as u64) + bytes <= self.sizes.segment_bytes;
         // A segment without a record can take a sweep's beginning as well as a new one.
@@ -153,10 +140,7 @@ impl<D: Disk> Log<D> {
             .current
             .as_ref()
             .is_some_and(|current| has_room(current) && (!batch.begins_sweep || current.offset <= HEADER_BYTES as u64));
-        if batch.begins_sweep {
-            self.give_up_rewrite()?;
-        }
-        if !fits || self.current.is_none() {
+        if !fits {
             self.begin_segment(batch.first)?;
         }
         let segment = *self.segments.back().ok_or(io::ErrorKind::NotFound)?;
@@ -169,14 +153,11 @@ impl<D: Disk> Log<D> {
             let header = Header { number: segment.number }.encode();
             self.disk.write(&mut current.file, 0, &header)?;
             current.offset = HEADER_BYTES as u64;
-            self.written_bytes += HEADER_BYTES as u64;
         }
         self.keyed.clone_from(&batch.bytes);
         frame::key(&mut self.keyed, segment.key);
         self.disk.write(&mut current.file, current.offset, &self.keyed)?;
-        self.written_bytes += bytes;
         self.disk.sync(&mut current.file)?;
-        self.syncs += 1;
         current.offset += bytes;
         Ok(())
     }
@@ -249,14 +230,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// How much room there is, once recovery has prepared spares.
-    #[must_use]
-    pub fn room(&mut self) -> Room {
-        self.prepare()
-    }
-
     /// Prepares spares, if there is room for them, and says how much room there is.
-    pub(super) fn prepare(&mut self) -> Room {
+    pub fn room(&mut self) -> Room {
         let mut free_bytes = self.disk.free_bytes().unwrap_or(0);
         while self.spares.len() < SPARES && self.segments.len() + self.spares.len() < self.sizes.segments_max() {
             let Ok(spare) = self.create_spare() else {

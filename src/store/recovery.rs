@@ -127,9 +127,9 @@ struct Page {
 /// # Errors
 /// [`RecoveryError`]. Damaged records are no error.
 pub fn recover<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
-    let mut recovered = read(disk, sizes)?;
-    recovered.log.prepare();
-    Ok(recovered)
+    let mut reading = Reading::of(disk, sizes)?;
+    reading.cut_tail()?;
+    Ok(reading.finish())
 }
 
 /// [`recover`], but nothing is changed on the disk.
@@ -138,12 +138,6 @@ pub fn recover<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryE
 /// As [`recover`].
 pub fn inspect<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
     Ok(Reading::of(disk, sizes)?.finish())
-}
-
-fn read<D: Disk>(disk: D, sizes: Sizes) -> Result<Recovered<D>, RecoveryError> {
-    let mut reading = Reading::of(disk, sizes)?;
-    reading.cut_tail()?;
-    Ok(reading.finish())
 }
 
 struct Reading<D: Disk> {

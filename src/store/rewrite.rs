@@ -103,7 +103,7 @@ impl<D: Disk> Writer<D> {
             let (message, packet_identifier) = (*message, *packet_identifier);
             self.put(&Record::Delivery(record::Delivery { receiver, message, packet_identifier }))?;
         }
-        for packet_identifier in &session.received {
+        for packet_identifier in session.received.keys() {
             self.put(&Record::Received { session: id, packet_identifier: *packet_identifier })?;
         }
         Ok(())

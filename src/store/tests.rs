@@ -77,7 +77,7 @@ fn what_was_written_is_read_again_and_the_log_goes_on() {
     let (mut bench, image, report) = reopen(bench);
     assert_eq!((report.records, report.cut, report.missing), (3, 0, 0));
     assert_eq!(image.sessions[&1].deliveries.len(), 1);
-    assert!(image.sessions[&1].received.contains(&9));
+    assert!(image.sessions[&1].received.contains_key(&9));
     bench.journal.append(&Record::Done { session: 1, delivery: 11 }, Urgency::Soon);
     bench.publish(20, 1, b"second");
     bench.commit();
@@ -231,7 +231,7 @@ fn a_full_disk_keeps_segments_for_deletions() {
     let sizes = Sizes { segment_bytes: 1 << 20, total_bytes: 6 << 20 };
     let mut recovered = recover(Memory::default(), sizes).unwrap();
     let mut journal = Journal::new(600_000, 0, 0);
-    let mut room = recovered.log.prepare();
+    let mut room = recovered.log.room();
     assert_eq!(room.free_bytes, 6 << 20);
     while room.free_bytes > 0 {
         journal.append_with(&Record::SweepEnds, Urgency::Soon, |body| body.put_zeros(600_000).map(drop));

@@ -159,7 +159,7 @@ fn write_session(image: &Image, id: u64, session: &Session, output: &mut dyn Wri
         };
         put(&line, output)?;
     }
-    for packet_identifier in &session.received {
+    for packet_identifier in session.received.keys() {
         put(&Line::Received { session: id, packet_identifier: *packet_identifier }, output)?;
     }
     Ok(())

@@ -217,8 +217,8 @@ fn retained_messages_come_although_their_session_goes_on_changing() {
     assert!(seen.contains(&0x31), "what is retained does not come");
 }
 
-#[test]
-fn a_disk_that_fails_for_long_does_not_use_up_the_log() {
+/// A disk that failed for two hours while a client waited for its acknowledgement, and works again.
+fn after_a_long_failure() -> Kiln {
     let mut kiln = Kiln::new();
     kiln.absent("s", "t", 1);
     let (p, _) = kiln.client("p", &[], true);
@@ -230,6 +230,12 @@ fn a_disk_that_fails_for_long_does_not_use_up_the_log() {
         kiln.commit();
     }
     kiln.log.disk().fails = false;
+    kiln
+}
+
+#[test]
+fn a_disk_that_fails_for_long_does_not_use_up_the_log() {
+    let mut kiln = after_a_long_failure();
     for _ in 0..20 {
         kiln.pass(61_000);
         kiln.commit();
@@ -430,17 +436,7 @@ fn a_brief_client_with_a_will_comes_back_while_the_disk_fails() {
 
 #[test]
 fn a_restart_after_a_long_failure() {
-    let mut kiln = Kiln::new();
-    kiln.absent("s", "t", 1);
-    let (p, _) = kiln.client("p", &[], true);
-    kiln.give(p, &wire::publish("t", 1, &[], b"held"));
-    kiln.log.disk().fails = true;
-    kiln.commit();
-    for _ in 0..120 {
-        kiln.pass(61_000);
-        kiln.commit();
-    }
-    kiln.log.disk().fails = false;
+    let kiln = after_a_long_failure();
     let mut kiln = kiln.restart(0);
     kiln.client("s", &LASTING, false);
     assert_eq!(kiln.bench.broker.store_state(), StoreState::Sound);
