@@ -66,6 +66,9 @@ use sys::Sys;
 /// Replies that one connection may have waiting before the broker reads no more from it.
 const REPLIES_PER_CONNECTION_MAX: u32 = 160;
 
+/// PINGRESP packets that one connection may have waiting.
+const PONGS_MAX: u16 = 160;
+
 /// Fewest replies that make sense: the answer to one packet with the most filters, and as much again.
 const REPLIES_MIN: u32 = 512;
 
@@ -605,7 +608,9 @@ impl Broker {
                 filters.div_ceil(connections::CODES_PER_REPLY) + 1
             }
             // Nothing is queued for these, so that they never wait for replies that wait for the disk.
-            PacketType::PingReq | PacketType::PubAck | PacketType::PubComp | PacketType::Disconnect => return true,
+            PacketType::PubAck | PacketType::PubComp | PacketType::Disconnect => return true,
+            // A PINGRESP waits for its client only: one that takes none is not read.
+            PacketType::PingReq => return self.connections.get(key).is_none_or(|asker| asker.pongs < PONGS_MAX),
             PacketType::Publish if header.flags & 0b0110 == 0 => return true,
             _ => 1,
         };

@@ -726,3 +726,22 @@ fn long_filters_lead_to_no_endless_sweeps() {
     let sweeps = kiln.bench.broker.telemetry().counters.store_sweeps - sweeps;
     assert_eq!((batches, wrote, sweeps), (0, 0, 0), "idle");
 }
+
+#[test]
+fn a_client_that_takes_no_answer_to_its_pings_is_not_read_and_goes_on_when_it_does() {
+    let mut kiln = Kiln::new();
+    let (key, _) = kiln.client("a", &[], true);
+    let flood = PING.repeat(1_000);
+    let received = kiln.bench.give(key, &flood);
+    assert_eq!((received.consumed, received.then), (2 * usize::from(PONGS_MAX), Then::Paused));
+    let mut answered = 0;
+    let mut rest = &flood[received.consumed..];
+    loop {
+        answered += kiln.kinds(key).len();
+        if rest.is_empty() {
+            break;
+        }
+        rest = &rest[kiln.bench.give(key, rest).consumed..];
+    }
+    assert_eq!(answered, 1_000);
+}
