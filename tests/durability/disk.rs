@@ -7,6 +7,8 @@ use super::support::client::{Packet, publish_packet};
 use super::support::wire::{Connect, Heard, Publish, Wire};
 use super::support::{Process, portcullis};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,18 +21,27 @@ fn skipped(why: &str, said: &str) {
     let _ = writeln!(std::io::stderr(), "{name} skipped, {why}: {}", said.trim());
 }
 
+/// The thread of `process` that writes the log. A thread takes its name itself, so one that has not run yet is waited for.
+fn store_thread(process: u32) -> OsString {
+    for _ in 0..2_000 {
+        let mut tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| task.unwrap());
+        let is_store =
+            |task: &DirEntry| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "store\n");
+        if let Some(store) = tasks.find(is_store) {
+            return store.file_name();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("no thread that writes");
+}
+
 /// A fault in the system calls of the thread that writes the log, until it is dropped.
 struct Fault(Process);
 
 impl Fault {
     /// `calls` as strace names them, `what` as its `inject` takes it. `None`, and a line, where strace is not permitted.
     fn begin(gateway: &mut Gateway, calls: &str, what: &str) -> Option<Self> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.process().id())).unwrap();
-        let store = tasks.map(|task| task.unwrap().path()).find(|task| {
-            let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
-            name == "store\n"
-        });
-        let store = store.expect("a thread that writes").file_name().unwrap().to_owned();
+        let store = store_thread(gateway.process().id());
         let mut command = Command::new("strace");
         command.arg("-p").arg(store).args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{what}")]);
         let mut process = Process::start(&mut command);
