@@ -1,13 +1,13 @@
 //! Decisions that were made already: `cache` of a BrokerAuthorization. azure-model §3.5.
 //!
-//! A table of fixed size in which every question has one place; a newer one takes it. A question is known by two keyed
-//! hashes of session, action and resource, which stand for their texts.
+//! A table of fixed size in which every question has one place; a newer one takes it. A question is known by a keyed hash
+//! of 128 bits of session, action and resource, which stands for their texts.
 //!
 //! **Invariant:** what is recalled is what would be decided: whatever decisions depend on (policies, identities, rules)
 //! changes only together with [`Decisions::forget`], and a session's key is never given to another session.
 
 use super::sessions::Session;
-use crate::collections::{Key, keyed_hash};
+use crate::collections::{Key, keyed_hash_of_bytes};
 use crate::config::blob::Action;
 use core::cell::Cell;
 
@@ -49,8 +49,9 @@ impl Decisions {
     /// The place of a question.
     #[must_use]
     pub fn place(&self, session: Key<Session>, action: Action, resource: &str) -> Place {
-        let asked = (self.epoch.get(), session.to_bits(), action as u8, resource);
-        let question = (keyed_hash(self.seed, (0_u8, asked)), keyed_hash(self.seed, (1_u8, asked)));
+        // Whatever is not the resource is part of the key: one pass over the resource, without a copy of it.
+        let about = self.epoch.get().wrapping_mul(4).wrapping_add(action as u64);
+        let question = keyed_hash_of_bytes((self.seed ^ about, session.to_bits()), resource.as_bytes());
         Place { question, allowed: false }
     }
 

@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** a node without subscriptions, shared groups and children does not exist, except the root.
 
-use crate::collections::{Full, HashIndex, Key, Slab, keyed_hash};
+use crate::collections::{Full, HashIndex, Key, Slab, keyed_hash_of_bytes};
 use crate::limits::TOPIC_LEVELS_MAX;
 
 /// Bytes of one block of a level's text.
@@ -36,7 +36,9 @@ struct TextBlock {
 
 /// The levels of a topic name, split once for each PUBLISH.
 pub struct Levels<'a> {
-    levels: heapless::Vec<&'a str, TOPIC_LEVELS_MAX>,
+    topic: &'a str,
+    /// Where each level but the last one ends.
+    ends: heapless::Vec<u16, { TOPIC_LEVELS_MAX - 1 }>,
 }
 
 impl<'a> Levels<'a> {
@@ -45,15 +47,28 @@ impl<'a> Levels<'a> {
     /// # Errors
     /// [`Full`] for more than [`TOPIC_LEVELS_MAX`] levels.
     pub fn split(topic: &'a str) -> Result<Self, Full> {
-        let mut levels = heapless::Vec::new();
-        for level in topic.split('/') {
-            levels.push(level).map_err(|_| Full)?;
+        let mut ends = heapless::Vec::new();
+        for (at, byte) in topic.bytes().enumerate() {
+            if byte == b'/' {
+                // A UTF-8 string on the wire has at most 65,535 bytes.
+                ends.push(u16::try_from(at).map_err(|_| Full)?).map_err(|_| Full)?;
+            }
         }
-        Ok(Self { levels })
+        Ok(Self { topic, ends })
+    }
+
+    /// The level at this depth, the first one being 0.
+    fn get(&self, depth: usize) -> Option<&'a str> {
+        let begin = match depth.checked_sub(1) {
+            None => 0,
+            Some(before) => usize::from(*self.ends.get(before)?) + 1,
+        };
+        let end = self.ends.get(depth).map_or(self.topic.len(), |end| usize::from(*end));
+        self.topic.get(begin..end)
     }
 
     fn starts_with_dollar(&self) -> bool {
-        self.levels.first().is_some_and(|level| level.starts_with('$'))
+        self.topic.starts_with('$')
     }
 }
 
@@ -205,7 +220,7 @@ impl FilterTree {
             if wildcards && let Some(multi) = node.multi.and_then(|key| self.nodes.get(key)) {
                 found(multi);
             }
-            let Some(level) = topic.levels.get(usize::from(depth)) else {
+            let Some(level) = topic.get(usize::from(depth)) else {
                 found(node);
                 continue;
             };
@@ -260,7 +275,7 @@ impl FilterTree {
     }
 
     fn hash(&self, parent: Key<Node>, level: &str) -> u64 {
-        keyed_hash(self.seed, (parent.to_bits(), level))
+        keyed_hash_of_bytes((self.seed, parent.to_bits()), level.as_bytes()).0
     }
 
     fn store_text(&mut self, text: &[u8]) -> Result<Option<Key<TextBlock>>, Full> {

@@ -40,6 +40,10 @@ impl<'a> EncodedProperties<'a> {
         let mut reader = Reader::new(self.0);
         core::iter::from_fn(move || {
             let before = reader.rest();
+            if before.is_empty() {
+                // Most messages have none.
+                return None;
+            }
             // Checked at decode; a section ends here by being empty.
             let property = Property::decode(&mut reader).ok()?;
             let bytes = before.get(..before.len().saturating_sub(reader.rest().len()))?;

@@ -1,6 +1,7 @@
 //! A hash index over the slots of another table: finds a slot by what it holds, without holding it twice.
 
 use core::hash::{Hash, Hasher};
+use siphasher::sip128::SipHasher13;
 use std::hash::DefaultHasher;
 
 const NONE: u32 = u32::MAX;
@@ -12,6 +13,13 @@ pub fn keyed_hash(seed: u64, value: impl Hash) -> u64 {
     hasher.write_u64(seed);
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Two independent hashes of `bytes` under a key of which the first half is secret; together they stand for the bytes. For
+/// what is asked with every message: one pass, and several times as quick as [`keyed_hash`].
+#[must_use]
+pub fn keyed_hash_of_bytes(key: (u64, u64), bytes: &[u8]) -> (u64, u64) {
+    SipHasher13::new_with_keys(key.0, key.1).hash(bytes).as_u64()
 }
 
 /// Slot numbers below a capacity, in buckets by hash. One slot number is in the index at most once.

@@ -9,6 +9,6 @@ mod queue;
 mod slab;
 
 pub use deadline_heap::DeadlineHeap;
-pub use hash_index::{HashIndex, keyed_hash};
+pub use hash_index::{HashIndex, keyed_hash, keyed_hash_of_bytes};
 pub use queue::{Linked, Queue};
 pub use slab::{Full, Key, Slab};
