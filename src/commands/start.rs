@@ -9,7 +9,9 @@ use crate::authentication::{Answer, Question};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::limits::Capacities;
-use crate::net::{ClockTrust, ListenerSettings, Services, SystemNetwork, Transport, Turn, TurnSettings, bind, serve};
+use crate::net::{
+    ClockTrust, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
+};
 use crate::platform::{self, Clock as _, SystemClock};
 use crate::service::{self, ClockRecord, Inquiries};
 use core::cell::RefCell;
@@ -71,6 +73,7 @@ pub fn start(
     let (listeners, listener_settings) = open_ports(&configuration, &transports)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
+    let sleeper = Sleeper::new(network.descriptor()).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone(), clock_trust };
     let turn = Turn::new(network, broker, turn_settings);
     let executor = Rc::new(smol::LocalExecutor::new());
@@ -79,19 +82,24 @@ pub fn start(
     let inquirer = Inquirer { executor: Rc::clone(&executor), answer };
     let questions = inquirer.serve(inquiries);
     let hangups = service::hangups().map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?;
+    let terminations =
+        service::terminations().map_err(|error| cannot_start(format!("cannot listen to SIGTERM: {error}")))?;
+    let (stop, stops) = channel::bounded(1);
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, clock_record.floor(), inquirer)
     });
     ready(&addresses)?;
     log::info!("ready");
-    let services = Services { questions, answers, changes, store };
+    let services =
+        Services { questions, answers: Box::pin(answers), changes: Box::pin(changes), stops: Box::pin(stops), store };
+    executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();
-    let served = async_io::block_on(executor.run(serve(turn, services, &clock)));
+    let served = sleeper.run(executor.run(serve(turn, services, sleeper.clone(), &clock)));
     clock_record.borrow_mut().finish(clock.now());
-    served.map_err(|error| cannot_start(error.to_string()))
+    served.map_err(|error| cannot_start(format!("cannot wait for sockets: {error}")))
 }
 
 /// Starts tasks that take questions to those who answer them.

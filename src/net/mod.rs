@@ -4,10 +4,12 @@ mod link;
 mod network;
 mod report;
 mod serve;
+mod sleep;
 mod system;
 mod turn;
 
 pub use network::{Accepted, Interest, Io, Network, Readiness};
-pub use serve::{Change, ServeError, Services, Store, serve};
+pub use serve::{Change, Incoming, Services, Store, serve};
+pub use sleep::Sleeper;
 pub use system::{BindError, SystemNetwork, bind};
 pub use turn::{ClockTrust, ListenerSettings, Reconfiguration, Transport, Turn, TurnSettings};

@@ -1,15 +1,12 @@
-//! The real network: non-blocking sockets and an epoll of our own, which the executor's reactor watches as one descriptor.
+//! The real network: non-blocking sockets, and the epoll in which the process sleeps.
 
-use super::network::{Accepted, Interest, Io, Network, Readiness, Token};
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use super::network::{Accepted, Interest, Io, Network, Token};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// Most events taken from the poller at once.
-const EVENTS_MAX: usize = 256;
 
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 1_024;
@@ -18,7 +15,6 @@ const BACKLOG: i32 = 1_024;
 pub struct SystemNetwork {
     epoll: OwnedFd,
     listeners: Vec<TcpListener>,
-    events: Vec<Event>,
 }
 
 /// A port could not be bound.
@@ -96,37 +92,13 @@ impl SystemNetwork {
     /// What the system says when it has no descriptor for the poller.
     pub fn new(listeners: Vec<TcpListener>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, listeners, events: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Self { epoll, listeners })
     }
 
     /// The poller's descriptor: readable when any socket is ready.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
-    }
-
-    /// Appends to `ready` what is ready now, without waiting.
-    ///
-    /// # Errors
-    /// What the system says; an interrupted call is not an error.
-    pub fn poll(&mut self, ready: &mut Vec<Readiness>) -> io::Result<()> {
-        self.events.clear();
-        let immediately = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&immediately)) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        for event in &self.events {
-            let flags = event.flags;
-            ready.push(Readiness {
-                token: event.data.u64(),
-                readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
-                writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
-                hung_up: flags.intersects(EventFlags::HUP | EventFlags::ERR),
-            });
-        }
-        Ok(())
     }
 
     /// Closes all listeners: no more connections come in.

@@ -13,4 +13,4 @@ pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries};
 pub use store::spawn_store;
-pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, watch};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};

@@ -27,5 +27,5 @@ where
             }
         }
     })?;
-    Ok(Store { batches, written })
+    Ok(Store { batches, written: Box::pin(written) })
 }

@@ -154,6 +154,24 @@ pub fn hangups() -> io::Result<Signals> {
     Signals::new([Signal::Hup])
 }
 
+/// SIGTERM and SIGINT as a stream, see [`stop_on`].
+///
+/// # Errors
+/// As [`hangups`].
+pub fn terminations() -> io::Result<Signals> {
+    Signals::new([Signal::Term, Signal::Int])
+}
+
+/// Tells by name of each signal to stop. A task of its own, because the stream costs a system call each time it is asked.
+pub async fn stop_on(mut signals: Signals, stops: Sender<&'static str>) {
+    while let Some(Ok(signal)) = signals.next().await {
+        let name = if signal == Signal::Int { "SIGINT" } else { "SIGTERM" };
+        if stops.send(name).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
 pub async fn watch(
     mut watched: Vec<Watched>,
