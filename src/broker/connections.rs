@@ -11,9 +11,11 @@ use crate::time::{Instant, UnixTime};
 
 /// Bytes at the front of an outgoing PUBLISH: type, remaining length, topic length.
 pub const PUBLISH_FRONT_BYTES_MAX: usize = publish::Head::BEFORE_TOPIC_BYTES_MAX;
-/// Bytes between topic and stored properties: packet identifier, property length, message expiry interval, topic alias,
-/// subscription identifiers.
-pub const PUBLISH_MIDDLE_BYTES_MAX: usize = publish::Head::AFTER_TOPIC_BYTES_MAX + 5 + 3 + IDENTIFIERS_PER_DELIVERY * 5;
+/// Bytes of the properties that each sending of a message has of its own: message expiry interval, topic alias, subscription
+/// identifiers.
+pub const OWN_PROPERTY_BYTES_MAX: usize = 5 + 3 + IDENTIFIERS_PER_DELIVERY * 5;
+/// Bytes between topic and stored properties: packet identifier, property length, properties of this sending.
+pub const PUBLISH_MIDDLE_BYTES_MAX: usize = publish::Head::AFTER_TOPIC_BYTES_MAX + OWN_PROPERTY_BYTES_MAX;
 /// Topic Aliases that the broker accepts from a client, and most that it uses itself.
 pub const TOPIC_ALIASES_MAX: u16 = 16;
 /// A topic by two keyed hashes, which stand for its text.
@@ -190,7 +192,7 @@ pub struct Transmitting {
     pub message: Key<Message>,
     /// Fixed header and topic length.
     pub front: heapless::Vec<u8, PUBLISH_FRONT_BYTES_MAX>,
-    /// Packet identifier, property length, message expiry.
+    /// Packet identifier, property length, properties of this sending.
     pub middle: heapless::Vec<u8, PUBLISH_MIDDLE_BYTES_MAX>,
     /// Bytes of topic; 0 where an alias stands for it.
     pub topic_bytes: usize,

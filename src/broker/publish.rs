@@ -9,6 +9,7 @@ use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
+use crate::limits::TOPIC_LEVELS_MAX;
 use crate::telemetry::{Action, Cause, Table};
 use crate::time::{Instant, Now};
 
@@ -92,8 +93,9 @@ pub(super) fn total_bytes<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> u32 {
 /// Whether a valid topic name is one that clients may publish to at all: not too deep, and not below `$SYS`, which the
 /// server keeps for itself, nor `$share`, which no subscription could name.
 pub(super) fn is_routable(topic: &str) -> bool {
-    let first = topic.split('/').next().unwrap_or_default();
-    first != "$SYS" && first != "$share" && Levels::split(topic).is_ok()
+    let is_below = |root: &str| topic.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let separators = topic.bytes().filter(|byte| *byte == b'/').count();
+    separators < TOPIC_LEVELS_MAX && !(topic.starts_with('$') && (is_below("$SYS") || is_below("$share")))
 }
 
 impl Broker {
@@ -656,6 +658,7 @@ impl Broker {
             delivery.number = number;
         }
         self.messages.retain(message);
+        self.unflushed = self.unflushed.saturating_add(1);
         if let Some(session) = self.sessions.get_mut(key) {
             session.waiting.push_back(&mut self.deliveries, delivery);
             if let Some(connection) = session.connection {

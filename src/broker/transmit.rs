@@ -1,9 +1,10 @@
 //! What goes out: replies, then deliveries, encoded when the socket has room. MQTT 5 §3.3, §4.9.
 
 use super::connections::{
-    CODES_PER_REPLY, Connection, PUBLISH_MIDDLE_BYTES_MAX, Phase, ReplyKind, TOPIC_ALIASES_MAX, TopicHash, Transmitting,
+    CODES_PER_REPLY, Connection, OWN_PROPERTY_BYTES_MAX, PUBLISH_MIDDLE_BYTES_MAX, Phase, ReplyKind, TOPIC_ALIASES_MAX,
+    TopicHash, Transmitting,
 };
-use super::messages::Message;
+use super::messages::{Mark, Message, MessagePool};
 use super::sessions::{Delivery, Session};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_LOW_MARK};
 use crate::codec::packet::ping;
@@ -36,6 +37,23 @@ const FIRST_IDENTIFIER: PacketIdentifier = match PacketIdentifier::new(1) {
 
 /// Deliveries behind one that waits for the disk among which one of QoS 0 is looked for.
 const OVERTAKEN_MAX: u32 = 1_024;
+
+/// An outgoing PUBLISH: what it is made of.
+struct Outgoing {
+    message: Key<Message>,
+    version: ProtocolVersion,
+    head: publish::Head,
+    /// Properties of this sending.
+    own: heapless::Vec<u8, OWN_PROPERTY_BYTES_MAX>,
+    /// Stored bytes between topic and payload that are not sent: properties, to a client of MQTT 3.1.1.
+    skipped_bytes: usize,
+    /// Bytes of the whole packet; `usize::MAX` when no packet can hold it.
+    total: usize,
+    /// Where the stored bytes begin that are sent.
+    mark: Mark,
+    /// The topic, where it gets a new alias by this packet.
+    new_alias: Option<TopicHash>,
+}
 
 /// What goes out next beside deliveries.
 enum NextReply {
@@ -352,10 +370,9 @@ impl Broker {
             let Some(message) = self.messages.get(message_key) else { return false };
             // A message that was sent once is owed, however old it is. [MQTT-3.3.2-5]
             let expired = !again && message.is_expired(now.instant);
-            let begun = self.begin_publish(now, connection, session, delivery, (message_key, message), again);
-            let begun =
-                begun.ok().filter(|(begun, _)| !expired && begun.total <= connection.maximum_packet_bytes as usize);
-            let Some((mut transmitting, alias)) = begun else {
+            let outgoing = self.outgoing(now, connection, session, delivery, (message_key, message), again);
+            let outgoing = outgoing.ok().filter(|it| !expired && it.total <= connection.maximum_packet_bytes as usize);
+            let Some(outgoing) = outgoing else {
                 // [MQTT-3.3.2-5], [MQTT-3.1.2-25]: such a message is treated as if it had been delivered.
                 let counter =
                     if expired { &mut self.telemetry.counters.expired } else { &mut self.telemetry.counters.too_large };
@@ -367,21 +384,32 @@ impl Broker {
             self.telemetry.counters.packets_sent += 1;
             self.telemetry.counters.payload_bytes_sent += u64::from(message.payload_bytes);
             let rest = out.get_mut(*written..).unwrap_or_default();
-            *written += transmitting.fill(&self.messages, rest);
-            let unfinished = transmitting.sent < transmitting.total;
+            let unfinished = match rest.get_mut(..outgoing.total) {
+                Some(whole) => {
+                    // What it is made of fits: its size has been found out from it.
+                    let _ = outgoing.write(&self.messages, whole);
+                    *written += outgoing.total;
+                    None
+                }
+                None => outgoing.begin().ok().map(|mut transmitting| {
+                    *written += transmitting.fill(&self.messages, rest);
+                    transmitting
+                }),
+            };
+            let is_unfinished = unfinished.is_some();
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.in_flight += u16::from(counts);
-                if let Some(hash) = alias {
+                if let Some(hash) = outgoing.new_alias {
                     // Room was checked when the alias was chosen.
                     let _ = connection.aliases_out.push(hash);
                 }
-                if unfinished {
+                if is_unfinished {
                     self.messages.retain(message_key);
-                    connection.transmitting = Some(transmitting);
+                    connection.transmitting = unfinished;
                 }
             }
             self.has_been_sent(session_key, front, again);
-            if unfinished {
+            if is_unfinished {
                 return true;
             }
         }
@@ -523,8 +551,8 @@ impl Broker {
         false
     }
 
-    /// The parts of an outgoing PUBLISH, and the topic that gets a new alias by it.
-    fn begin_publish(
+    /// An outgoing PUBLISH before anything of it is written.
+    fn outgoing(
         &self,
         now: Now,
         connection: &Connection,
@@ -532,7 +560,7 @@ impl Broker {
         delivery: &Delivery,
         (message_key, message): (Key<Message>, &Message),
         again: bool,
-    ) -> Result<(Transmitting, Option<TopicHash>), Full> {
+    ) -> Result<Outgoing, Full> {
         let version = connection.version;
         let identifier = delivery.packet_identifier.or_else(|| Some(session.next_packet_identifier()));
         let v5 = version == ProtocolVersion::V5;
@@ -541,17 +569,21 @@ impl Broker {
         let (alias, new_alias) = self.choose_alias(connection, message_key, message);
         let known_alias = alias.is_some() && new_alias.is_none();
         let identifiers = delivery.identifiers.filter(|_| v5).and_then(|key| self.identifiers.get(key));
-        let mut own = [0; PUBLISH_MIDDLE_BYTES_MAX];
-        let mut properties = Writer::new(&mut own);
-        if let Some(seconds) = expiry {
-            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            Property::MessageExpiryInterval(seconds).encode(&mut properties).map_err(|_| Full)?;
-        }
-        if let Some(alias) = alias {
-            Property::TopicAlias(alias).encode(&mut properties).map_err(|_| Full)?;
-        }
-        for identifier in identifiers.into_iter().flatten().filter_map(|identifier| NonZeroU32::new(*identifier)) {
-            Property::SubscriptionIdentifier(identifier).encode(&mut properties).map_err(|_| Full)?;
+        let mut own = heapless::Vec::new();
+        if expiry.is_some() || alias.is_some() || identifiers.is_some() {
+            let mut scratch = [0; OWN_PROPERTY_BYTES_MAX];
+            let mut properties = Writer::new(&mut scratch);
+            if let Some(seconds) = expiry {
+                let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+                Property::MessageExpiryInterval(seconds).encode(&mut properties).map_err(|_| Full)?;
+            }
+            if let Some(alias) = alias {
+                Property::TopicAlias(alias).encode(&mut properties).map_err(|_| Full)?;
+            }
+            for identifier in identifiers.into_iter().flatten().filter_map(|identifier| NonZeroU32::new(*identifier)) {
+                Property::SubscriptionIdentifier(identifier).encode(&mut properties).map_err(|_| Full)?;
+            }
+            own.extend_from_slice(properties.written()).map_err(|_| Full)?;
         }
         let stored_properties = if v5 { message.property_bytes as usize } else { 0 };
         let topic_bytes = if known_alias { 0 } else { usize::from(message.topic_bytes) };
@@ -561,29 +593,16 @@ impl Broker {
             retain: delivery.retain,
             topic_bytes,
             packet_identifier: identifier.filter(|_| delivery.qos > QoS::AtMostOnce),
-            property_bytes: stored_properties + properties.len(),
+            property_bytes: stored_properties + own.len(),
             payload_bytes: message.payload_bytes as usize,
         };
-        let mut front = [0; super::connections::PUBLISH_FRONT_BYTES_MAX];
-        let mut writer = Writer::new(&mut front);
-        head.encode_before_topic(version, &mut writer).map_err(|_| Full)?;
-        let front = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
-        let mut middle = [0; PUBLISH_MIDDLE_BYTES_MAX];
-        let mut writer = Writer::new(&mut middle);
-        head.encode_after_topic(version, &mut writer).map_err(|_| Full)?;
-        writer.put_slice(properties.written()).map_err(|_| Full)?;
-        let middle = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
         let mut reader = self.messages.reader(message_key).ok_or(Full)?;
         if known_alias {
             reader.skip(usize::from(message.topic_bytes));
         }
         let skipped_bytes = if v5 { 0 } else { message.property_bytes as usize };
-        let stored = topic_bytes + stored_properties + message.payload_bytes as usize;
-        let total = front.len() + middle.len() + stored;
-        let mark = reader.mark();
-        let transmitting =
-            Transmitting { message: message_key, front, middle, topic_bytes, skipped_bytes, total, sent: 0, mark };
-        Ok((transmitting, new_alias))
+        let (total, mark) = (head.encoded_bytes(version), reader.mark());
+        Ok(Outgoing { message: message_key, version, head, own, skipped_bytes, total, mark, new_alias })
     }
 
     /// The alias of a message's topic on a connection, and the topic where it is a new one. The first topics get one;
@@ -624,9 +643,52 @@ impl Session {
     }
 }
 
+impl Outgoing {
+    /// Writes the whole packet into `out`, which has its size.
+    fn write(&self, messages: &MessagePool, out: &mut [u8]) -> Result<(), Full> {
+        let mut reader = messages.reader_at(self.mark);
+        let mut writer = Writer::new(out);
+        self.head.encode_before_topic(self.version, &mut writer).map_err(|_| Full)?;
+        let at = writer.len();
+        let (topic, rest) =
+            out.get_mut(at..).and_then(|rest| rest.split_at_mut_checked(self.head.topic_bytes)).ok_or(Full)?;
+        reader.read(topic);
+        let mut writer = Writer::new(rest);
+        self.head.encode_after_topic(self.version, &mut writer).map_err(|_| Full)?;
+        writer.put_slice(&self.own).map_err(|_| Full)?;
+        let at = writer.len();
+        reader.skip(self.skipped_bytes);
+        reader.read(rest.get_mut(at..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// The packet as it is written piece by piece, because it does not fit as a whole.
+    fn begin(&self) -> Result<Transmitting, Full> {
+        let mut scratch = [0; PUBLISH_MIDDLE_BYTES_MAX];
+        let mut writer = Writer::new(&mut scratch);
+        self.head.encode_before_topic(self.version, &mut writer).map_err(|_| Full)?;
+        let front = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
+        let mut writer = Writer::new(&mut scratch);
+        self.head.encode_after_topic(self.version, &mut writer).map_err(|_| Full)?;
+        writer.put_slice(&self.own).map_err(|_| Full)?;
+        let middle = heapless::Vec::from_slice(writer.written()).map_err(|_| Full)?;
+        let Self { message, skipped_bytes, total, mark, .. } = *self;
+        Ok(Transmitting {
+            message,
+            front,
+            middle,
+            topic_bytes: self.head.topic_bytes,
+            skipped_bytes,
+            total,
+            sent: 0,
+            mark,
+        })
+    }
+}
+
 impl Transmitting {
     /// Copies the next bytes of the packet into `out`; returns how many.
-    fn fill(&mut self, messages: &super::messages::MessagePool, out: &mut [u8]) -> usize {
+    fn fill(&mut self, messages: &MessagePool, out: &mut [u8]) -> usize {
         let mut filled = 0;
         let topic_end = self.front.len() + self.topic_bytes;
         let middle_end = topic_end + self.middle.len();
@@ -655,7 +717,7 @@ impl Transmitting {
         filled
     }
 
-    fn read(&mut self, messages: &super::messages::MessagePool, out: &mut [u8], end: usize) -> usize {
+    fn read(&mut self, messages: &MessagePool, out: &mut [u8], end: usize) -> usize {
         let taken = out.len().min(end - self.sent);
         let mut reader = messages.reader_at(self.mark);
         reader.read(out.get_mut(..taken).unwrap_or_default());

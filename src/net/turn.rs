@@ -15,11 +15,15 @@ use crate::telemetry::{Cause, Text};
 use crate::time::{Instant, Now, Steadiness, UnixTime};
 use crate::tls::{ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
+use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET_BYTES: usize = 64 * 1024;
+/// After so many bytes have been read, what they led to is sent before more is read: a message that is sent while the
+/// processor still has it in its cache costs half, and its memory serves the next one.
+const UNFLUSHED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes given to one connection's socket in one turn.
 const WRITE_BUDGET_BYTES: usize = 256 * 1024;
 /// TLS handshake steps of all connections in one turn: one costs a millisecond or more on a gateway, and everybody who is
@@ -134,6 +138,9 @@ pub struct Turn<N: Network> {
     output: Vec<u8>,
     sealed: Vec<u8>,
     rotation: usize,
+    /// Bytes read since all was sent that there was to send.
+    unflushed: usize,
+    is_flushing: bool,
     /// The next connection whose credential is judged again; `None` when all have been.
     judge_from: Option<u32>,
     steadiness: Steadiness,
@@ -165,6 +172,8 @@ impl<N: Network> Turn<N> {
             output: vec![0; READ_BUDGET_BYTES],
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
+            unflushed: 0,
+            is_flushing: false,
             judge_from: None,
             steadiness: Steadiness::default(),
             clock_trust: settings.clock_trust,
@@ -289,6 +298,9 @@ impl<N: Network> Turn<N> {
                     }
                 }
                 None => self.accept_from(now, usize::try_from(readiness.token).unwrap_or(usize::MAX)),
+            }
+            if self.unflushed >= UNFLUSHED_BYTES_MAX {
+                self.flush(now);
             }
         }
         self.broker.work(now.instant);
@@ -521,6 +533,7 @@ impl<N: Network> Turn<N> {
             Io::Failed => Some((Cause::NetworkClosed, Text::new("connection reset"))),
             Io::WouldBlock => None,
             Io::Bytes(bytes) => {
+                self.unflushed += bytes;
                 let bytes = input.get_mut(..bytes).unwrap_or_default();
                 if link.tls.is_some() {
                     self.receive_sealed(now, key, &mut link, bytes, handshake_steps)
@@ -617,14 +630,14 @@ impl<N: Network> Turn<N> {
     fn receive_plain(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) {
         let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
         let then = if link.received.is_empty() {
-            let received = self.broker.receive(now, key, chain, bytes);
-            link.received.extend_from_slice(bytes.get(received.consumed..).unwrap_or_default());
-            received.then
+            let (consumed, then) = self.give(now, key, chain, bytes);
+            link.received.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
+            then
         } else {
             link.received.extend_from_slice(bytes);
-            let received = self.broker.receive(now, key, chain, &link.received);
-            link.received.drain(..received.consumed);
-            received.then
+            let (consumed, then) = self.give(now, key, chain, &link.received);
+            link.received.drain(..consumed);
+            then
         };
         match then {
             Then::NeedBytes(packet_bytes) => {
@@ -636,6 +649,25 @@ impl<N: Network> Turn<N> {
             }
             Then::Paused => link.state = LinkState::Paused,
             Then::Closing => link.received.clear(),
+            Then::Flush => {}
+        }
+    }
+
+    /// Gives bytes to the broker until it takes no more; how many it took, and what it waits for. What it wants to be sent first
+    /// is sent, but not to this connection, which is not in its place.
+    fn give(&mut self, now: Now, key: Key<Connection>, chain: &[CertificateDer<'_>], bytes: &[u8]) -> (usize, Then) {
+        let mut consumed = 0;
+        loop {
+            let received = self.broker.receive(now, key, chain, bytes.get(consumed..).unwrap_or_default());
+            consumed += received.consumed;
+            if received.then != Then::Flush {
+                return (consumed, received.then);
+            }
+            // One that was waiting for room gives bytes too, out of the middle of a flush.
+            if !self.is_flushing {
+                self.flush(now);
+                self.broker.make_ready(key);
+            }
         }
     }
 
@@ -714,11 +746,14 @@ impl<N: Network> Turn<N> {
     }
 
     fn flush(&mut self, now: Now) {
+        self.unflushed = 0;
+        self.is_flushing = true;
         while let Some(key) = self.broker.next_ready() {
             if let Some(link) = self.take_link(key) {
                 self.transmit(now, key, link);
             }
         }
+        self.is_flushing = false;
     }
 
     /// Asks the broker for bytes and gives them to the socket until one of them has no more.
