@@ -7,6 +7,7 @@
 
 mod bench;
 mod build;
+mod compare;
 mod conformance;
 mod debian;
 mod elf;
@@ -37,7 +38,7 @@ Commands:
   simulate     the turn with simulated clients against a model, seed by seed
   crash        the log without power at any moment, state by state
   kill         the broker killed under load: what was acknowledged must be there
-  bench        logins, authorization decisions and durability, in figures
+  bench        what messages and connections cost, beside mosquitto and the least that is possible
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
   licences     licences, sources and advisories of the dependencies

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
 use crate::toolchain::Toolchain;
-use crate::{build, conformance, install, licences, tidy, workspace};
+use crate::{build, compare, conformance, install, licences, tidy, workspace};
 
 const HELP: &str = "\
 Installs what is missing, then runs every check and every test.
@@ -66,8 +66,10 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     step("documentation", documentation)?;
     step("licences", licences::check)?;
     step("conformance list", conformance::check)?;
+    let smoke = compare::Asked { smoke: true, only: None, seconds: None, save: false };
     let release = if host_only { None } else { Target::named("host")? };
     let release = tests_beside(release.as_ref(), &foreign)?;
+    step("a minute of the benchmarks", || compare::run(&smoke))?;
     if let Some((binary, bytes)) = release {
         println!("{}: {bytes} bytes", binary.display());
         step("program tests of the release build", || program_tests(&binary, None))?;

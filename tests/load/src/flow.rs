@@ -110,7 +110,7 @@ fn set_up_idle(options: &Options, tls: Option<&[Arc<ClientConfig>]>) -> Result<V
         let mut client = Client::open(options.port, tls, &format!("idle-{number}"))?.0;
         let from = number * PER_CLIENT;
         let to = (from + PER_CLIENT).min(options.idle_subscriptions);
-        let filters: Vec<String> = (from..to).map(|number| format!("idle/{}/{number}/+", number % 100)).collect();
+        let filters: Vec<String> = (from..to).map(|number| format!("idle/{}/{}", number / 400, number % 400)).collect();
         client.subscribe(&filters, 0)?;
         idle.push(client);
     }
