@@ -35,7 +35,7 @@ mod tests;
 mod transmit;
 
 pub use admission::{Admission, Heir, PortAdmission, Succession};
-pub use authenticate::{QUESTIONS_MAX, Ticket};
+pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
 pub use restore::Restored;
@@ -47,7 +47,7 @@ use crate::codec::decode_fixed_header;
 use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
-use crate::limits::Capacities;
+use crate::limits::{AUTHENTICATION_METHOD_BYTES_MAX, Capacities};
 use crate::store::Journal;
 use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
@@ -332,7 +332,11 @@ impl Broker {
                 capacities.connections,
                 Slab::<Connection>::bytes(capacities.connections)
                     + DeadlineHeap::bytes(capacities.connections)
-                    + each(capacities.connections, 4 * size_of::<Key<Connection>>()),
+                    + each(capacities.connections, 4 * size_of::<Key<Connection>>())
+                    + each(
+                        capacities.connections,
+                        size_of::<connections::Enhanced>() + AUTHENTICATION_METHOD_BYTES_MAX,
+                    ),
             ),
             (
                 "sessions",
@@ -340,6 +344,7 @@ impl Broker {
                 Slab::<Session>::bytes(capacities.sessions)
                     + HashIndex::bytes(capacities.sessions)
                     + DeadlineHeap::bytes(capacities.sessions)
+                    + u64::from(capacities.sessions) * Policy::applicable_bytes_max(capacities)
                     + each(Self::matches_max(capacities), size_of::<Match>()),
             ),
             (

@@ -1,12 +1,15 @@
 //! Sockets and the turn. Decides nothing about MQTT: it carries bytes between sockets, TLS and the broker.
 
 mod link;
+mod memory;
 mod network;
+mod pool;
 mod report;
 mod serve;
 mod system;
 mod turn;
 
+pub use memory::{Layers, tables};
 pub use network::{Accepted, Interest, Io, Network, Readiness};
 pub use serve::{Change, ServeError, Services, Store, serve};
 pub use system::{BindError, SystemNetwork, bind};

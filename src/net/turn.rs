@@ -4,16 +4,17 @@
 //! for all), then one write for each connection that has something to say. Generic over the network, so that a simulation
 //! runs this very code.
 
-use super::link::{Link, LinkState};
+use super::link::{FREE_RECEIVE_BYTES, Link, LinkState, OUTPUT_OVERHEAD_BYTES, SMALL_OUTPUT_BYTES};
 use super::network::{Accepted, Interest, Io, Network, Readiness};
+use super::pool::Pool;
 use crate::authentication::Answer;
 use crate::broker::{Admission, Broker, Connection, Settings, Succession, Then, Ticket};
 use crate::collections::{DeadlineHeap, Key};
 use crate::config::blob::ClientLimits;
 use crate::limits::Capacities;
-use crate::telemetry::{Cause, Text};
+use crate::telemetry::{Cause, Table, Text};
 use crate::time::{Instant, Now, Steadiness, UnixTime};
-use crate::tls::{ServerTls, TlsConnection};
+use crate::tls::{MAX_TLS_RECORD, ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -33,12 +34,14 @@ const UNADMITTED_GRACE_MILLISECONDS: u64 = 1_000;
 const ACCEPT_REST_MILLISECONDS: u64 = 100;
 /// How long a client may take nothing of what is sent to it.
 const SLOW_READER_MILLISECONDS: u64 = 30_000;
+/// Bytes that the buffers of a turn take, which all connections share, with those of the broker.
+pub const SCRATCH_BYTES_MAX: u64 = 1024 * 1024;
+/// More than a closing frame and an alert take, sealed.
+const LAST_WORDS_BYTES: usize = 256;
 /// How long what a peer still sends is thrown away after our last words.
 const LINGER_MILLISECONDS: u64 = 1_000;
 /// Certificate chains of live connections that are judged again in one turn.
 const JUDGEMENTS_MAX: u32 = 4;
-/// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
-const FREE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What the turn needs to know of one listening socket.
 #[derive(Clone)]
@@ -121,12 +124,14 @@ pub struct Turn<N: Network> {
     unadmitted: VecDeque<Key<Connection>>,
     /// Connections whose next handshake record is in our buffer already.
     continued: VecDeque<Key<Connection>>,
-    /// Connections that are not read because the receive budget is spent.
-    starved: Vec<Key<Connection>>,
+    /// Connections that are not read because the receive buffers are taken, in the order in which they are served.
+    starved: VecDeque<Key<Connection>>,
     handshaking: u32,
     handshakes_max: u32,
-    receive_budget: usize,
-    buffered: usize,
+    receive: Pool,
+    transmit: Pool,
+    /// Bytes of the largest packet, and of the record that its end stands in.
+    largest: usize,
     input: Vec<u8>,
     plaintext: Vec<u8>,
     unframed: Vec<u8>,
@@ -146,6 +151,7 @@ impl<N: Network> Turn<N> {
     pub fn new(network: N, broker: Broker, settings: TurnSettings) -> Self {
         let connections = settings.capacities.connections as usize;
         let listeners = u32::try_from(settings.listeners.len()).unwrap_or(0);
+        let largest = settings.capacities.packet_bytes as usize + MAX_TLS_RECORD;
         let mut turn = Self {
             network,
             broker,
@@ -153,13 +159,15 @@ impl<N: Network> Turn<N> {
             deadlines: DeadlineHeap::new(settings.capacities.connections.saturating_add(listeners)),
             unadmitted: VecDeque::with_capacity(connections),
             continued: VecDeque::with_capacity(settings.capacities.handshakes as usize),
-            starved: Vec::with_capacity(connections),
+            starved: VecDeque::with_capacity(connections),
             handshaking: 0,
             handshakes_max: settings.capacities.handshakes,
-            receive_budget: settings.capacities.receive_bytes as usize,
-            buffered: 0,
+            // A single connection gets what it needs, whatever the capacities.
+            receive: Pool::new(largest.max(settings.capacities.receive_bytes as usize)),
+            transmit: Pool::new(settings.capacities.transmit_bytes as usize),
+            largest,
             input: vec![0; READ_BUDGET_BYTES],
-            plaintext: Vec::with_capacity(READ_BUDGET_BYTES),
+            plaintext: Vec::with_capacity(READ_BUDGET_BYTES + MAX_TLS_RECORD),
             unframed: Vec::new(),
             framed: Vec::new(),
             output: vec![0; READ_BUDGET_BYTES],
@@ -325,14 +333,17 @@ impl<N: Network> Turn<N> {
         self.judge_from = None;
     }
 
-    /// Asks again for those that were not read because the receive budget was spent.
+    /// Reads those again that waited for a grant, the first of them first, as far as the receive buffers suffice.
     fn feed_starved(&mut self) {
-        for _ in 0..self.starved.len() {
-            if self.buffered >= self.receive_budget {
+        while let Some(key) = self.starved.front().copied() {
+            let wanted = self.link(key).map_or(0, |link| link.needed().saturating_sub(link.granted));
+            let is_there = self.broker.connection_at(key.index()) == Some(key);
+            if is_there && wanted > self.receive.left() {
                 return;
             }
-            let Some(key) = self.starved.pop() else { return };
-            if let Some(link) = self.take_link(key) {
+            self.starved.pop_front();
+            if let Some(mut link) = self.take_link(key) {
+                link.starving = false;
                 self.put_link(key, link);
             }
         }
@@ -371,8 +382,11 @@ impl<N: Network> Turn<N> {
         for _ in 0..ACCEPTS_MAX {
             let Some(settings) = self.listeners.get(index) else { return };
             let tls = matches!(settings.transport, Transport::Tls(_));
-            if tls && self.handshaking >= self.handshakes_max && !self.push_out_oldest(now) {
-                return self.rest(now, index);
+            if tls && self.handshaking >= self.handshakes_max {
+                self.broker.telemetry().full(Table::Handshakes);
+                if !self.push_out_oldest(now) {
+                    return self.rest(now, index);
+                }
             }
             match self.network.accept(index) {
                 Accepted::Stream(stream, peer) => self.admit(now, index, stream, peer),
@@ -465,7 +479,7 @@ impl<N: Network> Turn<N> {
             return None;
         }
         let link = self.links.get_mut(key.index() as usize)?.take()?;
-        self.buffered -= link.buffered();
+        self.transmit.give_back(link.held());
         Some(link)
     }
 
@@ -475,10 +489,10 @@ impl<N: Network> Turn<N> {
                 *buffer = Vec::new();
             }
         }
-        let backlog = link.received.len() + link.sealed.len();
-        let starved = backlog > FREE_BUFFER_BYTES && self.buffered + backlog > self.receive_budget;
-        if starved && link.state == LinkState::Open && self.starved.len() < self.starved.capacity() {
-            self.starved.push(key);
+        let starved = !self.settle_receive(&mut link) && link.state == LinkState::Open;
+        if starved && !link.starving {
+            self.starve(key);
+            link.starving = true;
         }
         let wanted = Interest {
             read: match link.state {
@@ -492,10 +506,42 @@ impl<N: Network> Turn<N> {
             link.interest = wanted;
             self.network.change(&link.stream, key.to_bits(), wanted);
         }
-        self.buffered += link.buffered();
+        self.transmit.take(link.held());
         if let Some(place) = self.links.get_mut(key.index() as usize) {
             *place = Some(link);
         }
+    }
+
+    /// Gives back what a link does not need of the receive buffers, or takes what it needs. Returns whether it can be read on.
+    fn settle_receive(&mut self, link: &mut Link<N::Stream>) -> bool {
+        let needed = link.needed();
+        // Memory that is held without need spares allocations, while there is enough.
+        if link.buffered() > needed.max(FREE_RECEIVE_BYTES)
+            && (self.receive.is_short() || link.buffered() > link.granted + self.receive.left())
+        {
+            link.shrink();
+        }
+        let wanted = needed.max(link.buffered());
+        self.receive.grant(&mut link.granted, if wanted > FREE_RECEIVE_BYTES { wanted } else { 0 });
+        link.backlog() < link.allowance()
+    }
+
+    /// Puts a connection behind those that wait for receive buffers.
+    fn starve(&mut self, key: Key<Connection>) {
+        self.broker.telemetry().full(Table::ReceiveBuffers);
+        if self.starved.len() == self.starved.capacity() {
+            let broker = &self.broker;
+            self.starved.retain(|key| broker.connection_at(key.index()) == Some(*key));
+        }
+        self.starved.push_back(key);
+    }
+
+    /// Bytes that may be read now. Many only where the largest packet would have room, so that whoever holds a part of the
+    /// receive buffers gets the rest of his packet too: nobody waits for another who waits.
+    fn bytes_to_read(&mut self, link: &mut Link<N::Stream>) -> usize {
+        let largest = self.largest;
+        self.receive.grant(&mut link.granted, largest);
+        (link.allowance().saturating_sub(link.backlog())).min(READ_BUDGET_BYTES)
     }
 
     fn readable(&mut self, now: Now, key: Key<Connection>, hung_up: bool, handshake_steps: &mut u32) {
@@ -514,8 +560,12 @@ impl<N: Network> Turn<N> {
             LinkState::Lingering => return self.discard(now, key, link),
             LinkState::Open => {}
         }
+        let bytes_to_read = self.bytes_to_read(&mut link);
+        if bytes_to_read == 0 {
+            return self.put_link(key, link);
+        }
         let mut input = core::mem::take(&mut self.input);
-        let outcome = self.network.read(&mut link.stream, &mut input);
+        let outcome = self.network.read(&mut link.stream, input.get_mut(..bytes_to_read).unwrap_or_default());
         let ended = match outcome {
             Io::Bytes(0) => Some((Cause::NetworkClosed, Text::default())),
             Io::Failed => Some((Cause::NetworkClosed, Text::new("connection reset"))),
@@ -618,9 +668,13 @@ impl<N: Network> Turn<N> {
         let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
         let then = if link.received.is_empty() {
             let received = self.broker.receive(now, key, chain, bytes);
-            link.received.extend_from_slice(bytes.get(received.consumed..).unwrap_or_default());
+            let rest = bytes.get(received.consumed..).unwrap_or_default();
+            link.received.reserve_exact(rest.len());
+            link.received.extend_from_slice(rest);
             received.then
         } else {
+            // Not by half as much again: what it takes was granted.
+            link.received.reserve_exact(bytes.len());
             link.received.extend_from_slice(bytes);
             let received = self.broker.receive(now, key, chain, &link.received);
             link.received.drain(..received.consumed);
@@ -628,13 +682,16 @@ impl<N: Network> Turn<N> {
         };
         match then {
             Then::NeedBytes(packet_bytes) => {
-                // Once, not step by step, when the packet's size is known and the budget has it.
-                let packet_bytes = packet_bytes as usize;
-                if packet_bytes > link.received.capacity() && self.buffered + packet_bytes <= self.receive_budget {
-                    link.received.reserve_exact(packet_bytes - link.received.len());
+                // Once, not step by step, when the packet's size is known and granted.
+                link.packet_bytes = packet_bytes as usize;
+                if link.packet_bytes > link.received.len() && link.needed() <= link.allowance() {
+                    link.received.reserve_exact(link.packet_bytes - link.received.len());
                 }
             }
-            Then::Paused => link.state = LinkState::Paused,
+            Then::Paused => {
+                link.state = LinkState::Paused;
+                link.packet_bytes = 0;
+            }
             Then::Closing => link.received.clear(),
         }
     }
@@ -721,6 +778,15 @@ impl<N: Network> Turn<N> {
         }
     }
 
+    /// Bytes that the broker is asked for at once: few while the transmit buffers could not take many.
+    fn output_bytes(&mut self) -> usize {
+        if self.transmit.left() >= READ_BUDGET_BYTES + OUTPUT_OVERHEAD_BYTES {
+            return READ_BUDGET_BYTES;
+        }
+        self.broker.telemetry().full(Table::TransmitBuffers);
+        SMALL_OUTPUT_BYTES
+    }
+
     /// Asks the broker for bytes and gives them to the socket until one of them has no more.
     fn transmit(&mut self, now: Now, key: Key<Connection>, mut link: Link<N::Stream>) {
         let mut budget = WRITE_BUDGET_BYTES;
@@ -732,7 +798,8 @@ impl<N: Network> Turn<N> {
             self.deadlines.set(key.index(), now.instant.plus_milliseconds(LINGER_MILLISECONDS));
         }
         while link.is_drained() && !broken && matches!(link.state, LinkState::Open | LinkState::Paused) {
-            let transmitted = self.broker.transmit(now, key, &mut output);
+            let room = self.output_bytes();
+            let transmitted = self.broker.transmit(now, key, output.get_mut(..room).unwrap_or_default());
             let bytes = output.get(..transmitted.bytes).unwrap_or_default();
             if !bytes.is_empty() {
                 broken = !self.send(now, key, &mut link, bytes);
@@ -819,6 +886,8 @@ impl<N: Network> Turn<N> {
         };
         let rest = bytes.get(taken..).unwrap_or_default();
         if !rest.is_empty() {
+            // With room for the last words.
+            link.outgoing.reserve_exact(rest.len() + LAST_WORDS_BYTES);
             link.outgoing.extend_from_slice(rest);
             link.outgoing_sent = 0;
             self.deadlines.set(key.index(), now.instant.plus_milliseconds(SLOW_READER_MILLISECONDS));
@@ -866,6 +935,7 @@ impl<N: Network> Turn<N> {
         self.handshaking -= u32::from(link.handshaking);
         log::debug!("{}: closed", link.peer);
         self.deadlines.cancel(key.index());
+        self.receive.give_back(link.granted);
         self.broker.closed(now, key, cause, detail);
         self.network.close(link.stream);
     }

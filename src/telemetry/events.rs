@@ -104,11 +104,17 @@ pub enum Table {
     SessionQueue,
     /// The log on the disk.
     Log,
+    /// TLS handshakes at one time.
+    Handshakes,
+    /// Receive buffers of all connections.
+    ReceiveBuffers,
+    /// Transmit buffers of all connections.
+    TransmitBuffers,
 }
 
 impl Table {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 11;
 }
 
 impl fmt::Display for Table {
@@ -122,6 +128,9 @@ impl fmt::Display for Table {
             Self::Deliveries => "the delivery table is full",
             Self::SessionQueue => "the queue of a session is full",
             Self::Log => "the log on the disk has no room",
+            Self::Handshakes => "as many TLS handshakes as there may be",
+            Self::ReceiveBuffers => "the receive buffers are full, large packets wait",
+            Self::TransmitBuffers => "the transmit buffers are full, clients are written to in small pieces",
         })
     }
 }
