@@ -619,7 +619,10 @@ impl Broker {
             PacketType::Publish if header.flags & 0b0110 == 0 => return true,
             _ => 1,
         };
-        if self.replies.free() < needed {
+        // Who has no reply waiting gets one: those who take none do not hold up the others.
+        let reserved = if waiting > 0 { (self.connections.capacity()).min(self.replies.capacity() / 4) } else { 0 };
+        if self.replies.free() < needed + reserved {
+            self.telemetry.full(Table::Replies);
             if self.starved.len() < self.starved.capacity() && !self.starved.contains(&key) {
                 self.starved.push(key);
             }

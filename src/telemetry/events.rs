@@ -104,6 +104,8 @@ pub enum Table {
     SessionQueue,
     /// The log on the disk.
     Log,
+    /// Replies that wait for room in a socket.
+    Replies,
     /// TLS handshakes at one time.
     Handshakes,
     /// Receive buffers of all connections.
@@ -114,7 +116,7 @@ pub enum Table {
 
 impl Table {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 }
 
 impl fmt::Display for Table {
@@ -128,6 +130,7 @@ impl fmt::Display for Table {
             Self::Deliveries => "the delivery table is full",
             Self::SessionQueue => "the queue of a session is full",
             Self::Log => "the log on the disk has no room",
+            Self::Replies => "the reply table is full, who takes no replies is not read",
             Self::Handshakes => "as many TLS handshakes as there may be",
             Self::ReceiveBuffers => "the receive buffers are full, large packets wait",
             Self::TransmitBuffers => "the transmit buffers are full, clients are written to in small pieces",
