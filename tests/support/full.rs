@@ -356,6 +356,11 @@ impl Full {
         }
     }
 
+    /// Publishes one more large message to the slow readers, for which there is no room; returns the Reason Code.
+    pub fn press(&mut self) -> u8 {
+        self.filler.publish("slow", &[5; LARGE_BYTES])
+    }
+
     /// How many subscribers there are that do not read.
     pub fn slow_readers(&self) -> usize {
         SLOW * 2

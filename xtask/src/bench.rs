@@ -13,6 +13,7 @@ Measures the release build on this machine.
 Usage: cargo xtask bench logins [--seconds N] [--kind NAME]
        cargo xtask bench decisions
        cargo xtask bench durability [--seconds N]
+       cargo xtask bench budget
 
 logins: how long connected clients wait for their answers while a hundred logins a
 second arrive, and while none do
@@ -23,7 +24,10 @@ second arrive, and while none do
 decisions: what an authorization decision costs with 10 to 10,000 rules
 
 durability: QoS 1 with the disk, beside mosquitto where that is installed; bytes that
-go to the disk; the time to come back with 100,000 retained messages";
+go to the disk; the time to come back with 100,000 retained messages
+
+budget: round trips of a connected client while every table of the smallest board is
+full, beside an idle broker; the memory in use, beside what the broker promises";
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
@@ -45,8 +49,10 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
     }
     let name = match name.as_ref().and_then(|name| name.to_str()) {
-        Some(name @ ("logins" | "decisions" | "durability")) => name,
-        _ => return Err(Failure::new("bench needs the name of a measurement: logins, decisions or durability")),
+        Some(name @ ("logins" | "decisions" | "durability" | "budget")) => name,
+        _ => {
+            return Err(Failure::new("bench needs the name of a measurement: logins, decisions, durability or budget"));
+        }
     };
     let mut command = workspace::cargo("bench");
     command.args(["--package", "portcullis", "--locked", "--bench", name, "--"]);
