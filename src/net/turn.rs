@@ -561,8 +561,13 @@ impl<N: Network> Turn<N> {
             LinkState::Open => {}
         }
         let bytes_to_read = self.bytes_to_read(&mut link);
-        if bytes_to_read == 0 {
-            return self.put_link(key, link);
+        match bytes_to_read {
+            // As above: it is not read, and would be named again and again.
+            0 if hung_up => {
+                return self.drop_taken(now, key, link, Cause::NetworkClosed, Text::new("connection reset"));
+            }
+            0 => return self.put_link(key, link),
+            _ => {}
         }
         let mut input = core::mem::take(&mut self.input);
         let outcome = self.network.read(&mut link.stream, input.get_mut(..bytes_to_read).unwrap_or_default());

@@ -15,6 +15,7 @@ struct Socket {
     takes: usize,
     token: u64,
     interest: Interest,
+    is_closed: bool,
 }
 
 #[derive(Clone, Default)]
@@ -63,7 +64,7 @@ impl Network for Sockets {
     fn finish(&mut self, _: &mut usize) {}
 
     fn close(&mut self, stream: usize) {
-        panic!("connection {stream} was closed");
+        self.0.borrow_mut().0[stream].is_closed = true;
     }
 
     fn listen(&mut self, _: usize, _: bool) {}
@@ -122,6 +123,10 @@ impl Many {
         !ready.is_empty()
     }
 
+    fn closed(&self) -> usize {
+        self.sockets.0.borrow().0.iter().filter(|socket| socket.is_closed).count()
+    }
+
     fn send(&self, number: usize, bytes: &[u8]) {
         self.sockets.0.borrow_mut().0[number].to_broker.extend_from_slice(bytes);
     }
@@ -158,7 +163,7 @@ fn large_packets_that_halt_stay_inside_the_receive_buffers_and_come_through_in_t
         many.turn();
     }
     assert_eq!(many.turn.broker().telemetry().counters.publishes_received, 2 * CLIENTS as u64);
-    assert_eq!(many.turn.receive.left(), RECEIVE_BYTES as usize);
+    assert_eq!((many.turn.receive.left(), many.closed()), (RECEIVE_BYTES as usize, 0));
 }
 
 #[test]
@@ -178,4 +183,27 @@ fn clients_that_do_not_read_stay_inside_the_transmit_buffers_and_get_everything_
     }
     let sent = many.turn.broker().telemetry().counters.publishes_sent;
     assert_eq!((sent, many.turn.transmit.left()), (5 * CLIENTS as u64, TRANSMIT_BYTES as usize));
+    assert_eq!(many.closed(), 0);
+}
+
+#[test]
+fn who_waits_for_receive_buffers_and_is_gone_is_closed_and_gives_them_back() {
+    let mut many = Many::new(usize::MAX);
+    for number in 0..CLIENTS {
+        many.send(number, &publish(b'n', 99_000)[..98_000]);
+    }
+    for _ in 0..50 {
+        many.turn();
+    }
+    let waiting = |many: &Many| many.sockets.0.borrow().0.iter().filter(|socket| !socket.interest.read).count();
+    assert!(waiting(&many) > CLIENTS / 2);
+    let tokens: Vec<u64> = many.sockets.0.borrow().0.iter().map(|socket| socket.token).collect();
+    let gone = |token| Readiness { token, readable: true, writable: false, hung_up: true };
+    let starved = many.sockets.0.borrow().0.iter().position(|socket| !socket.interest.read).unwrap();
+    many.turn.run(at(0, NOW), &[gone(tokens[starved])]);
+    assert_eq!(many.closed(), 1);
+    for key in tokens.into_iter().filter_map(Key::from_bits) {
+        many.turn.drop_link(at(0, NOW), key, Cause::NetworkClosed, Text::default());
+    }
+    assert_eq!((many.closed(), many.turn.receive.left()), (CLIENTS, RECEIVE_BYTES as usize));
 }
