@@ -38,6 +38,8 @@ pub struct Link<S> {
     pub received: Vec<u8>,
     /// Bytes of the packet that `received` begins with, as far as known.
     pub packet_bytes: usize,
+    /// When what waits for more began to come.
+    pub begun: Instant,
     /// Its share of the receive buffers of all, bytes; 0 for [`FREE_RECEIVE_BYTES`].
     pub granted: usize,
     /// Whether it waits for a grant.
@@ -83,6 +85,7 @@ impl<S> Link<S> {
             sealed: Vec::new(),
             received: Vec::new(),
             packet_bytes: 0,
+            begun: opened,
             granted: 0,
             starving: false,
             outgoing: Vec::new(),

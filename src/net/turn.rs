@@ -34,6 +34,10 @@ const UNADMITTED_GRACE_MILLISECONDS: u64 = 1_000;
 const ACCEPT_REST_MILLISECONDS: u64 = 100;
 /// How long a client may take nothing of what is sent to it.
 const SLOW_READER_MILLISECONDS: u64 = 30_000;
+/// How long a packet may take to come while others wait for the receive buffers that it holds.
+const SLOW_SENDER_MILLISECONDS: u64 = 30_000;
+/// How often it is looked for such packets.
+const LOOK_MILLISECONDS: u64 = 1_000;
 /// Bytes that the buffers of a turn take, which all connections share, with those of the broker.
 pub const SCRATCH_BYTES_MAX: u64 = 1024 * 1024;
 /// More than a closing frame and an alert take, sealed.
@@ -126,6 +130,8 @@ pub struct Turn<N: Network> {
     continued: VecDeque<Key<Connection>>,
     /// Connections that are not read because the receive buffers are taken, in the order in which they are served.
     starved: VecDeque<Key<Connection>>,
+    /// When it is looked next for those who make them wait.
+    look: Instant,
     handshaking: u32,
     handshakes_max: u32,
     receive: Pool,
@@ -160,6 +166,7 @@ impl<N: Network> Turn<N> {
             unadmitted: VecDeque::with_capacity(connections),
             continued: VecDeque::with_capacity(settings.capacities.handshakes as usize),
             starved: VecDeque::with_capacity(connections),
+            look: Instant::ZERO,
             handshaking: 0,
             handshakes_max: settings.capacities.handshakes,
             // A single connection gets what it needs, whatever the capacities.
@@ -269,7 +276,8 @@ impl<N: Network> Turn<N> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = self.deadlines.earliest().map(|(at, _)| at);
-        own.into_iter().chain(self.broker.next_deadline()).min()
+        let look = (!self.starved.is_empty()).then_some(self.look);
+        own.into_iter().chain(look).chain(self.broker.next_deadline()).min()
     }
 
     /// One turn. `ready` is what the poller saw.
@@ -301,7 +309,7 @@ impl<N: Network> Turn<N> {
         }
         self.broker.work(now.instant);
         self.flush(now);
-        self.feed_starved();
+        self.feed_starved(now);
     }
 
     /// A wall clock that was set is a reason to look at all credentials again.
@@ -334,7 +342,11 @@ impl<N: Network> Turn<N> {
     }
 
     /// Reads those again that waited for a grant, the first of them first, as far as the receive buffers suffice.
-    fn feed_starved(&mut self) {
+    fn feed_starved(&mut self, now: Now) {
+        if !self.starved.is_empty() && now.instant >= self.look {
+            self.look = now.instant.plus_milliseconds(LOOK_MILLISECONDS);
+            self.close_slow_senders(now);
+        }
         while let Some(key) = self.starved.front().copied() {
             let wanted = self.link(key).map_or(0, |link| link.needed().saturating_sub(link.granted));
             let is_there = self.broker.connection_at(key.index()) == Some(key);
@@ -345,6 +357,20 @@ impl<N: Network> Turn<N> {
             if let Some(mut link) = self.take_link(key) {
                 link.starving = false;
                 self.put_link(key, link);
+            }
+        }
+    }
+
+    /// Closes those whose packet has been coming for too long: others wait for the receive buffers that they hold.
+    fn close_slow_senders(&mut self, now: Now) {
+        for slot in 0..self.links.len() {
+            let Some(link) = self.links.get(slot).and_then(Option::as_ref) else { continue };
+            let holds = link.granted > 0 && link.state == LinkState::Open && link.backlog() > 0;
+            if holds
+                && now.instant.milliseconds_since(link.begun) >= SLOW_SENDER_MILLISECONDS
+                && let Some(key) = self.key_of(slot)
+            {
+                self.drop_link(now, key, Cause::SlowSender, Text::default());
             }
         }
     }
@@ -671,21 +697,25 @@ impl<N: Network> Turn<N> {
     /// Gives plaintext to the broker and keeps what it does not take.
     fn receive_plain(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) {
         let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
-        let then = if link.received.is_empty() {
+        let was_empty = link.received.is_empty();
+        let received = if was_empty {
             let received = self.broker.receive(now, key, chain, bytes);
             let rest = bytes.get(received.consumed..).unwrap_or_default();
             link.received.reserve_exact(rest.len());
             link.received.extend_from_slice(rest);
-            received.then
+            received
         } else {
             // Not by half as much again: what it takes was granted.
             link.received.reserve_exact(bytes.len());
             link.received.extend_from_slice(bytes);
             let received = self.broker.receive(now, key, chain, &link.received);
             link.received.drain(..received.consumed);
-            received.then
+            received
         };
-        match then {
+        if was_empty || received.consumed > 0 {
+            link.begun = now.instant;
+        }
+        match received.then {
             Then::NeedBytes(packet_bytes) => {
                 // Once, not step by step, when the packet's size is known and granted.
                 link.packet_bytes = packet_bytes as usize;
@@ -712,6 +742,7 @@ impl<N: Network> Turn<N> {
         handshake_steps: &mut u32,
     ) -> Option<(Cause, Text)> {
         let mut stored = core::mem::take(&mut link.sealed);
+        let begins = stored.is_empty();
         let ciphertext: &mut [u8] = if stored.is_empty() {
             bytes
         } else {
@@ -744,6 +775,9 @@ impl<N: Network> Turn<N> {
             break;
         }
         self.settle_handshake(link);
+        if link.received.is_empty() && (begins || offset > 0) {
+            link.begun = now.instant;
+        }
         link.sealed.extend_from_slice(ciphertext.get(offset..).unwrap_or_default());
         if !plaintext.is_empty() {
             ended = self.receive_framed(now, key, link, &plaintext).or(ended);

@@ -161,6 +161,8 @@ pub enum Cause {
     NoRoom,
     /// The client took nothing of what was sent to it for too long.
     SlowReader,
+    /// A packet that took too long to come, while others waited for the receive buffers that it holds.
+    SlowSender,
     /// The credential expired.
     CredentialExpired,
     /// The rules have changed, and none lets the client in any more.
@@ -202,6 +204,7 @@ impl fmt::Display for Cause {
             Self::QueueFull => "subscriber queue full",
             Self::NoRoom => "no room for what it published",
             Self::SlowReader => "client does not read",
+            Self::SlowSender => "client does not end its packet, and others wait",
             Self::CredentialExpired => "credential expired",
             Self::PolicyChanged => "policy changed",
             Self::CredentialRefused => "credential refused",

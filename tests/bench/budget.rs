@@ -1,5 +1,5 @@
 //! What a connected client feels of full tables: its round trips on an idle broker of the smallest board and on one with every
-//! table full at once, with a publisher that offers slow readers more than there is room for and without, in one run.
+//! table full at once, with a client that goes on asking for more and without, in one run.
 //!
 //! Clients are on the machine of the broker and take their share of it: the ratio is worth more than the times.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stdout)]
@@ -15,7 +15,7 @@ use support::full::Full;
 
 /// Messages to and fro in each quality of service.
 const ROUNDS: usize = 3_000;
-/// Between two large messages that find no room.
+/// Between two requests that find no room.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Times from a PUBLISH to the message itself, in order: of QoS 0, and of QoS 1 with its PUBACK.

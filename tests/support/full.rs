@@ -356,9 +356,10 @@ impl Full {
         }
     }
 
-    /// Publishes one more large message to the slow readers, for which there is no room; returns the Reason Code.
-    pub fn press(&mut self) -> u8 {
-        self.filler.publish("slow", &[5; LARGE_BYTES])
+    /// Asks for one more subscription, for which there is no room, and publishes a message to sessions that take no more.
+    pub fn press(&mut self) {
+        assert_eq!(self.filler.subscribe(&["pressed/by/the/filler"]), [0x97]);
+        self.filler.send(&publish_packet("fan", 0, 0, &[3; 3_000]));
     }
 
     /// How many subscribers there are that do not read.

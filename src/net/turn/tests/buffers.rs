@@ -105,6 +105,11 @@ impl Many {
 
     /// One turn with what is ready. Returns whether anything was.
     fn turn(&mut self) -> bool {
+        self.turn_at(0)
+    }
+
+    /// The same after so many seconds.
+    fn turn_at(&mut self, seconds: u64) -> bool {
         let ready: Vec<Readiness> = (self.sockets.0.borrow().0.iter())
             .map(|socket| Readiness {
                 token: socket.token,
@@ -114,7 +119,7 @@ impl Many {
             })
             .filter(|ready| ready.readable || ready.writable)
             .collect();
-        self.turn.run(at(0, NOW), &ready);
+        self.turn.run(at(seconds, NOW.plus_seconds(seconds)), &ready);
         let links = || self.turn.links.iter().flatten();
         let received: usize = links().map(|link| link.buffered().saturating_sub(FREE_RECEIVE_BYTES)).sum();
         assert!(received <= RECEIVE_BYTES as usize, "{received} bytes in receive buffers");
@@ -206,4 +211,23 @@ fn who_waits_for_receive_buffers_and_is_gone_is_closed_and_gives_them_back() {
         many.turn.drop_link(at(0, NOW), key, Cause::NetworkClosed, Text::default());
     }
     assert_eq!((many.closed(), many.turn.receive.left()), (CLIENTS, RECEIVE_BYTES as usize));
+}
+
+#[test]
+fn who_does_not_end_a_packet_is_closed_when_others_wait_for_its_buffers() {
+    let mut many = Many::new(usize::MAX);
+    // The first four take all receive buffers.
+    for number in 0..4 {
+        many.send(number, &publish(b'n', 99_000)[..98_000]);
+    }
+    for _ in 0..10 {
+        many.turn();
+    }
+    many.turn_at(100);
+    assert_eq!(many.closed(), 0, "nobody waits");
+    many.send(7, &publish(b'n', 90_000));
+    for _ in 0..10 {
+        many.turn_at(100);
+    }
+    assert!(many.closed() == 4 && many.turn.broker().telemetry().counters.publishes_received == 1);
 }
