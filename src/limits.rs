@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 pub const USERNAME_BYTES_MAX: usize = 256;
 /// Longest client identifier accepted, in bytes of UTF-8. MQTT 5 §3.1.3.1 obliges a server to accept 23.
 pub const CLIENT_IDENTIFIER_BYTES_MAX: usize = 128;
+/// Longest Authentication Method of enhanced authentication, in bytes.
+pub const AUTHENTICATION_METHOD_BYTES_MAX: usize = 128;
+/// Longest Response Information of the configuration, in bytes: it must fit into a CONNACK with everything else.
+pub const RESPONSE_INFORMATION_BYTES_MAX: usize = 1_024;
 /// Most attributes of one client.
 pub const ATTRIBUTES_MAX: usize = 16;
 /// Bytes that the names and values of one client's attributes may take together, with 4 bytes of lengths a pair.

@@ -450,6 +450,8 @@ fn a_blob_that_verifies_but_does_not_fit_together_is_refused() {
     assert_eq!(refused(&|c| c.ports.push(c.ports[0].clone())), Defect::Port);
     assert_eq!(refused(&|c| c.gateway.external_addresses.push("x".to_owned())), Defect::Address);
     assert_eq!(refused(&|c| c.gateway.connect_deadline_seconds = 0), Defect::ConnectDeadline);
+    let long = Some("x".repeat(1_025));
+    assert_eq!(refused(&|c| c.gateway.response_information = long.clone()), Defect::ResponseInformation);
     assert_eq!(refused(&|c| c.secrets[0].name = "../x".to_owned()), Defect::SecretName);
     assert_eq!(refused(&|c| c.trust_bundles[0].certificates.clear()), Defect::TrustBundle);
     assert_eq!(refused(&|c| c.clients.max_packet_size_bytes = u32::MAX), Defect::ClientLimit);

@@ -1057,6 +1057,7 @@ fn gateway(spec: &str) -> String {
 
 #[test]
 fn the_gateway_is_checked() {
+    let long = format!("{{responseInformation: {}}}", "x".repeat(1_025));
     for (spec, expected) in [
         ("{board: rpi33}", "g.yaml:4:15: error: unknown board \"rpi33\"; did you mean \"rpi3\"?"),
         ("{bind: {external: [localhost]}}", "\"localhost\" is no IP address"),
@@ -1065,6 +1066,7 @@ fn the_gateway_is_checked() {
         ("{clockPolicy: Ignore}", "clockPolicy must be one of Enforce, AssumeBuildDate"),
         ("{connectDeadlineSeconds: 121}", "connectDeadlineSeconds is 121, outside 1 to 120"),
         ("{connectDeadlineSeconds: 0}", "connectDeadlineSeconds is 0, outside 1 to 120"),
+        (&long, "responseInformation has more than 1024 bytes"),
         ("{paths: {secret: x}}", "unknown field \"secret\" of paths; did you mean \"secrets\"?"),
         ("{paths: {issuers: ''}}", "issuers must not be empty"),
         ("{sameKeyAlgorithm: 1}", "sameKeyAlgorithm must be true or false"),

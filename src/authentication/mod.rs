@@ -29,8 +29,8 @@ pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorith
 pub use deny_list::{DENIALS_MAX, DENY_LIST_BYTES_MAX, Denial, DenyList};
 pub use key_set::{KEY_SET_BYTES_MAX, KEYS_MAX, KeySet, KeySetFault};
 pub use passwords::{
-    Credential, HashFault, PASSWORDS_BYTES_MAX, PasswordAlgorithm, PasswordRefusal, Passwords, PasswordsFault,
-    PasswordsFaultKind, USERS_MAX, hash_password,
+    Credential, HashFault, PASSWORD_MEMORY_BYTES_MAX, PASSWORDS_BYTES_MAX, PasswordAlgorithm, PasswordRefusal,
+    Passwords, PasswordsFault, PasswordsFaultKind, USERS_MAX, hash_password,
 };
 pub use question::{Answer, Inquiry, Proof, Question};
 pub use revocation::{

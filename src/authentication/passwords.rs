@@ -33,6 +33,8 @@ const ARGON2_VERSION: Decimal = 0x13;
 const ITERATIONS: core::ops::RangeInclusive<u32> = 1_000..=5_000_000;
 /// Most memory of Argon2, in KiB. Every login that is being checked takes it.
 const MEMORY_KIBIBYTES_MAX: u32 = 64 * 1024;
+/// Bytes that the check of one password may take.
+pub const PASSWORD_MEMORY_BYTES_MAX: u64 = MEMORY_KIBIBYTES_MAX as u64 * 1024;
 /// Most passes of Argon2 over its memory.
 const PASSES_MAX: u32 = 16;
 /// Most lanes of Argon2. They are computed one after the other here.

@@ -5,7 +5,7 @@
 use super::client::{self, Client};
 use super::patterns::{Asked, Patterns};
 use crate::codec::topic::TopicName;
-use crate::config::blob::{Action, Authorization, Range, Rule, Text};
+use crate::config::blob::{Action, Authorization, Range, Resource, Rule, StateStoreResource, Text};
 use crate::config::topic::check_filter;
 use crate::config::verify::{self, Defect};
 use crate::identity::Identity;
@@ -108,6 +108,27 @@ impl Policy {
     #[must_use]
     pub const fn bytes(capacities: &Capacities) -> u64 {
         Patterns::bytes(capacities.authorization_patterns)
+    }
+
+    /// Bytes of the blob's tables of all policies of these capacities: of those in force and of those that replace them, in each
+    /// case the blob, what is decoded from it, and the copy that decides.
+    #[must_use]
+    pub const fn tables_bytes(capacities: &Capacities) -> u64 {
+        const COPIES: u64 = 6;
+        let pattern = size_of::<Text>() + size_of::<Resource>() + size_of::<StateStoreResource>();
+        COPIES
+            * (capacities.authorization_bytes as u64
+                + capacities.authorization_rules as u64 * size_of::<Rule>() as u64
+                + capacities.authorization_principals as u64 * (size_of::<Text>() + size_of::<Range>()) as u64
+                + capacities.authorization_attributes as u64 * size_of::<(Text, Text)>() as u64
+                + capacities.authorization_patterns as u64 * pattern as u64)
+            + Self::bytes(capacities)
+    }
+
+    /// Bytes that [`ApplicableRules`] of all policies of these capacities take for one client at most.
+    #[must_use]
+    pub const fn applicable_bytes_max(capacities: &Capacities) -> u64 {
+        capacities.authorization_rules.div_ceil(u32::BITS) as u64 * size_of::<u32>() as u64
     }
 
     /// `metadata.name` of the BrokerAuthorization.

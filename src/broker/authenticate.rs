@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// Questions outstanding at one time, of all connections. azure-model §8.
 pub const QUESTIONS_MAX: u32 = 32;
 /// Bytes of packets that wait for an answer, of all connections.
-const PARKED_BYTES_MAX: usize = 1024 * 1024;
+pub const PARKED_BYTES_MAX: u32 = 1024 * 1024;
 /// How long a CONNECT may wait for its answer; longer than any question takes by itself.
 const ANSWER_SECONDS: u64 = 60;
 /// The first pause before a client whose renewal failed for now may try again. azure-model §8.
@@ -149,7 +149,7 @@ impl Broker {
         question: Question,
     ) -> Result<(), Refusal> {
         let busy = || Refusal::Unavailable("too many logins wait for an answer".to_owned());
-        if self.parked_bytes + raw.body.len() > PARKED_BYTES_MAX {
+        if self.parked_bytes + raw.body.len() > PARKED_BYTES_MAX as usize {
             return Err(busy());
         }
         let parked = Parked {

@@ -11,6 +11,7 @@ use crate::authorization::ApplicableRules;
 use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
+use crate::limits::AUTHENTICATION_METHOD_BYTES_MAX;
 use crate::telemetry::{Action, Cause, Event, Table, Text, Who};
 use crate::time::Now;
 use core::fmt::Write as _;
@@ -53,6 +54,12 @@ impl Broker {
     ) -> Result<(), (ReasonCode, Text)> {
         let port = self.connections.get(key).map_or(u16::MAX, |connection| connection.port);
         let properties = &connect.properties;
+        // It is kept, and said again in CONNACK and AUTH.
+        if let Some(method) = properties.authentication_method
+            && method.len() > AUTHENTICATION_METHOD_BYTES_MAX
+        {
+            return Err((ReasonCode::BadAuthenticationMethod, Text::new("the Authentication Method is too long")));
+        }
         if let Some(method) = properties.authentication_method
             && !self.admission.authenticator(port).is_some_and(|authenticator| authenticator.takes(method))
         {

@@ -35,7 +35,7 @@ mod tests;
 mod transmit;
 
 pub use admission::{Admission, Heir, PortAdmission, Succession};
-pub use authenticate::{QUESTIONS_MAX, Ticket};
+pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
 pub use restore::Restored;
@@ -47,7 +47,7 @@ use crate::codec::decode_fixed_header;
 use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
 use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
-use crate::limits::Capacities;
+use crate::limits::{AUTHENTICATION_METHOD_BYTES_MAX, Capacities};
 use crate::store::Journal;
 use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
@@ -344,7 +344,11 @@ impl Broker {
                 capacities.connections,
                 Slab::<Connection>::bytes(capacities.connections)
                     + DeadlineHeap::bytes(capacities.connections)
-                    + each(capacities.connections, 4 * size_of::<Key<Connection>>()),
+                    + each(capacities.connections, 4 * size_of::<Key<Connection>>())
+                    + each(
+                        capacities.connections,
+                        size_of::<connections::Enhanced>() + AUTHENTICATION_METHOD_BYTES_MAX,
+                    ),
             ),
             (
                 "sessions",
@@ -352,6 +356,7 @@ impl Broker {
                 Slab::<Session>::bytes(capacities.sessions)
                     + HashIndex::bytes(capacities.sessions)
                     + DeadlineHeap::bytes(capacities.sessions)
+                    + u64::from(capacities.sessions) * Policy::applicable_bytes_max(capacities)
                     + each(Self::matches_max(capacities), size_of::<Match>()),
             ),
             (
@@ -636,7 +641,10 @@ impl Broker {
             PacketType::Publish if header.flags & 0b0110 == 0 => return true,
             _ => 1,
         };
-        if self.replies.free() < needed {
+        // Who has no reply waiting gets one: those who take none do not hold up the others.
+        let reserved = if waiting > 0 { (self.connections.capacity()).min(self.replies.capacity() / 4) } else { 0 };
+        if self.replies.free() < needed + reserved {
+            self.telemetry.full(Table::Replies);
             if self.starved.len() < self.starved.capacity() && !self.starved.contains(&key) {
                 self.starved.push(key);
             }

@@ -174,6 +174,12 @@ impl<T> Slab<T> {
     pub const fn free(&self) -> usize {
         self.slots.capacity() - self.occupied
     }
+
+    /// Slots in all.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
 }
 
 #[cfg(test)]

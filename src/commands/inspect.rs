@@ -1,6 +1,7 @@
 //! `portcullis inspect`: what is in a blob, for people. Never key material.
 
 use super::CommandError;
+use super::memory::{Item, budget, sum};
 use crate::config::assemble::Usage;
 use crate::config::blob::{
     Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, Kept, ListenerPort,
@@ -79,7 +80,8 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
         trust_bundle(bundle, output)?;
     }
     secrets(configuration, output)?;
-    tables(configuration, output)
+    tables(configuration, output)?;
+    memory(configuration, output)
 }
 
 fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
@@ -397,9 +399,15 @@ fn tables(configuration: &Configuration, output: &mut dyn Write) -> io::Result<(
     ] {
         writeln!(output, "  {what}: room for {holds}")?;
     }
-    let block = u64::try_from(MESSAGE_BLOCK_BYTES).unwrap_or(u64::MAX);
-    let (blocks, bytes) = (sizes.message_blocks, u64::from(sizes.message_blocks).saturating_mul(block));
-    writeln!(output, "  message blocks: room for {blocks} of {block} bytes, {bytes} bytes")
+    writeln!(output, "  message blocks: room for {} of {MESSAGE_BLOCK_BYTES} bytes", sizes.message_blocks)
+}
+
+fn memory(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    writeln!(output, "memory, with everything full at once")?;
+    for Item { what, count, bytes } in budget(configuration) {
+        writeln!(output, "  {what}: {count}, {bytes} bytes")?;
+    }
+    writeln!(output, "  together at most {} bytes", sum(configuration))
 }
 
 /// Bytes that the tables of one policy take in memory.

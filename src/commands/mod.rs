@@ -9,6 +9,7 @@ pub mod explain;
 pub mod inspect;
 mod judge;
 mod last_good;
+pub mod memory;
 pub mod passwd;
 mod paths;
 pub mod policy_test;

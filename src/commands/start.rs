@@ -1,6 +1,7 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::memory;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
 use super::reload::Origin;
@@ -8,7 +9,6 @@ use super::state_folder;
 use crate::authentication::{Answer, Question};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
-use crate::limits::Capacities;
 use crate::net::{
     ClockTrust, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
@@ -60,7 +60,7 @@ pub fn start(
     let Candidate { configuration, paths, prepared, clock_record } = candidate;
     let Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults } = prepared;
     let capacities = &configuration.board.capacities;
-    check_memory(capacities)?;
+    check_memory(&configuration)?;
     for fault in faults {
         log::error!("{fault}");
     }
@@ -122,13 +122,13 @@ fn cannot_start(message: String) -> CommandError {
     CommandError::CannotStart(message)
 }
 
-/// Says what the tables take, and refuses what the machine does not have.
-fn check_memory(capacities: &Capacities) -> Result<(), CommandError> {
-    let bytes: u64 = Broker::tables(capacities).iter().map(|(_, _, bytes)| bytes).sum();
-    log::info!("tables take up to {} KiB", bytes / 1_024);
+/// Says what the broker takes at most, and refuses what the machine does not have.
+fn check_memory(configuration: &Configuration) -> Result<(), CommandError> {
+    let bytes = memory::sum(configuration);
+    log::info!("memory: at most {} KiB, with all tables full", bytes / 1_024);
     match available_memory() {
         Some(available) if available < bytes => Err(cannot_start(format!(
-            "not enough memory: the tables take up to {} KiB, the system has {} KiB available; bake for a smaller board",
+            "not enough memory: the broker takes up to {} KiB, the system has {} KiB available; bake for a smaller board",
             bytes / 1_024,
             available / 1_024
         ))),

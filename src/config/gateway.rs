@@ -7,6 +7,7 @@ use super::listener::{Reference, reference};
 use super::service_account::{self, TokenSource};
 use super::source::walk::{Fields, boolean, choice, full_text, integer, texts};
 use super::source::{Node, Value};
+use crate::limits::RESPONSE_INFORMATION_BYTES_MAX;
 use std::net::IpAddr;
 
 /// `spec` of a Gateway.
@@ -109,7 +110,7 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
         gateway.sys_interval_seconds = u16::try_from(seconds).unwrap_or(3_600);
     }
     if let Some(node) = fields.optional("responseInformation") {
-        gateway.response_information = full_text(node, "responseInformation", report).map(str::to_owned);
+        gateway.response_information = response_information(node, report);
     }
     identities(&mut fields, gateway, report);
     if let Some(node) = fields.optional("commitIntervalMilliseconds") {
@@ -152,6 +153,16 @@ fn identities(fields: &mut Fields<'_>, gateway: &mut Gateway, report: &mut Repor
     {
         gateway.expiry_notice = notice;
     }
+}
+
+fn response_information(node: &Node, report: &mut Report) -> Option<String> {
+    let text = full_text(node, "responseInformation", report)?;
+    if text.len() > RESPONSE_INFORMATION_BYTES_MAX {
+        let fault = format!("responseInformation has more than {RESPONSE_INFORMATION_BYTES_MAX} bytes");
+        report.error(&node.place, fault);
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn path(node: &Node, what: &str, report: &mut Report) -> Option<String> {

@@ -13,7 +13,7 @@ use super::name::is_object_name;
 use super::service_account::{is_account, is_issuer, is_key_set};
 use super::token::{check_levels, check_pieces};
 use super::topic::{check_filter, is_too_deep};
-use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
+use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX, RESPONSE_INFORMATION_BYTES_MAX};
 use core::fmt;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -51,6 +51,8 @@ pub enum Defect {
     Persistence,
     /// The deadline of CONNECT.
     ConnectDeadline,
+    /// Response Information that does not fit into a CONNACK.
+    ResponseInformation,
     /// More than the board holds.
     Capacity,
     /// A bundle without certificates.
@@ -83,6 +85,7 @@ impl fmt::Display for Defect {
             Self::ClientLimit => "a limit of clients is out of range",
             Self::Persistence => "what outlives a restart is out of range or has a pattern that is not valid",
             Self::ConnectDeadline => "the deadline of CONNECT is out of range",
+            Self::ResponseInformation => "the Response Information is too long",
             Self::Capacity => "it is more than the board holds",
             Self::TrustBundle => "a trust bundle has no certificates",
             Self::HttpsServer => "a server has no valid endpoint or header fields",
@@ -137,6 +140,8 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
         service_account_tokens(configuration, tokens)?;
     }
     ensure((1..=120).contains(&gateway.connect_deadline_seconds), Defect::ConnectDeadline)?;
+    let response = gateway.response_information.as_ref().map_or(0, String::len);
+    ensure(response <= RESPONSE_INFORMATION_BYTES_MAX, Defect::ResponseInformation)?;
     let clients = &configuration.clients;
     let in_range = (1..=configuration.board.capacities.packet_bytes).contains(&clients.max_packet_size_bytes)
         && clients.max_receive_maximum >= 1

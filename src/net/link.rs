@@ -1,10 +1,24 @@
 //! One connection's socket, TLS session and the few bytes between them that are not yet done with.
+//!
+//! **Invariant:** between two turns `sealed` and `received` together take no more than the larger of [`FREE_RECEIVE_BYTES`] and
+//! what the link was granted, and `outgoing` no more than [`FREE_TRANSMIT_BYTES`] unless it is counted against the transmit
+//! buffers of all.
 
 use super::network::Interest;
 use crate::time::Instant;
+use crate::tls::MAX_TLS_RECORD;
 use crate::tls::TlsConnection;
 use crate::websocket::WebSocket;
 use std::net::SocketAddr;
+
+/// Bytes that every connection's receive buffers may hold without a grant.
+pub const FREE_RECEIVE_BYTES: usize = 4 * 1024;
+/// Bytes that the broker is asked for when the transmit buffers are taken: its largest reply fits.
+pub const SMALL_OUTPUT_BYTES: usize = 4 * 1024;
+/// More than frames, records and last words add to what the broker gave.
+pub const OUTPUT_OVERHEAD_BYTES: usize = 1_024;
+/// Bytes that every connection's `outgoing` may hold without being counted.
+pub const FREE_TRANSMIT_BYTES: usize = SMALL_OUTPUT_BYTES + OUTPUT_OVERHEAD_BYTES;
 
 /// A connection as the turn sees it. Its place in the table is that of the broker's connection.
 pub struct Link<S> {
@@ -22,6 +36,14 @@ pub struct Link<S> {
     pub sealed: Vec<u8>,
     /// The beginning of a packet of which the rest has yet to come, or packets that the broker does not take yet.
     pub received: Vec<u8>,
+    /// Bytes of the packet that `received` begins with, as far as known.
+    pub packet_bytes: usize,
+    /// When what waits for more began to come.
+    pub begun: Instant,
+    /// Its share of the receive buffers of all, bytes; 0 for [`FREE_RECEIVE_BYTES`].
+    pub granted: usize,
+    /// Whether it waits for a grant.
+    pub starving: bool,
     /// What the socket did not take.
     pub outgoing: Vec<u8>,
     /// Bytes of `outgoing` that it has taken since.
@@ -62,6 +84,10 @@ impl<S> Link<S> {
             websocket: None,
             sealed: Vec::new(),
             received: Vec::new(),
+            packet_bytes: 0,
+            begun: opened,
+            granted: 0,
+            starving: false,
             outgoing: Vec::new(),
             outgoing_sent: 0,
             interest: Interest { read: true, write: false },
@@ -77,9 +103,45 @@ impl<S> Link<S> {
         self.outgoing.is_empty()
     }
 
-    /// Bytes of buffers held.
+    /// Bytes received that wait for more.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.sealed.len() + self.received.len()
+    }
+
+    /// Bytes that its receive buffers may hold.
+    #[must_use]
+    pub fn allowance(&self) -> usize {
+        self.granted.max(FREE_RECEIVE_BYTES)
+    }
+
+    /// Bytes that its receive buffers need until what stands at their front is complete. A record must be whole before it can be
+    /// opened.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        let record_bytes = if self.tls.is_some() { MAX_TLS_RECORD } else { 0 };
+        match (self.received.is_empty(), self.sealed.is_empty()) {
+            (true, true) => 0,
+            (true, false) => record_bytes,
+            (false, _) => self.backlog().max(self.packet_bytes + record_bytes),
+        }
+    }
+
+    /// Bytes of memory that its receive buffers take.
     #[must_use]
     pub fn buffered(&self) -> usize {
         self.sealed.capacity() + self.received.capacity()
+    }
+
+    /// Gives back the memory of receive buffers that is not in use.
+    pub fn shrink(&mut self) {
+        self.sealed.shrink_to_fit();
+        self.received.shrink_to_fit();
+    }
+
+    /// Bytes of `outgoing` that count against the transmit buffers of all.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.outgoing.capacity().saturating_sub(FREE_TRANSMIT_BYTES)
     }
 }

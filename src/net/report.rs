@@ -123,7 +123,7 @@ fn log(event: &Event) {
                 cause => log::info!("client '{client}' closed: {cause}{separator}{detail}{code}"),
             }
         }
-        Event::TableFull { table, times } => log::warn!("{table}: {times} refused so far"),
+        Event::TableFull { table, times } => log::warn!("{table}: {times} times so far"),
         Event::SessionExpired { client } => log::info!("session of client '{client}' expired"),
         Event::StoreFailed { detail, retry_seconds } => log::error!(
             "store failed: {detail}; nothing that must be safe is acknowledged until it works again, next attempt in \

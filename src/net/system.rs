@@ -8,6 +8,10 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Bytes that the system keeps for a client that does not read; by itself it would take up to 4 MiB, of memory that a board with
+/// hundreds of such clients does not have.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+
 /// Connections that the system completes before they are accepted.
 const BACKLOG: i32 = 1_024;
 
@@ -66,6 +70,7 @@ fn open(address: SocketAddr, listening: bool) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
     net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER_BYTES)?;
     if address.is_ipv6() {
         net::sockopt::set_ipv6_v6only(&socket, true)?;
     }

@@ -4,16 +4,17 @@
 //! for all), then one write for each connection that has something to say. Generic over the network, so that a simulation
 //! runs this very code.
 
-use super::link::{Link, LinkState};
+use super::link::{FREE_RECEIVE_BYTES, Link, LinkState, OUTPUT_OVERHEAD_BYTES, SMALL_OUTPUT_BYTES};
 use super::network::{Accepted, Interest, Io, Network, Readiness};
+use super::pool::Pool;
 use crate::authentication::Answer;
 use crate::broker::{Admission, Broker, Connection, Settings, Succession, Then, Ticket};
 use crate::collections::{DeadlineHeap, Key};
 use crate::config::blob::ClientLimits;
 use crate::limits::Capacities;
-use crate::telemetry::{Cause, Text};
+use crate::telemetry::{Cause, Table, Text};
 use crate::time::{Instant, Now, Steadiness, UnixTime};
-use crate::tls::{ServerTls, TlsConnection};
+use crate::tls::{MAX_TLS_RECORD, ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
 use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
@@ -37,12 +38,18 @@ const UNADMITTED_GRACE_MILLISECONDS: u64 = 1_000;
 const ACCEPT_REST_MILLISECONDS: u64 = 100;
 /// How long a client may take nothing of what is sent to it.
 const SLOW_READER_MILLISECONDS: u64 = 30_000;
+/// How long a packet may take to come while others wait for the receive buffers that it holds.
+const SLOW_SENDER_MILLISECONDS: u64 = 30_000;
+/// How often it is looked for such packets.
+const LOOK_MILLISECONDS: u64 = 1_000;
+/// Bytes that the buffers of a turn take, which all connections share, with those of the broker.
+pub const SCRATCH_BYTES_MAX: u64 = 1024 * 1024;
+/// More than a closing frame and an alert take, sealed.
+const LAST_WORDS_BYTES: usize = 256;
 /// How long what a peer still sends is thrown away after our last words.
 const LINGER_MILLISECONDS: u64 = 1_000;
 /// Certificate chains of live connections that are judged again in one turn.
 const JUDGEMENTS_MAX: u32 = 4;
-/// Bytes that a connection's buffers may hold without asking for a share of the receive budget.
-const FREE_BUFFER_BYTES: usize = 4 * 1024;
 
 /// What the turn needs to know of one listening socket.
 #[derive(Clone)]
@@ -125,12 +132,16 @@ pub struct Turn<N: Network> {
     unadmitted: VecDeque<Key<Connection>>,
     /// Connections whose next handshake record is in our buffer already.
     continued: VecDeque<Key<Connection>>,
-    /// Connections that are not read because the receive budget is spent.
-    starved: Vec<Key<Connection>>,
+    /// Connections that are not read because the receive buffers are taken, in the order in which they are served.
+    starved: VecDeque<Key<Connection>>,
+    /// When it is looked next for those who make them wait.
+    look: Instant,
     handshaking: u32,
     handshakes_max: u32,
-    receive_budget: usize,
-    buffered: usize,
+    receive: Pool,
+    transmit: Pool,
+    /// Bytes of the largest packet, and of the record that its end stands in.
+    largest: usize,
     input: Vec<u8>,
     plaintext: Vec<u8>,
     unframed: Vec<u8>,
@@ -153,6 +164,7 @@ impl<N: Network> Turn<N> {
     pub fn new(network: N, broker: Broker, settings: TurnSettings) -> Self {
         let connections = settings.capacities.connections as usize;
         let listeners = u32::try_from(settings.listeners.len()).unwrap_or(0);
+        let largest = settings.capacities.packet_bytes as usize + MAX_TLS_RECORD;
         let mut turn = Self {
             network,
             broker,
@@ -160,13 +172,16 @@ impl<N: Network> Turn<N> {
             deadlines: DeadlineHeap::new(settings.capacities.connections.saturating_add(listeners)),
             unadmitted: VecDeque::with_capacity(connections),
             continued: VecDeque::with_capacity(settings.capacities.handshakes as usize),
-            starved: Vec::with_capacity(connections),
+            starved: VecDeque::with_capacity(connections),
+            look: Instant::ZERO,
             handshaking: 0,
             handshakes_max: settings.capacities.handshakes,
-            receive_budget: settings.capacities.receive_bytes as usize,
-            buffered: 0,
+            // A single connection gets what it needs, whatever the capacities.
+            receive: Pool::new(largest.max(settings.capacities.receive_bytes as usize)),
+            transmit: Pool::new(settings.capacities.transmit_bytes as usize),
+            largest,
             input: vec![0; READ_BUDGET_BYTES],
-            plaintext: Vec::with_capacity(READ_BUDGET_BYTES),
+            plaintext: Vec::with_capacity(READ_BUDGET_BYTES + MAX_TLS_RECORD),
             unframed: Vec::new(),
             framed: Vec::new(),
             output: vec![0; READ_BUDGET_BYTES],
@@ -270,7 +285,8 @@ impl<N: Network> Turn<N> {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let own = self.deadlines.earliest().map(|(at, _)| at);
-        own.into_iter().chain(self.broker.next_deadline()).min()
+        let look = (!self.starved.is_empty()).then_some(self.look);
+        own.into_iter().chain(look).chain(self.broker.next_deadline()).min()
     }
 
     /// One turn. `ready` is what the poller saw.
@@ -305,7 +321,7 @@ impl<N: Network> Turn<N> {
         }
         self.broker.work(now.instant);
         self.flush(now);
-        self.feed_starved();
+        self.feed_starved(now);
     }
 
     /// A wall clock that was set is a reason to look at all credentials again.
@@ -337,15 +353,36 @@ impl<N: Network> Turn<N> {
         self.judge_from = None;
     }
 
-    /// Asks again for those that were not read because the receive budget was spent.
-    fn feed_starved(&mut self) {
-        for _ in 0..self.starved.len() {
-            if self.buffered >= self.receive_budget {
+    /// Reads those again that waited for a grant, the first of them first, as far as the receive buffers suffice.
+    fn feed_starved(&mut self, now: Now) {
+        if !self.starved.is_empty() && now.instant >= self.look {
+            self.look = now.instant.plus_milliseconds(LOOK_MILLISECONDS);
+            self.close_slow_senders(now);
+        }
+        while let Some(key) = self.starved.front().copied() {
+            let wanted = self.link(key).map_or(0, |link| link.needed().saturating_sub(link.granted));
+            let is_there = self.broker.connection_at(key.index()) == Some(key);
+            if is_there && wanted > self.receive.left() {
                 return;
             }
-            let Some(key) = self.starved.pop() else { return };
-            if let Some(link) = self.take_link(key) {
+            self.starved.pop_front();
+            if let Some(mut link) = self.take_link(key) {
+                link.starving = false;
                 self.put_link(key, link);
+            }
+        }
+    }
+
+    /// Closes those whose packet has been coming for too long: others wait for the receive buffers that they hold.
+    fn close_slow_senders(&mut self, now: Now) {
+        for slot in 0..self.links.len() {
+            let Some(link) = self.links.get(slot).and_then(Option::as_ref) else { continue };
+            let holds = link.granted > 0 && link.state == LinkState::Open && link.backlog() > 0;
+            if holds
+                && now.instant.milliseconds_since(link.begun) >= SLOW_SENDER_MILLISECONDS
+                && let Some(key) = self.key_of(slot)
+            {
+                self.drop_link(now, key, Cause::SlowSender, Text::default());
             }
         }
     }
@@ -383,8 +420,11 @@ impl<N: Network> Turn<N> {
         for _ in 0..ACCEPTS_MAX {
             let Some(settings) = self.listeners.get(index) else { return };
             let tls = matches!(settings.transport, Transport::Tls(_));
-            if tls && self.handshaking >= self.handshakes_max && !self.push_out_oldest(now) {
-                return self.rest(now, index);
+            if tls && self.handshaking >= self.handshakes_max {
+                self.broker.telemetry().full(Table::Handshakes);
+                if !self.push_out_oldest(now) {
+                    return self.rest(now, index);
+                }
             }
             match self.network.accept(index) {
                 Accepted::Stream(stream, peer) => self.admit(now, index, stream, peer),
@@ -477,7 +517,7 @@ impl<N: Network> Turn<N> {
             return None;
         }
         let link = self.links.get_mut(key.index() as usize)?.take()?;
-        self.buffered -= link.buffered();
+        self.transmit.give_back(link.held());
         Some(link)
     }
 
@@ -487,10 +527,10 @@ impl<N: Network> Turn<N> {
                 *buffer = Vec::new();
             }
         }
-        let backlog = link.received.len() + link.sealed.len();
-        let starved = backlog > FREE_BUFFER_BYTES && self.buffered + backlog > self.receive_budget;
-        if starved && link.state == LinkState::Open && self.starved.len() < self.starved.capacity() {
-            self.starved.push(key);
+        let starved = !self.settle_receive(&mut link) && link.state == LinkState::Open;
+        if starved && !link.starving {
+            self.starve(key);
+            link.starving = true;
         }
         let wanted = Interest {
             read: match link.state {
@@ -504,10 +544,42 @@ impl<N: Network> Turn<N> {
             link.interest = wanted;
             self.network.change(&link.stream, key.to_bits(), wanted);
         }
-        self.buffered += link.buffered();
+        self.transmit.take(link.held());
         if let Some(place) = self.links.get_mut(key.index() as usize) {
             *place = Some(link);
         }
+    }
+
+    /// Gives back what a link does not need of the receive buffers, or takes what it needs. Returns whether it can be read on.
+    fn settle_receive(&mut self, link: &mut Link<N::Stream>) -> bool {
+        let needed = link.needed();
+        // Memory that is held without need spares allocations, while there is enough.
+        if link.buffered() > needed.max(FREE_RECEIVE_BYTES)
+            && (self.receive.is_short() || link.buffered() > link.granted + self.receive.left())
+        {
+            link.shrink();
+        }
+        let wanted = needed.max(link.buffered());
+        self.receive.grant(&mut link.granted, if wanted > FREE_RECEIVE_BYTES { wanted } else { 0 });
+        link.backlog() < link.allowance()
+    }
+
+    /// Puts a connection behind those that wait for receive buffers.
+    fn starve(&mut self, key: Key<Connection>) {
+        self.broker.telemetry().full(Table::ReceiveBuffers);
+        if self.starved.len() == self.starved.capacity() {
+            let broker = &self.broker;
+            self.starved.retain(|key| broker.connection_at(key.index()) == Some(*key));
+        }
+        self.starved.push_back(key);
+    }
+
+    /// Bytes that may be read now. Many only where the largest packet would have room, so that whoever holds a part of the
+    /// receive buffers gets the rest of his packet too: nobody waits for another who waits.
+    fn bytes_to_read(&mut self, link: &mut Link<N::Stream>) -> usize {
+        let largest = self.largest;
+        self.receive.grant(&mut link.granted, largest);
+        (link.allowance().saturating_sub(link.backlog())).min(READ_BUDGET_BYTES)
     }
 
     fn readable(&mut self, now: Now, key: Key<Connection>, hung_up: bool, handshake_steps: &mut u32) {
@@ -526,8 +598,17 @@ impl<N: Network> Turn<N> {
             LinkState::Lingering => return self.discard(now, key, link),
             LinkState::Open => {}
         }
+        let bytes_to_read = self.bytes_to_read(&mut link);
+        match bytes_to_read {
+            // As above: it is not read, and would be named again and again.
+            0 if hung_up => {
+                return self.drop_taken(now, key, link, Cause::NetworkClosed, Text::new("connection reset"));
+            }
+            0 => return self.put_link(key, link),
+            _ => {}
+        }
         let mut input = core::mem::take(&mut self.input);
-        let outcome = self.network.read(&mut link.stream, &mut input);
+        let outcome = self.network.read(&mut link.stream, input.get_mut(..bytes_to_read).unwrap_or_default());
         let ended = match outcome {
             Io::Bytes(0) => Some((Cause::NetworkClosed, Text::default())),
             Io::Failed => Some((Cause::NetworkClosed, Text::new("connection reset"))),
@@ -629,25 +710,36 @@ impl<N: Network> Turn<N> {
     /// Gives plaintext to the broker and keeps what it does not take.
     fn receive_plain(&mut self, now: Now, key: Key<Connection>, link: &mut Link<N::Stream>, bytes: &[u8]) {
         let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
-        let then = if link.received.is_empty() {
+        let was_empty = link.received.is_empty();
+        let (consumed, then) = if was_empty {
             let (consumed, then) = self.give(now, key, chain, bytes);
-            link.received.extend_from_slice(bytes.get(consumed..).unwrap_or_default());
-            then
+            let rest = bytes.get(consumed..).unwrap_or_default();
+            link.received.reserve_exact(rest.len());
+            link.received.extend_from_slice(rest);
+            (consumed, then)
         } else {
+            // Not by half as much again: what it takes was granted.
+            link.received.reserve_exact(bytes.len());
             link.received.extend_from_slice(bytes);
             let (consumed, then) = self.give(now, key, chain, &link.received);
             link.received.drain(..consumed);
-            then
+            (consumed, then)
         };
+        if was_empty || consumed > 0 {
+            link.begun = now.instant;
+        }
         match then {
             Then::NeedBytes(packet_bytes) => {
-                // Once, not step by step, when the packet's size is known and the budget has it.
-                let packet_bytes = packet_bytes as usize;
-                if packet_bytes > link.received.capacity() && self.buffered + packet_bytes <= self.receive_budget {
-                    link.received.reserve_exact(packet_bytes - link.received.len());
+                // Once, not step by step, when the packet's size is known and granted.
+                link.packet_bytes = packet_bytes as usize;
+                if link.packet_bytes > link.received.len() && link.needed() <= link.allowance() {
+                    link.received.reserve_exact(link.packet_bytes - link.received.len());
                 }
             }
-            Then::Paused => link.state = LinkState::Paused,
+            Then::Paused => {
+                link.state = LinkState::Paused;
+                link.packet_bytes = 0;
+            }
             Then::Closing => link.received.clear(),
             Then::Flush => {}
         }
@@ -682,6 +774,7 @@ impl<N: Network> Turn<N> {
         handshake_steps: &mut u32,
     ) -> Option<(Cause, Text)> {
         let mut stored = core::mem::take(&mut link.sealed);
+        let begins = stored.is_empty();
         let ciphertext: &mut [u8] = if stored.is_empty() {
             bytes
         } else {
@@ -714,6 +807,9 @@ impl<N: Network> Turn<N> {
             break;
         }
         self.settle_handshake(link);
+        if link.received.is_empty() && (begins || offset > 0) {
+            link.begun = now.instant;
+        }
         link.sealed.extend_from_slice(ciphertext.get(offset..).unwrap_or_default());
         if !plaintext.is_empty() {
             ended = self.receive_framed(now, key, link, &plaintext).or(ended);
@@ -756,6 +852,15 @@ impl<N: Network> Turn<N> {
         self.is_flushing = false;
     }
 
+    /// Bytes that the broker is asked for at once: few while the transmit buffers could not take many.
+    fn output_bytes(&mut self) -> usize {
+        if self.transmit.left() >= READ_BUDGET_BYTES + OUTPUT_OVERHEAD_BYTES {
+            return READ_BUDGET_BYTES;
+        }
+        self.broker.telemetry().full(Table::TransmitBuffers);
+        SMALL_OUTPUT_BYTES
+    }
+
     /// Asks the broker for bytes and gives them to the socket until one of them has no more.
     fn transmit(&mut self, now: Now, key: Key<Connection>, mut link: Link<N::Stream>) {
         let mut budget = WRITE_BUDGET_BYTES;
@@ -767,7 +872,8 @@ impl<N: Network> Turn<N> {
             self.deadlines.set(key.index(), now.instant.plus_milliseconds(LINGER_MILLISECONDS));
         }
         while link.is_drained() && !broken && matches!(link.state, LinkState::Open | LinkState::Paused) {
-            let transmitted = self.broker.transmit(now, key, &mut output);
+            let room = self.output_bytes();
+            let transmitted = self.broker.transmit(now, key, output.get_mut(..room).unwrap_or_default());
             let bytes = output.get(..transmitted.bytes).unwrap_or_default();
             if !bytes.is_empty() {
                 broken = !self.send(now, key, &mut link, bytes);
@@ -854,6 +960,8 @@ impl<N: Network> Turn<N> {
         };
         let rest = bytes.get(taken..).unwrap_or_default();
         if !rest.is_empty() {
+            // With room for the last words.
+            link.outgoing.reserve_exact(rest.len() + LAST_WORDS_BYTES);
             link.outgoing.extend_from_slice(rest);
             link.outgoing_sent = 0;
             self.deadlines.set(key.index(), now.instant.plus_milliseconds(SLOW_READER_MILLISECONDS));
@@ -901,6 +1009,7 @@ impl<N: Network> Turn<N> {
         self.handshaking -= u32::from(link.handshaking);
         log::debug!("{}: closed", link.peer);
         self.deadlines.cancel(key.index());
+        self.receive.give_back(link.granted);
         self.broker.closed(now, key, cause, detail);
         self.network.close(link.stream);
     }

@@ -28,6 +28,9 @@ const COMPLAINTS_MAX: u32 = 100;
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(1);
 /// Longest bearer token of a cluster, bytes.
 const BEARER_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that one question under way to a server may take: what is asked (its share of what all may ask, escaped), the answer, and
+/// TLS.
+pub const QUESTION_BYTES_MAX: u64 = 448 * 1024;
 
 /// A cluster that judges tokens.
 pub struct Cluster {

@@ -11,6 +11,6 @@ mod watch;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
-pub use inquiries::{Cluster, Inquiries};
+pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};

@@ -104,11 +104,19 @@ pub enum Table {
     SessionQueue,
     /// The log on the disk.
     Log,
+    /// Replies that wait for room in a socket.
+    Replies,
+    /// TLS handshakes at one time.
+    Handshakes,
+    /// Receive buffers of all connections.
+    ReceiveBuffers,
+    /// Transmit buffers of all connections.
+    TransmitBuffers,
 }
 
 impl Table {
     /// How many there are.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 12;
 }
 
 impl fmt::Display for Table {
@@ -122,6 +130,10 @@ impl fmt::Display for Table {
             Self::Deliveries => "the delivery table is full",
             Self::SessionQueue => "the queue of a session is full",
             Self::Log => "the log on the disk has no room",
+            Self::Replies => "the reply table is full, who takes no replies is not read",
+            Self::Handshakes => "as many TLS handshakes as there may be",
+            Self::ReceiveBuffers => "the receive buffers are full, large packets wait",
+            Self::TransmitBuffers => "the transmit buffers are full, clients are written to in small pieces",
         })
     }
 }
@@ -149,6 +161,8 @@ pub enum Cause {
     NoRoom,
     /// The client took nothing of what was sent to it for too long.
     SlowReader,
+    /// A packet that took too long to come, while others waited for the receive buffers that it holds.
+    SlowSender,
     /// The credential expired.
     CredentialExpired,
     /// The rules have changed, and none lets the client in any more.
@@ -190,6 +204,7 @@ impl fmt::Display for Cause {
             Self::QueueFull => "subscriber queue full",
             Self::NoRoom => "no room for what it published",
             Self::SlowReader => "client does not read",
+            Self::SlowSender => "client does not end its packet, and others wait",
             Self::CredentialExpired => "credential expired",
             Self::PolicyChanged => "policy changed",
             Self::CredentialRefused => "credential refused",

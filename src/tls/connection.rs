@@ -28,9 +28,16 @@ const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + 8 + 1 + 16;
 /// Most bytes of records that a connection keeps because a handshake message in them has not come whole. It has room for
 /// the longest chain that is accepted (16 KiB) in some hundred fragments.
 pub const HANDSHAKE_PENDING_BYTES_MAX: usize = 24 * 1024;
+/// The same once the handshake is finished, when nothing longer than a key update comes: a few records of it.
+const ESTABLISHED_PENDING_BYTES_MAX: usize = 256;
 /// The same until the ClientHello is taken, and most bytes of one record of it. Ordinary ones have 300 to 2,000 bytes;
 /// rustls' own copies come to five times as much.
 pub const CLIENT_HELLO_BYTES_MAX: usize = 8 * 1024;
+/// Bytes that an established connection takes beside the certificates of its peer. Measured at two thirds of that.
+pub const SESSION_BYTES_MAX: u64 = 6 * 1024;
+/// Bytes that a handshake holds between two of its steps: [`HANDSHAKE_PENDING_BYTES_MAX`], as much again as rustls' copies of
+/// the messages, and our flight.
+pub const HANDSHAKE_BYTES_MAX: u64 = 64 * 1024;
 /// Record types (RFC 8446 §5.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
@@ -278,6 +285,10 @@ impl TlsConnection {
         match done {
             Ok(driven) => {
                 self.peer_closed |= driven.peer_closed;
+                if self.is_established() && self.pending.len() > ESTABLISHED_PENDING_BYTES_MAX {
+                    self.refuse(out);
+                    return Err(TlsFault::HandshakeTooLong);
+                }
                 Ok(())
             }
             Err(fault) => {

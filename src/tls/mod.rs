@@ -18,7 +18,10 @@ mod fault;
 mod server;
 mod tickets;
 
-pub use connection::{CLIENT_HELLO_BYTES_MAX, HANDSHAKE_PENDING_BYTES_MAX, MAX_TLS_RECORD, Received, TlsConnection};
+pub use connection::{
+    CLIENT_HELLO_BYTES_MAX, HANDSHAKE_BYTES_MAX, HANDSHAKE_PENDING_BYTES_MAX, MAX_TLS_RECORD, Received,
+    SESSION_BYTES_MAX, TlsConnection,
+};
 pub use fault::{Culprit, TlsFault};
 pub use server::{ClientCertificates, ClientVerifier, Clock, ServerTls, WallClock};
 pub use tickets::{TICKET_KEY_SECONDS, TICKET_SESSION_BYTES_MAX};

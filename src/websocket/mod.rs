@@ -66,6 +66,12 @@ impl Default for WebSocket {
 }
 
 impl WebSocket {
+    /// Bytes that one takes at most.
+    #[must_use]
+    pub const fn bytes_max() -> u64 {
+        (size_of::<Self>() + REQUEST_BYTES_MAX + 1) as u64
+    }
+
     /// Takes `bytes`, all of them. MQTT bytes are appended to `data`, answers to `answer`. `may_pong` is whether a ping is
     /// answered, which it need not be while an earlier answer waits (RFC 6455 §5.5.3).
     ///
@@ -97,17 +103,25 @@ impl WebSocket {
     ) -> Result<(), WebSocketFault> {
         let mut rest = bytes;
         if let State::Handshake(request) = &mut self.state {
-            request.extend_from_slice(bytes.get(..bytes.len().min(REQUEST_BYTES_MAX + 1)).unwrap_or_default());
+            let former = request.len();
+            let room = (REQUEST_BYTES_MAX + 1).saturating_sub(former);
+            let more = bytes.get(..bytes.len().min(room)).unwrap_or_default();
+            request.reserve_exact(more.len());
+            request.extend_from_slice(more);
             let Some(length) = handshake::answer(request, answer)? else { return Ok(()) };
-            // Frames may stand behind the request already.
-            let taken = length.saturating_sub(request.len().saturating_sub(bytes.len()));
             self.state = State::Open(Decoder::default());
-            rest = bytes.get(taken..).unwrap_or_default();
+            // Frames may stand behind the request already.
+            rest = bytes.get(length.saturating_sub(former)..).unwrap_or_default();
         }
         let State::Open(decoder) = &mut self.state else { return Ok(()) };
+        let answered = answer.len();
         while let Some(piece) = decoder.next(&mut rest, data)? {
             match piece {
-                Piece::Ping(payload) if may_pong => frame::put_pong(payload, answer),
+                // Of several pings the last one is answered, so that they cost no memory.
+                Piece::Ping(payload) if may_pong => {
+                    answer.truncate(answered);
+                    frame::put_pong(payload, answer);
+                }
                 Piece::Ping(_) | Piece::Pong => {}
                 Piece::Close(code) => {
                     frame::put_close(code.unwrap_or(NORMAL_CLOSURE), answer);
@@ -207,6 +221,13 @@ mod tests {
             assert_eq!(data, expected, "{step}");
             assert!(answer.ends_with(b"\x8A\x04ping"), "{step}");
         }
+    }
+
+    /// RFC 6455 §5.5.3
+    #[test]
+    fn of_many_pings_at_once_the_last_is_answered() {
+        let (_, answer, _) = opened(&[masked(0x89, b"one"), masked(0x89, b"two"), masked(0x89, b"last")].concat());
+        assert_eq!(answer, b"\x8A\x04last");
     }
 
     /// [MQTT-6.0.0-1]

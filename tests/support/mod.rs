@@ -6,6 +6,7 @@
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)] // each test uses its part
 
 pub mod client;
+pub mod full;
 pub mod https;
 pub mod login;
 pub mod wire;

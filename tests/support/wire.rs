@@ -25,7 +25,7 @@ impl<'a> Connect<'a> {
         Self { identifier, clean_start: false, expiry: 3_600, will: None }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut body = text("MQTT");
         let will = self.will.map_or(0, |(_, _, qos, _)| 0x04 | qos << 3);
         body.extend_from_slice(&[5, will | u8::from(self.clean_start) << 1, 0, 0, 5, 0x11]);

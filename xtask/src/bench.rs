@@ -14,6 +14,7 @@ Usage: cargo xtask bench [--only TEXT] [--seconds N] [--save] [--smoke]
        cargo xtask bench logins [--seconds N] [--kind NAME]
        cargo xtask bench decisions
        cargo xtask bench durability [--seconds N]
+       cargo xtask bench budget
 
 Without a name: CPU time and memory of the broker, of mosquitto where that is installed,
 and of a bare forwarder, under the same load in one run, plaintext and mutual TLS
@@ -32,7 +33,10 @@ second arrive, and while none do
 decisions: what an authorization decision costs with 10 to 10,000 rules
 
 durability: QoS 1 with the disk, beside mosquitto where that is installed; bytes that
-go to the disk; the time to come back with 100,000 retained messages";
+go to the disk; the time to come back with 100,000 retained messages
+
+budget: round trips of a connected client while every table of the smallest board is
+full, beside an idle broker; the memory in use, beside what the broker promises";
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
@@ -60,10 +64,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
     }
     let name = match name.as_ref().and_then(|name| name.to_str()) {
-        Some(name @ ("logins" | "decisions" | "durability")) => name,
+        Some(name @ ("logins" | "decisions" | "durability" | "budget")) => name,
         None => return compare::run(&compare::Asked { smoke, only, seconds, save }),
         Some(other) => {
-            return Err(Failure::new(format!("`{other}` is no measurement: logins, decisions or durability are")));
+            return Err(Failure::new(format!(
+                "`{other}` is no measurement: logins, decisions, durability and budget are"
+            )));
         }
     };
     let mut command = workspace::cargo("bench");

@@ -11,6 +11,8 @@ use core::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
+mod buffers;
+
 /// Both directions of the connection.
 #[derive(Default)]
 struct Wire {
@@ -73,8 +75,19 @@ fn at(seconds: u64, unix: UnixTime) -> Now {
     Now { instant: Instant::from_milliseconds(seconds * 1_000), unix }
 }
 
-/// A turn whose only client is let in by a custom server, until an hour after `NOW`.
-fn connected() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
+fn settings() -> Settings {
+    Settings {
+        connect_deadline_seconds: 10,
+        shares_client_identifiers: false,
+        announces_expiry: false,
+        validate_payload_format: false,
+        sys_interval_seconds: 0,
+        response_information: None,
+    }
+}
+
+/// A turn whose only client is to be let in by a custom server, and has not said anything.
+fn accepted() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
     let mut configuration = load_embedded(DEFAULT_FILES, &LoadOptions::default()).unwrap().configuration;
     let server = HttpsServer {
         endpoint: "https://localhost".to_owned(),
@@ -90,16 +103,8 @@ fn connected() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
         authenticators: vec![Authenticator::new(&configuration, 0, algorithms, RELEASED).unwrap()],
         policies: Vec::new(),
     };
-    let settings = Settings {
-        connect_deadline_seconds: 10,
-        shares_client_identifiers: false,
-        announces_expiry: false,
-        validate_payload_format: false,
-        sys_interval_seconds: 0,
-        response_information: None,
-    };
     let capacities = &configuration.board.capacities;
-    let broker = Broker::new(capacities, &configuration.clients, &settings, admission, 1);
+    let broker = Broker::new(capacities, &configuration.clients, &settings(), admission, 1);
     let wire = Rc::new(RefCell::new(Wire::default()));
     let network = OneClient { wire: Rc::clone(&wire), is_accepted: false };
     let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
@@ -109,6 +114,12 @@ fn connected() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
         TurnSettings { listeners, capacities: capacities.clone(), clock_trust: ClockTrust::default() },
     );
     turn.run(at(0, NOW), &[Readiness { token: 0, readable: true, writable: false, hung_up: false }]);
+    (turn, wire)
+}
+
+/// A turn whose only client is let in by a custom server, until an hour after `NOW`.
+fn connected() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
+    let (mut turn, wire) = accepted();
     wire.borrow_mut().to_broker = b"\x10\x0E\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c".to_vec();
     let token = wire.borrow().token.unwrap();
     turn.run(at(0, NOW), &[Readiness { token, readable: true, writable: false, hung_up: false }]);
@@ -149,4 +160,35 @@ fn a_clock_that_strays_a_little_is_not_set() {
         turn.run(at(seconds, NOW.plus_seconds(seconds + seconds % 3)), &[]);
         assert!(turn.judge_from.is_none() && !wire.borrow().is_closed, "{seconds} s");
     }
+}
+
+/// It is kept for as long as the connection, and stands in CONNACK and AUTH again.
+#[test]
+fn an_authentication_method_of_any_length_is_not_taken() {
+    for (bytes, reason) in [(128, None), (129, Some(0x8C)), (60_000, Some(0x8C))] {
+        let (mut turn, wire) = accepted();
+        let method = [&u16::to_be_bytes(bytes)[..], &vec![b'm'; usize::from(bytes)]].concat();
+        let mut connect = b"\x00\x04MQTT\x05\x02\x00\x00".to_vec();
+        put_length(method.len() + 1, &mut connect);
+        connect.push(0x15);
+        connect.extend_from_slice(&method);
+        connect.extend_from_slice(b"\x00\x01c");
+        let mut packet = vec![0x10];
+        put_length(connect.len(), &mut packet);
+        packet.extend_from_slice(&connect);
+        wire.borrow_mut().to_broker = packet;
+        let token = wire.borrow().token.unwrap();
+        turn.run(at(0, NOW), &[Readiness { token, readable: true, writable: false, hung_up: false }]);
+        assert_eq!(turn.broker().next_question().is_some(), reason.is_none(), "{bytes}");
+        assert_eq!(wire.borrow().to_client.get(3).copied(), reason, "{bytes}");
+    }
+}
+
+fn put_length(length: usize, bytes: &mut Vec<u8>) {
+    let mut rest = length;
+    while rest >= 128 {
+        bytes.push((rest % 128) as u8 | 0x80);
+        rest /= 128;
+    }
+    bytes.push(rest as u8);
 }
