@@ -41,7 +41,7 @@ impl Bench {
         let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let mut configuration = load_embedded(DEFAULT_FILES, &LoadOptions::default()).unwrap().configuration;
         let (tls, authenticator) = if over_tls {
-            let (tls, authenticator) = MutualTls::new(&mut configuration, now.unix, false);
+            let (tls, authenticator) = MutualTls::new(&mut configuration, now.unix, 64, false);
             (Some(tls), Some(authenticator))
         } else {
             (None, None)

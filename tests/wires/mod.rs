@@ -29,6 +29,8 @@ pub struct Wire {
     pub to_client: Vec<u8>,
     pub token: u64,
     pub is_closed: bool,
+    /// Whether the client has closed its socket.
+    is_ended: bool,
     tls: Option<ClientConnection>,
     /// TLS records that went either way since this was set to 0.
     pub records: usize,
@@ -43,7 +45,7 @@ impl Wires {
     pub fn open(&self, tls: Option<ClientConnection>) -> usize {
         let wire = || Vec::with_capacity(WIRE_BYTES);
         let (to_broker, to_client) = (wire(), wire());
-        let mut wire = Wire { to_broker, to_client, token: 0, is_closed: false, tls, records: 0 };
+        let mut wire = Wire { to_broker, to_client, token: 0, is_closed: false, is_ended: false, tls, records: 0 };
         wire.send(&[]);
         let (wires, _) = &mut *self.0.borrow_mut();
         wires.push(wire);
@@ -65,6 +67,17 @@ impl Wires {
             wire.to_client.clear();
             seen
         }
+    }
+
+    /// The client closes its socket.
+    pub fn end(&self, index: usize) {
+        self.0.borrow_mut().0[index].is_ended = true;
+    }
+
+    /// Frees what a connection that is over has held.
+    pub fn forget(&self, index: usize) {
+        let wire = &mut self.0.borrow_mut().0[index];
+        (wire.to_broker, wire.to_client, wire.tls) = (Vec::new(), Vec::new(), None);
     }
 
     /// Whether the client's TLS handshake, if it has one, is finished.
@@ -123,9 +136,10 @@ impl Network for Wires {
     }
 
     fn read(&mut self, stream: &mut usize, into: &mut [u8]) -> Io {
-        let bytes = &mut self.0.borrow_mut().0[*stream].to_broker;
+        let wire = &mut self.0.borrow_mut().0[*stream];
+        let bytes = &mut wire.to_broker;
         if bytes.is_empty() {
-            return Io::WouldBlock;
+            return if wire.is_ended { Io::Bytes(0) } else { Io::WouldBlock };
         }
         into[..bytes.len()].copy_from_slice(bytes);
         let count = bytes.len();
@@ -160,8 +174,14 @@ pub struct MutualTls {
 }
 
 impl MutualTls {
-    /// With who authenticates its clients, which is added to `configuration` as its only authentication. The client resumes sessions if it `resumes`.
-    pub fn new(configuration: &mut Configuration, now: UnixTime, resumes: bool) -> (Self, Authenticator) {
+    /// With who authenticates its clients, which is added to `configuration` as its only authentication. The broker
+    /// remembers `remembered` good signatures; the client resumes sessions if it `resumes`.
+    pub fn new(
+        configuration: &mut Configuration,
+        now: UnixTime,
+        remembered: u32,
+        resumes: bool,
+    ) -> (Self, Authenticator) {
         let end = RELEASED.plus_seconds(VALIDITY_SECONDS);
         let name = |name: &str| DistinguishedName::parse(name).unwrap();
         let authority = |subject| Template::authority(name(subject), None, RELEASED, end);
@@ -182,7 +202,7 @@ impl MutualTls {
         configuration.authentications = vec![Authentication { name: "x509".to_owned(), methods }];
         let signatures = Signatures {
             algorithms: crypto::provider().signature_verification_algorithms.all,
-            memo: Arc::new(SignatureMemo::new(configuration.board.capacities.sessions)),
+            memo: Arc::new(SignatureMemo::new(remembered)),
         };
         let authenticator = Authenticator::new(configuration, 0, signatures, RELEASED).unwrap();
         let verifier = Arc::new(Verifier(Arc::clone(authenticator.chain_verifier().unwrap())));

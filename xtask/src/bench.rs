@@ -11,6 +11,7 @@ const HELP: &str = "\
 Measures the release build on this machine.
 
 Usage: cargo xtask bench logins [--seconds N] [--kind NAME]
+       cargo xtask bench handshakes
        cargo xtask bench decisions
        cargo xtask bench durability [--seconds N]
 
@@ -19,6 +20,9 @@ second arrive, and while none do
 
   --seconds N   for each phase (default: 10; of durability 3)
   --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it
+
+handshakes: what a client with a certificate costs that connects and leaves: one that
+is new, one that is known, one that resumes its session
 
 decisions: what an authorization decision costs with 10 to 10,000 rules
 
@@ -45,8 +49,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
     }
     let name = match name.as_ref().and_then(|name| name.to_str()) {
-        Some(name @ ("logins" | "decisions" | "durability")) => name,
-        _ => return Err(Failure::new("bench needs the name of a measurement: logins, decisions or durability")),
+        Some(name @ ("logins" | "handshakes" | "decisions" | "durability")) => name,
+        _ => {
+            return Err(Failure::new(
+                "bench needs the name of a measurement: logins, handshakes, decisions or durability",
+            ));
+        }
     };
     let mut command = workspace::cargo("bench");
     command.args(["--package", "portcullis", "--locked", "--bench", name, "--"]);
