@@ -1,95 +1,51 @@
 //! No message costs an allocation: a warm turn, from bytes in to bytes out, with every quality of service, to one subscriber
-//! and to many, and with everything of it recorded for the disk.
+//! and to many, and with everything of it recorded for the disk. With TLS a record costs one, sent or received, which is
+//! given back in the same turn.
 //!
 //! The allocator of this program counts. There is one test, because other tests would be counted with it.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod wires;
+
 use portcullis::broker::{Admission, Broker, Durability, PortAdmission, Settings};
 use portcullis::config::blob::Persistence;
 use portcullis::config::{DEFAULT_FILES, LoadOptions, load_embedded};
-use portcullis::net::{
-    Accepted, ClockTrust, Interest, Io, ListenerSettings, Network, Readiness, Transport, Turn, TurnSettings,
-};
+use portcullis::net::{ClockTrust, ListenerSettings, Readiness, Transport, Turn, TurnSettings};
 use portcullis::store::{Room, Sizes};
 use portcullis::time::{Instant, Now, UnixTime};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
-use std::cell::RefCell;
-use std::net::Ipv4Addr;
-use std::rc::Rc;
+use wires::{MutualTls, Wires};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Messages before anything is counted, and counted.
 const ROUNDS: usize = 300;
-/// Bytes of a socket: enough for what one turn sends.
-const WIRE_BYTES: usize = 64 * 1024;
-
-/// Both directions of one connection, in memory that does not grow.
-struct Wire {
-    to_broker: Vec<u8>,
-    to_client: Vec<u8>,
-    token: u64,
-}
-
-#[derive(Clone, Default)]
-struct Wires(Rc<RefCell<(Vec<Wire>, usize)>>);
-
-impl Network for Wires {
-    type Stream = usize;
-
-    fn accept(&mut self, _: usize) -> Accepted<usize> {
-        let (wires, accepted) = &mut *self.0.borrow_mut();
-        if *accepted == wires.len() {
-            return Accepted::Nothing;
-        }
-        *accepted += 1;
-        Accepted::Stream(*accepted - 1, (Ipv4Addr::LOCALHOST, 1).into())
-    }
-
-    fn read(&mut self, stream: &mut usize, into: &mut [u8]) -> Io {
-        let bytes = &mut self.0.borrow_mut().0[*stream].to_broker;
-        if bytes.is_empty() {
-            return Io::WouldBlock;
-        }
-        into[..bytes.len()].copy_from_slice(bytes);
-        let count = bytes.len();
-        bytes.clear();
-        Io::Bytes(count)
-    }
-
-    fn write(&mut self, stream: &mut usize, from: &[u8]) -> Io {
-        let bytes = &mut self.0.borrow_mut().0[*stream].to_client;
-        assert!(bytes.len() + from.len() <= bytes.capacity(), "the test reads in time");
-        bytes.extend_from_slice(from);
-        Io::Bytes(from.len())
-    }
-
-    fn watch(&mut self, stream: &usize, token: u64, _: Interest) -> bool {
-        self.0.borrow_mut().0[*stream].token = token;
-        true
-    }
-
-    fn change(&mut self, _: &usize, _: u64, _: Interest) {}
-    fn finish(&mut self, _: &mut usize) {}
-    fn close(&mut self, stream: usize) {
-        panic!("connection {stream} was closed");
-    }
-    fn listen(&mut self, _: usize, _: bool) {}
-}
+/// The same with TLS: ciphers take their time under emulation.
+const TLS_ROUNDS: usize = 50;
 
 struct Bench {
     wires: Wires,
     turn: Turn<Wires>,
     now: Now,
     ready: Vec<Readiness>,
+    tls: Option<MutualTls>,
     allocations: usize,
+    /// Bytes that were taken and not given back; less than zero where it was the other way.
+    retained_bytes: isize,
 }
 
 impl Bench {
-    fn new(keeps: bool) -> Self {
-        let configuration = load_embedded(DEFAULT_FILES, &LoadOptions::default()).unwrap().configuration;
+    fn new(keeps: bool, over_tls: bool) -> Self {
+        let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
+        let mut configuration = load_embedded(DEFAULT_FILES, &LoadOptions::default()).unwrap().configuration;
+        let (tls, authenticator) = if over_tls {
+            let (tls, authenticator) = MutualTls::new(&mut configuration, now.unix, 64, false);
+            (Some(tls), Some(authenticator))
+        } else {
+            (None, None)
+        };
         let capacities = configuration.board.capacities;
         let settings = Settings {
             connect_deadline_seconds: 10,
@@ -99,8 +55,9 @@ impl Bench {
             sys_interval_seconds: 0,
             response_information: None,
         };
-        let admission =
-            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let port = PortAdmission { authenticator: tls.as_ref().map(|_| 0), policy: None };
+        let authenticators = authenticator.into_iter().collect();
+        let admission = Admission { ports: vec![port], authenticators, policies: Vec::new() };
         let mut broker = Broker::new(&capacities, &configuration.clients, &settings, admission, 1);
         if keeps {
             let persistence = Persistence { commit_interval_milliseconds: 0, ..Persistence::default() };
@@ -110,11 +67,11 @@ impl Bench {
             broker.set_durability(Durability::new(record_bytes, persistence, 0, sizes, 0, room));
         }
         let wires = Wires::default();
-        let listeners = vec![ListenerSettings { port: 0, transport: Transport::Plain, websocket: false }];
+        let transport = tls.as_ref().map_or(Transport::Plain, |tls| tls.transport.clone());
+        let listeners = vec![ListenerSettings { port: 0, transport, websocket: false }];
         let settings = TurnSettings { listeners, capacities, clock_trust: ClockTrust::default() };
-        let now = Now { instant: Instant::ZERO, unix: UnixTime(2_000_000_000) };
         let turn = Turn::new(wires.clone(), broker, settings);
-        Self { wires, turn, now, ready: Vec::with_capacity(64), allocations: 0 }
+        Self { wires, turn, now, ready: Vec::with_capacity(64), tls, allocations: 0, retained_bytes: 0 }
     }
 
     /// Turns until nobody has anything to say, with a disk that is always done.
@@ -138,17 +95,18 @@ impl Bench {
             }
             let change = region.change();
             self.allocations += change.allocations + change.reallocations;
+            self.retained_bytes += change.bytes_allocated as isize - change.bytes_deallocated as isize;
         }
     }
 
     fn connect(&mut self, identifier: &str, expiry_seconds: u8) -> usize {
-        let index = {
-            let (wires, _) = &mut *self.wires.0.borrow_mut();
-            let wire = || Vec::with_capacity(WIRE_BYTES);
-            wires.push(Wire { to_broker: wire(), to_client: wire(), token: 0 });
-            wires.len() - 1
-        };
+        let index = self.wires.open(self.tls.as_ref().map(MutualTls::client));
         self.run();
+        while !self.wires.is_established(index) {
+            self.take(index, |_| ());
+            self.send(index, &[]);
+            self.run();
+        }
         let properties = [0x11, 0, 0, 0, expiry_seconds];
         let body = [&text("MQTT")[..], &[5, 2, 0, 0, 5], &properties, &text(identifier)].concat();
         self.send(index, &packet(0x10, &body));
@@ -158,14 +116,22 @@ impl Bench {
     }
 
     fn send(&self, index: usize, bytes: &[u8]) {
-        self.wires.0.borrow_mut().0[index].to_broker.extend_from_slice(bytes);
+        self.wires.send(index, bytes);
     }
 
     fn take<T>(&self, index: usize, look: impl FnOnce(&[u8]) -> T) -> T {
-        let bytes = &mut self.wires.0.borrow_mut().0[index].to_client;
-        let seen = look(bytes);
-        bytes.clear();
-        seen
+        self.wires.take(index, look)
+    }
+
+    /// Begins to count.
+    fn count(&mut self) {
+        (self.allocations, self.retained_bytes) = (0, 0);
+        self.wires.0.borrow_mut().0.iter_mut().for_each(|wire| wire.records = 0);
+    }
+
+    /// TLS records since then.
+    fn records(&self) -> usize {
+        self.wires.0.borrow().0.iter().map(|wire| wire.records).sum()
     }
 }
 
@@ -219,35 +185,52 @@ fn exchange(bench: &mut Bench, publisher: usize, subscribers: &[usize], qos: u8,
     }
 }
 
+/// Clients that publish and subscribe, until nothing is new any more; then counts one round after the other.
+fn warm_rounds(keeps: bool, over_tls: bool, rounds: usize, qos: u8, receivers: usize, payload_bytes: usize) -> Bench {
+    let mut bench = Bench::new(keeps, over_tls);
+    let lasting = if keeps { 100 } else { 0 };
+    let publisher = bench.connect("publisher", lasting);
+    let subscribers: Vec<usize> =
+        (0..receivers).map(|number| bench.connect(&format!("subscriber {number}"), lasting)).collect();
+    for subscriber in &subscribers {
+        let body = [&[0, 1, 0][..], &text("machines/+/speed"), &[qos]].concat();
+        bench.send(*subscriber, &packet(0x82, &body));
+    }
+    bench.run();
+    assert!(bench.allocations > 0, "connections do, so that counting works");
+    for subscriber in &subscribers {
+        assert_eq!(bench.take(*subscriber, |bytes| bytes[0]), 0x90);
+    }
+    let identifier: &[u8] = if qos > 0 { &[0, 9] } else { &[] };
+    let body = [&text("machines/7/speed")[..], identifier, &[0], &vec![7; payload_bytes]].concat();
+    let publish = packet(0x30 | qos << 1, &body);
+    for _ in 0..rounds {
+        exchange(&mut bench, publisher, &subscribers, qos, &publish);
+    }
+    bench.count();
+    for _ in 0..rounds {
+        exchange(&mut bench, publisher, &subscribers, qos, &publish);
+    }
+    bench
+}
+
 #[test]
-fn no_message_costs_an_allocation() {
-    for (keeps, receivers, payload_bytes) in [(false, 1, 64), (false, 20, 1_500), (true, 1, 64), (true, 20, 1_500)] {
-        for qos in 0..=2 {
-            let mut bench = Bench::new(keeps);
-            let lasting = if keeps { 100 } else { 0 };
-            let publisher = bench.connect("publisher", lasting);
-            let subscribers: Vec<usize> =
-                (0..receivers).map(|number| bench.connect(&format!("subscriber {number}"), lasting)).collect();
-            for subscriber in &subscribers {
-                let body = [&[0, 1, 0][..], &text("machines/+/speed"), &[qos]].concat();
-                bench.send(*subscriber, &packet(0x82, &body));
-            }
-            bench.run();
-            assert!(bench.allocations > 0, "connections do, so that counting works");
-            for subscriber in &subscribers {
-                assert_eq!(bench.take(*subscriber, |bytes| bytes[0]), 0x90);
-            }
-            let identifier: &[u8] = if qos > 0 { &[0, 9] } else { &[] };
-            let body = [&text("machines/7/speed")[..], identifier, &[0], &vec![7; payload_bytes]].concat();
-            let publish = packet(0x30 | qos << 1, &body);
-            for _ in 0..ROUNDS {
-                exchange(&mut bench, publisher, &subscribers, qos, &publish);
-            }
-            bench.allocations = 0;
-            for _ in 0..ROUNDS {
-                exchange(&mut bench, publisher, &subscribers, qos, &publish);
-            }
+fn no_message_costs_an_allocation_and_a_tls_record_one() {
+    for qos in 0..=2 {
+        for (keeps, receivers, payload_bytes) in [(false, 1, 64), (false, 20, 1_500), (true, 1, 64), (true, 20, 1_500)]
+        {
+            let bench = warm_rounds(keeps, false, ROUNDS, qos, receivers, payload_bytes);
             assert_eq!(bench.allocations, 0, "QoS {qos}, {receivers} receivers, kept: {keeps}");
+        }
+        for (receivers, payload_bytes) in [(1, 64), (2, 1_500)] {
+            let bench = warm_rounds(false, true, TLS_ROUNDS, qos, receivers, payload_bytes);
+            let what = format!("QoS {qos}, {receivers} receivers of {payload_bytes} bytes");
+            let records = bench.records();
+            // A packet in one direction is a record: nothing is split, and what is said together goes together.
+            let packets = TLS_ROUNDS * (1 + receivers) * [1, 2, 4][usize::from(qos)];
+            assert_eq!(records, packets, "{what}");
+            assert!(bench.allocations <= records, "{what}: {} for {records} records", bench.allocations);
+            assert_eq!(bench.retained_bytes, 0, "{what}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! One BrokerAuthentication: its methods in order, and the verdict. azure-model §2.1.
 
-use super::chain::{self, BundleFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+use super::chain::{self, BundleFault, ChainVerifier, Dates, VerifiedPath};
 use super::key_set::{KeySet, KeySetFault};
 use super::method::{Method, Step};
 use super::passwords::Passwords;
 use super::question::{Answer, Inquiry, Question};
 use super::revocation::RevocationInForce;
 use super::service_account::{AccountAttributes, AccountFault};
+use super::signature_memo::Signatures;
 use super::token::{TokenIssuer, TokenVerifier, VerifierFault};
 use super::verdict::{Evidence, Refusal, Verdict};
 use super::x509::X509;
@@ -107,14 +108,14 @@ impl Authenticator {
     pub fn new(
         configuration: &Configuration,
         index: u16,
-        algorithms: SignatureAlgorithms,
+        signatures: impl Into<Signatures>,
         clock_floor: UnixTime,
     ) -> Result<Self, AuthenticatorFault> {
         let resource = configuration.authentications.get(usize::from(index)).ok_or(AuthenticatorFault::Index)?;
         let dates = Dates::new(configuration.gateway.clock_policy, clock_floor);
-        let revocation = Arc::default();
+        let (signatures, revocation) = (signatures.into(), Arc::default());
         let methods =
-            resource.methods.iter().map(|method| new_method(configuration, method, algorithms, dates, &revocation));
+            resource.methods.iter().map(|method| new_method(configuration, method, &signatures, dates, &revocation));
         let methods = methods.collect::<Result<Vec<Method>, _>>()?;
         if methods.is_empty() {
             return Err(AuthenticatorFault::NoMethods);
@@ -323,7 +324,7 @@ impl Authenticator {
 fn new_method(
     configuration: &Configuration,
     method: &blob::Method,
-    algorithms: SignatureAlgorithms,
+    signatures: &Signatures,
     dates: Dates,
     revocation: &Arc<RevocationInForce>,
 ) -> Result<Method, AuthenticatorFault> {
@@ -331,9 +332,9 @@ fn new_method(
         blob::Method::X509 { trust_bundle, attributes } => {
             let bundle =
                 configuration.trust_bundles.get(usize::from(*trust_bundle)).ok_or(AuthenticatorFault::Index)?;
-            let verifier =
-                ChainVerifier::new(&bundle.certificates, algorithms, dates, configuration.gateway.same_key_algorithm)
-                    .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
+            let same_key_algorithm = configuration.gateway.same_key_algorithm;
+            let verifier = ChainVerifier::new(&bundle.certificates, signatures.clone(), dates, same_key_algorithm)
+                .map_err(|fault| AuthenticatorFault::Bundle { name: bundle.name.clone(), fault })?;
             X509::new(verifier.with_revocation(Arc::clone(revocation)), attributes)
                 .map(Method::X509)
                 .map_err(|(label, IdentityFull)| AuthenticatorFault::Attributes { label: label.to_owned() })

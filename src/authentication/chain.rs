@@ -7,6 +7,7 @@
 use super::deny_list::DenyList;
 use super::revocation::{Link, ListTrouble, Objection, RevocationInForce, Withdrawn, WithdrawnBy};
 use super::revocation_list::Serial;
+use super::signature_memo::{Search, Signatures};
 use crate::config::blob::ClockPolicy;
 use crate::crypto::signatures::rsa_key_is_acceptable;
 use crate::distinguished_name::DistinguishedName;
@@ -23,9 +24,6 @@ use x509_cert::certificate::Version;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
-
-/// The algorithms that signatures of certificates may have.
-pub type SignatureAlgorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
 
 /// id-kp-clientAuth, RFC 5280 §4.2.1.12.
 const CLIENT_AUTHENTICATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2");
@@ -245,7 +243,7 @@ pub struct ChainVerifier {
     anchors: Vec<TrustAnchor<'static>>,
     anchor_checks: Vec<Anchor>,
     hints: Vec<rustls::DistinguishedName>,
-    algorithms: SignatureAlgorithms,
+    signatures: Signatures,
     dates: Dates,
     same_key_algorithm: bool,
     revocation: Arc<RevocationInForce>,
@@ -259,7 +257,7 @@ impl ChainVerifier {
     /// An empty bundle, or a certificate that cannot be read.
     pub fn new(
         bundle: &[Vec<u8>],
-        algorithms: SignatureAlgorithms,
+        signatures: impl Into<Signatures>,
         dates: Dates,
         same_key_algorithm: bool,
     ) -> Result<Self, BundleFault> {
@@ -275,8 +273,8 @@ impl ChainVerifier {
             return Err(BundleFault::Empty);
         }
         let hints = anchors.iter().map(|anchor| rustls::DistinguishedName::in_sequence(&anchor.subject)).collect();
-        let revocation = Arc::default();
-        Ok(Self { anchors, anchor_checks, hints, algorithms, dates, same_key_algorithm, revocation })
+        let (signatures, revocation) = (signatures.into(), Arc::default());
+        Ok(Self { anchors, anchor_checks, hints, signatures, dates, same_key_algorithm, revocation })
     }
 
     /// Judges by what is in force at that place.
@@ -305,8 +303,12 @@ impl ChainVerifier {
         let end_entity = webpki::EndEntityCert::try_from(leaf).map_err(ChainFault::Path)?;
         // What the checks found of the path that was accepted, or wrong with the last one that was not.
         let outcome = RefCell::new(None);
+        let search = Search::new(&self.signatures.memo);
         let judge = |path: &webpki::VerifiedPath<'_>| {
             let result = self.check(leaf, path, now);
+            if result.is_ok() {
+                search.accept(path.intermediate_certificates().count() + 1);
+            }
             let answer = if result.is_ok() { Ok(()) } else { Err(webpki::Error::CertDistrusted) };
             let mut outcome = outcome.borrow_mut();
             // Of two paths that are bad, the one with a withdrawn certificate says most.
@@ -317,8 +319,10 @@ impl ChainVerifier {
         };
         let time = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now.0));
         let usage = webpki::KeyUsage::client_auth();
+        let asked = search.through(self.signatures.algorithms);
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> = asked.iter().map(|asked| asked as _).collect();
         let built =
-            end_entity.verify_for_usage(self.algorithms, &self.anchors, intermediates, time, usage, None, Some(&judge));
+            end_entity.verify_for_usage(&algorithms, &self.anchors, intermediates, time, usage, None, Some(&judge));
         match (built, outcome.take()) {
             (Ok(_), Some(result)) => result,
             (Err(_), Some(Err(fault))) => Err(fault),
@@ -365,7 +369,7 @@ impl ChainVerifier {
             return Err(ChainFault::MixedKeyAlgorithms);
         }
         links.push(anchor.link.clone());
-        self.revocation.current().judge(&links, self.algorithms, now)?;
+        self.revocation.current().judge(&links, self.signatures.algorithms, now)?;
         let subjects = links.into_iter().map(|link| link.subject).collect();
         Ok(VerifiedPath { subjects, expires: expires.min(anchor.not_after) })
     }

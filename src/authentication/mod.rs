@@ -3,7 +3,7 @@
 //! The methods of a BrokerAuthentication are tried in order. The first whose credentials are there decides: a certificate
 //! that is refused is not a reason to ask the next method. Where no method finds its credentials, the client is refused.
 //!
-//! **Invariant:** nothing is remembered between two clients, and every doubt is a refusal.
+//! **Invariant:** nothing is remembered between two clients but that a signature is good, and every doubt is a refusal.
 
 mod authenticator;
 mod chain;
@@ -17,6 +17,7 @@ mod question;
 mod revocation;
 mod revocation_list;
 mod service_account;
+mod signature_memo;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -25,7 +26,7 @@ mod verdict;
 mod x509;
 
 pub use authenticator::{Authenticator, AuthenticatorFault, ClientCertificates, Granting};
-pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, SignatureAlgorithms, VerifiedPath};
+pub use chain::{BundleFault, ChainFault, ChainVerifier, Dates, VerifiedPath};
 pub use deny_list::{DENIALS_MAX, DENY_LIST_BYTES_MAX, Denial, DenyList};
 pub use key_set::{KEY_SET_BYTES_MAX, KEYS_MAX, KeySet, KeySetFault};
 pub use passwords::{
@@ -39,5 +40,6 @@ pub use revocation::{
 };
 pub use revocation_list::{ListFault, RevocationList, SERIAL_BYTES_MAX, Serial};
 pub use service_account::{AccountAttributes, AccountFault, ServiceAccount};
+pub use signature_memo::{SignatureAlgorithms, SignatureMemo, Signatures};
 pub use token::{TokenFault, TokenIssuer, TokenVerifier, VerifiedToken, VerifierFault};
 pub use verdict::{Evidence, Refusal, Verdict};

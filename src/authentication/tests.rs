@@ -11,6 +11,7 @@ use rustls_pki_types::CertificateDer;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 
 mod bad_chains;
+mod memo;
 mod revocation;
 
 const NOW: UnixTime = RELEASED.plus_seconds(1_000_000);

@@ -41,7 +41,7 @@ pub use durable::{Durability, StoreState};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 
-use crate::authentication::Question;
+use crate::authentication::{Question, SignatureMemo};
 use crate::authorization::Policy;
 use crate::codec::decode_fixed_header;
 use crate::codec::{DecodeError, FixedHeader, Packet, PacketType, ProtocolVersion, ReasonCode, decode};
@@ -334,9 +334,10 @@ impl Broker {
         capacities.packet_bytes.saturating_add(capacities.sessions.saturating_mul(RECEIVER_BYTES))
     }
 
-    /// Every table that a broker of these capacities allocates: its name, how many it holds, and its bytes.
+    /// Every table that a broker of these capacities and its authentication allocate: its name, how many it
+    /// holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 13] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 14] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -380,6 +381,7 @@ impl Broker {
                 capacities.authorization_patterns,
                 Decisions::bytes() + Policy::bytes(capacities),
             ),
+            ("verified signatures", capacities.sessions, SignatureMemo::bytes(capacities.sessions)),
             (
                 "log batches (bytes)",
                 u32::try_from(Journal::bytes(Self::record_bytes_max(capacities))).unwrap_or(u32::MAX),

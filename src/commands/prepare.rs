@@ -6,7 +6,7 @@
 use super::CommandError;
 use super::paths::Paths;
 use super::{surroundings, transport};
-use crate::authentication::{Authenticator, Revocation, RevocationInForce};
+use crate::authentication::{Authenticator, Revocation, RevocationInForce, SignatureMemo, Signatures};
 use crate::authorization::Policy;
 use crate::broker::{Admission, PortAdmission, Settings};
 use crate::config::blob::{ClientIdentifiers, Configuration, ExpiryNotice, Gateway, Secret, Tls};
@@ -45,6 +45,8 @@ pub struct Known {
     pub revoked: Option<Revocation>,
     /// The clock cannot be right before this time.
     pub clock_floor: UnixTime,
+    /// Signatures of certificates that were verified already.
+    pub signatures: Arc<SignatureMemo>,
 }
 
 /// Makes it.
@@ -53,7 +55,7 @@ pub struct Known {
 /// [`CommandError::ConfigurationRefused`] for what the configuration itself is to blame for, [`CommandError::CannotStart`] for
 /// what lies outside of it: a key that cannot be read or does not fit.
 pub fn prepare(configuration: &Configuration, paths: &Paths, known: &Known) -> Result<Prepared, CommandError> {
-    let mut admission = admission(configuration, known.clock_floor)?;
+    let mut admission = admission(configuration, known)?;
     let (mut watched, mut faults) = (Vec::new(), Vec::new());
     surroundings::load_revocation(
         configuration,
@@ -91,14 +93,15 @@ fn settings(gateway: &Gateway) -> Settings {
     }
 }
 
-fn admission(configuration: &Configuration, clock_floor: UnixTime) -> Result<Admission, CommandError> {
+fn admission(configuration: &Configuration, known: &Known) -> Result<Admission, CommandError> {
     let refused = |kind: &str, name: &str, fault: &dyn core::fmt::Display| {
         CommandError::ConfigurationRefused(format!("{kind} '{name}': {fault}"))
     };
     let algorithms = crypto::provider().signature_verification_algorithms.all;
+    let signatures = Signatures { algorithms, memo: Arc::clone(&known.signatures) };
     let mut authenticators = Vec::new();
     for (index, resource) in (0_u16..).zip(&configuration.authentications) {
-        let authenticator = Authenticator::new(configuration, index, algorithms, clock_floor)
+        let authenticator = Authenticator::new(configuration, index, signatures.clone(), known.clock_floor)
             .map_err(|fault| refused("BrokerAuthentication", &resource.name, &fault))?;
         for warning in authenticator.warnings(SystemClock::unix()) {
             log::warn!("BrokerAuthentication '{}': {warning}", resource.name);

@@ -8,7 +8,7 @@ use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
 use super::start::Inquirer;
 use super::{last_good, succession};
-use crate::authentication::RevocationInForce;
+use crate::authentication::{RevocationInForce, SignatureMemo};
 use crate::config::blob::Configuration;
 use crate::config::{self, changes};
 use crate::net::{Change, Reconfiguration, Transport};
@@ -40,10 +40,12 @@ impl Origin {
         paths: Paths,
         revocation: Option<Arc<RevocationInForce>>,
         clock_floor: UnixTime,
+        signatures: Arc<SignatureMemo>,
         inquirer: Inquirer,
     ) -> Source {
         let blob = self.blob.clone();
-        let mut reload = Reload { blob: self.blob, configuration, paths, revocation, clock_floor, inquirer };
+        let mut reload =
+            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, inquirer };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -77,6 +79,7 @@ struct Reload {
     /// What is revoked.
     revocation: Option<Arc<RevocationInForce>>,
     clock_floor: UnixTime,
+    signatures: Arc<SignatureMemo>,
     inquirer: Inquirer,
 }
 
@@ -89,7 +92,7 @@ impl Reload {
             return Err(format!("only a restart can change {}", differences.join(", ")));
         }
         let revoked = self.revocation.as_ref().map(|place| place.current());
-        let known = Known { revoked, clock_floor: self.clock_floor };
+        let known = Known { revoked, clock_floor: self.clock_floor, signatures: Arc::clone(&self.signatures) };
         // The folders are the same.
         let prepared = prepare(&next, &self.paths, &known).map_err(|error| error.to_string())?;
         let Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults } = prepared;

@@ -6,7 +6,7 @@ use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
 use super::reload::Origin;
 use super::state_folder;
-use crate::authentication::{Answer, Question};
+use crate::authentication::{Answer, Question, SignatureMemo};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::net::{
@@ -18,6 +18,7 @@ use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Changes that wait for the loop.
 const CHANGES_MAX: usize = 16;
@@ -32,6 +33,8 @@ pub struct Candidate {
     pub prepared: Prepared,
     /// When the clock was last believed.
     pub clock_record: ClockRecord,
+    /// Signatures of certificates that were verified already.
+    pub signatures: Arc<SignatureMemo>,
 }
 
 impl Candidate {
@@ -41,9 +44,10 @@ impl Candidate {
     /// As [`prepare`].
     pub fn new(configuration: Configuration, paths: Paths) -> Result<Self, CommandError> {
         let clock_record = ClockRecord::open(paths.state.as_deref(), SystemClock::unix());
-        let known = Known { revoked: None, clock_floor: clock_record.floor() };
+        let signatures = Arc::new(SignatureMemo::new(configuration.board.capacities.sessions));
+        let known = Known { revoked: None, clock_floor: clock_record.floor(), signatures: Arc::clone(&signatures) };
         let prepared = prepare(&configuration, &paths, &known)?;
-        Ok(Self { configuration, paths, prepared, clock_record })
+        Ok(Self { configuration, paths, prepared, clock_record, signatures })
     }
 }
 
@@ -57,7 +61,7 @@ pub fn start(
     origin: Option<Origin>,
     ready: impl FnOnce(&[SocketAddr]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let Candidate { configuration, paths, prepared, clock_record } = candidate;
+    let Candidate { configuration, paths, prepared, clock_record, signatures } = candidate;
     let Prepared { revocation, admission, settings, transports, inquiries, judges, watched, faults } = prepared;
     let capacities = &configuration.board.capacities;
     check_memory(&configuration)?;
@@ -87,7 +91,7 @@ pub fn start(
     let (stop, stops) = channel::bounded(1);
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, clock_record.floor(), inquirer)
+        origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
     });
     ready(&addresses)?;
     log::info!("ready");

@@ -8,6 +8,7 @@
 //! Deliberately absent: SHA-1, P-521, DSA.
 
 use crate::crypto::entropy_answers;
+use crate::crypto::p256_verification::{P256_SHA256, P256_SHA384};
 use rustls::crypto::{KeyProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{
     AlgorithmIdentifier, InvalidSignature, PrivateKeyDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer,
@@ -71,12 +72,14 @@ pub fn algorithms() -> WebPkiSupportedAlgorithms {
     // rustls wants lists that live for ever. They are built and leaked once: 11 wrappers and two lists of pointers.
     static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> = LazyLock::new(|| {
         let base = rustls_rustcrypto::provider().signature_verification_algorithms;
-        let bounded = |algorithm: &&'static dyn SignatureVerificationAlgorithm| {
-            if algorithm.public_key_alg_id() == alg_id::RSA_ENCRYPTION {
-                &*Box::leak(Box::new(BoundedRsa(*algorithm)))
-            } else {
-                *algorithm
-            }
+        let bounded = |algorithm: &&'static dyn SignatureVerificationAlgorithm| match (
+            algorithm.public_key_alg_id(),
+            algorithm.signature_alg_id(),
+        ) {
+            (alg_id::RSA_ENCRYPTION, _) => &*Box::leak(Box::new(BoundedRsa(*algorithm))),
+            (alg_id::ECDSA_P256, alg_id::ECDSA_SHA256) => P256_SHA256,
+            (alg_id::ECDSA_P256, alg_id::ECDSA_SHA384) => P256_SHA384,
+            _ => *algorithm,
         };
         let all: Vec<_> = base.all.iter().map(bounded).collect();
         let ours = |algorithm: &&'static dyn SignatureVerificationAlgorithm| {

@@ -12,6 +12,7 @@ Measures the release build on this machine.
 
 Usage: cargo xtask bench [--only TEXT] [--seconds N] [--save] [--smoke]
        cargo xtask bench logins [--seconds N] [--kind NAME]
+       cargo xtask bench handshakes
        cargo xtask bench decisions
        cargo xtask bench durability [--seconds N]
        cargo xtask bench budget
@@ -29,6 +30,9 @@ second arrive, and while none do
 
   --seconds N   for each phase (default: 10; of durability 3)
   --kind NAME   bad-chain, handshake, bad-token, wrong-password; all without it
+
+handshakes: what a client with a certificate costs that connects and leaves: one that
+is new, one that is known, one that resumes its session
 
 decisions: what an authorization decision costs with 10 to 10,000 rules
 
@@ -64,11 +68,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         }
     }
     let name = match name.as_ref().and_then(|name| name.to_str()) {
-        Some(name @ ("logins" | "decisions" | "durability" | "budget")) => name,
+        Some(name @ ("logins" | "handshakes" | "decisions" | "durability" | "budget")) => name,
         None => return compare::run(&compare::Asked { smoke, only, seconds, save }),
         Some(other) => {
             return Err(Failure::new(format!(
-                "`{other}` is no measurement: logins, decisions, durability and budget are"
+                "`{other}` is no measurement: logins, handshakes, decisions, durability and budget are"
             )));
         }
     };
