@@ -44,6 +44,7 @@ impl HashIndex {
         ((capacity as u64).next_power_of_two() + capacity as u64) * size_of::<Link>() as u64
     }
 
+    #[inline]
     fn bucket(&self, hash: u64) -> usize {
         let mask = self.buckets.len() as u64 - 1;
         // The mask keeps the index inside the box, whose length is a power of two.
@@ -51,12 +52,14 @@ impl HashIndex {
     }
 
     /// Adds `slot`. The caller has checked that no equal value is there.
+    #[inline]
     pub fn insert(&mut self, hash: u64, slot: u32) {
         let bucket = self.bucket(hash);
         self.next[slot as usize] = core::mem::replace(&mut self.buckets[bucket], link_to(slot));
     }
 
     /// The slot in the bucket of `hash` that `wanted` accepts.
+    #[inline]
     pub fn find(&self, hash: u64, mut wanted: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.buckets[self.bucket(hash)];
         while let Some(candidate) = at.map(slot_of) {
