@@ -9,36 +9,37 @@
 use super::sessions::Session;
 use crate::collections::{Key, keyed_hash_of_bytes};
 use crate::config::blob::Action;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 /// Decisions that are remembered. A power of two.
 const PLACES: usize = 4_096;
 
 /// The table.
 pub struct Decisions {
-    places: Box<[Cell<Place>]>,
+    /// What stands in each place. Nothing is all zeros, so that places that were never used are memory that was never written.
+    places: RefCell<Box<[Known]>>,
     seed: u64,
     epoch: Cell<u64>,
 }
 
-/// Where a decision stands, and what stands there.
-#[derive(Clone, Copy, Default)]
-pub struct Place {
-    question: (u64, u64),
-    allowed: bool,
-}
+/// A question and what was decided.
+type Known = (u64, u64, bool);
+
+/// Where a decision stands, and the question.
+#[derive(Clone, Copy)]
+pub struct Place(u64, u64);
 
 impl Decisions {
     /// Nothing is remembered yet.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { places: vec![Cell::default(); PLACES].into(), seed, epoch: Cell::new(1) }
+        Self { places: RefCell::new(vec![(0, 0, false); PLACES].into()), seed, epoch: Cell::new(1) }
     }
 
     /// Bytes that the table takes.
     #[must_use]
     pub const fn bytes() -> u64 {
-        (PLACES * size_of::<Cell<Place>>()) as u64
+        (PLACES * size_of::<Known>()) as u64
     }
 
     /// Forgets everything, because what decisions depend on has changed for somebody.
@@ -51,26 +52,29 @@ impl Decisions {
     pub fn place(&self, session: Key<Session>, action: Action, resource: &str) -> Place {
         // Whatever is not the resource is part of the key: one pass over the resource, without a copy of it.
         let about = self.epoch.get().wrapping_mul(4).wrapping_add(action as u64);
-        let question = keyed_hash_of_bytes((self.seed ^ about, session.to_bits()), resource.as_bytes());
-        Place { question, allowed: false }
+        let (low, high) = keyed_hash_of_bytes((self.seed ^ about, session.to_bits()), resource.as_bytes());
+        Place(low, high)
     }
 
     /// What was decided; `None` if it is not remembered.
     #[must_use]
     pub fn recall(&self, place: Place) -> Option<bool> {
-        let known = self.cell(place)?.get();
-        (known.question == place.question).then_some(known.allowed)
+        let (first, second, allowed) = *self.places.borrow().get(place.index())?;
+        ((first, second) == (place.0, place.1)).then_some(allowed)
     }
 
     /// Remembers what was decided.
     pub fn remember(&self, place: Place, allowed: bool) {
-        if let Some(cell) = self.cell(place) {
-            cell.set(Place { allowed, ..place });
+        if let Some(known) = self.places.borrow_mut().get_mut(place.index()) {
+            *known = (place.0, place.1, allowed);
         }
     }
+}
 
-    fn cell(&self, place: Place) -> Option<&Cell<Place>> {
-        self.places.get(usize::try_from(place.question.0 % PLACES as u64).ok()?)
+impl Place {
+    fn index(self) -> usize {
+        // Below `PLACES`.
+        usize::try_from(self.0 % PLACES as u64).unwrap_or(0)
     }
 }
 

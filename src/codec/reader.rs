@@ -13,18 +13,21 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Starts at the first byte.
     #[must_use]
+    #[inline]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// The bytes not yet read.
     #[must_use]
+    #[inline]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
     /// Whether all bytes are read.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -33,6 +36,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] when there are fewer.
+    #[inline]
     pub fn take(&mut self, bytes: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.rest.split_at_checked(bytes).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -40,10 +44,12 @@ impl<'a> Reader<'a> {
     }
 
     /// All that is left.
+    #[inline]
     pub fn take_rest(&mut self) -> &'a [u8] {
         core::mem::take(&mut self.rest)
     }
 
+    #[inline]
     fn take_array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -54,6 +60,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.take_array().map(u8::from_be_bytes)
     }
@@ -62,6 +69,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, DecodeError> {
         self.take_array().map(u16::from_be_bytes)
     }
@@ -70,6 +78,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`].
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.take_array().map(u32::from_be_bytes)
     }

@@ -41,6 +41,7 @@ pub struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Writes to `buffer` from its first byte.
     #[must_use]
+    #[inline]
     pub fn new(buffer: &'a mut [u8]) -> Self {
         Self { buffer: Some(buffer), length: 0 }
     }
@@ -88,6 +89,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`Full`], and then nothing is written.
+    #[inline]
     pub fn put_slice(&mut self, bytes: &[u8]) -> Result<(), Full> {
         let end = self.length.checked_add(bytes.len()).ok_or(Full)?;
         if let Some(buffer) = &mut self.buffer {
@@ -101,6 +103,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`Full`].
+    #[inline]
     pub fn put_u8(&mut self, value: u8) -> Result<(), Full> {
         self.put_slice(&[value])
     }
@@ -109,6 +112,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`Full`].
+    #[inline]
     pub fn put_u16(&mut self, value: u16) -> Result<(), Full> {
         self.put_slice(&value.to_be_bytes())
     }
@@ -117,6 +121,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`Full`].
+    #[inline]
     pub fn put_u32(&mut self, value: u32) -> Result<(), Full> {
         self.put_slice(&value.to_be_bytes())
     }

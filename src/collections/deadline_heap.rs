@@ -1,21 +1,24 @@
 //! A binary heap of deadlines, at most one for each slot of another table, that can be moved and cancelled.
 
 use crate::time::Instant;
+use core::num::NonZeroU32;
 
-const ABSENT: u32 = u32::MAX;
+fn index(position: NonZeroU32) -> usize {
+    position.get() as usize - 1
+}
 
 /// Deadlines of slots `0..capacity`, the earliest first. Equal deadlines come in no stated order.
 pub struct DeadlineHeap {
     heap: Vec<(Instant, u32)>,
-    /// Where each slot's deadline stands in `heap`.
-    position: Box<[u32]>,
+    /// Where each slot's deadline stands in `heap`, counted from one: memory of slots that never had one is not written.
+    position: Box<[Option<NonZeroU32>]>,
 }
 
 impl DeadlineHeap {
     /// An empty heap for slots `0..capacity`.
     #[must_use]
     pub fn new(capacity: u32) -> Self {
-        Self { heap: Vec::with_capacity(capacity as usize), position: vec![ABSENT; capacity as usize].into() }
+        Self { heap: Vec::with_capacity(capacity as usize), position: vec![None; capacity as usize].into() }
     }
 
     /// Bytes that a heap for `capacity` slots takes.
@@ -26,30 +29,24 @@ impl DeadlineHeap {
 
     /// Sets the deadline of `slot`, whether it had one or not.
     pub fn set(&mut self, slot: u32, at: Instant) {
-        let position = self.position[slot as usize];
-        if position == ABSENT {
+        let Some(position) = self.position[slot as usize].map(index) else {
             self.heap.push((at, slot));
             let last = self.heap.len() - 1;
             self.place(last);
             self.rise(last);
+            return;
+        };
+        let before = core::mem::replace(&mut self.heap[position].0, at);
+        if at < before {
+            self.rise(position);
         } else {
-            let position = position as usize;
-            let before = core::mem::replace(&mut self.heap[position].0, at);
-            if at < before {
-                self.rise(position);
-            } else {
-                self.sink(position);
-            }
+            self.sink(position);
         }
     }
 
     /// Cancels the deadline of `slot`, if it has one.
     pub fn cancel(&mut self, slot: u32) {
-        let position = core::mem::replace(&mut self.position[slot as usize], ABSENT);
-        if position == ABSENT {
-            return;
-        }
-        let position = position as usize;
+        let Some(position) = self.position[slot as usize].take().map(index) else { return };
         self.heap.swap_remove(position);
         if position < self.heap.len() {
             self.place(position);
@@ -77,7 +74,7 @@ impl DeadlineHeap {
     fn place(&mut self, at: usize) {
         let slot = self.heap[at].1;
         // The heap never holds more entries than there are slots, whose number is a `u32`.
-        self.position[slot as usize] = u32::try_from(at).unwrap_or(ABSENT);
+        self.position[slot as usize] = u32::try_from(at + 1).ok().and_then(NonZeroU32::new);
     }
 
     fn swap(&mut self, a: usize, b: usize) {

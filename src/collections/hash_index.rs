@@ -1,10 +1,20 @@
 //! A hash index over the slots of another table: finds a slot by what it holds, without holding it twice.
 
 use core::hash::{Hash, Hasher};
+use core::num::NonZeroU32;
 use siphasher::sip128::SipHasher13;
 use std::hash::DefaultHasher;
 
-const NONE: u32 = u32::MAX;
+/// A slot's number plus one; none is zero, so that an index that was never used is memory that was never written.
+type Link = Option<NonZeroU32>;
+
+const fn link_to(slot: u32) -> Link {
+    NonZeroU32::MIN.checked_add(slot)
+}
+
+const fn slot_of(link: NonZeroU32) -> u32 {
+    link.get() - 1
+}
 
 /// Hashes `value` under a secret `seed`, so that a peer cannot choose names that fall into one bucket.
 #[must_use]
@@ -24,8 +34,8 @@ pub fn keyed_hash_of_bytes(key: (u64, u64), bytes: &[u8]) -> (u64, u64) {
 
 /// Slot numbers below a capacity, in buckets by hash. One slot number is in the index at most once.
 pub struct HashIndex {
-    buckets: Box<[u32]>,
-    next: Box<[u32]>,
+    buckets: Box<[Link]>,
+    next: Box<[Link]>,
 }
 
 impl HashIndex {
@@ -33,58 +43,52 @@ impl HashIndex {
     #[must_use]
     pub fn new(capacity: u32) -> Self {
         let buckets = (capacity as usize).next_power_of_two().max(1);
-        Self { buckets: vec![NONE; buckets].into(), next: vec![NONE; capacity as usize].into() }
+        Self { buckets: vec![None; buckets].into(), next: vec![None; capacity as usize].into() }
     }
 
     /// Bytes that an index for `capacity` slots takes.
     #[must_use]
     pub const fn bytes(capacity: u32) -> u64 {
-        ((capacity as u64).next_power_of_two() + capacity as u64) * size_of::<u32>() as u64
+        ((capacity as u64).next_power_of_two() + capacity as u64) * size_of::<Link>() as u64
     }
 
-    fn bucket(&mut self, hash: u64) -> &mut u32 {
+    #[inline]
+    fn bucket(&self, hash: u64) -> usize {
         let mask = self.buckets.len() as u64 - 1;
         // The mask keeps the index inside the box, whose length is a power of two.
-        &mut self.buckets[usize::try_from(hash & mask).unwrap_or(0)]
+        usize::try_from(hash & mask).unwrap_or(0)
     }
 
     /// Adds `slot`. The caller has checked that no equal value is there.
+    #[inline]
     pub fn insert(&mut self, hash: u64, slot: u32) {
         let bucket = self.bucket(hash);
-        let first = core::mem::replace(bucket, slot);
-        self.next[slot as usize] = first;
+        self.next[slot as usize] = core::mem::replace(&mut self.buckets[bucket], link_to(slot));
     }
 
     /// The slot in the bucket of `hash` that `wanted` accepts.
+    #[inline]
     pub fn find(&self, hash: u64, mut wanted: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mask = self.buckets.len() as u64 - 1;
-        let mut slot = self.buckets[usize::try_from(hash & mask).unwrap_or(0)];
-        while slot != NONE {
-            if wanted(slot) {
-                return Some(slot);
+        let mut at = self.buckets[self.bucket(hash)];
+        while let Some(candidate) = at.map(slot_of) {
+            if wanted(candidate) {
+                return Some(candidate);
             }
-            slot = self.next[slot as usize];
+            at = self.next[candidate as usize];
         }
         None
     }
 
     /// Removes `slot`, which was added under `hash`.
     pub fn remove(&mut self, hash: u64, slot: u32) {
-        let after = core::mem::replace(&mut self.next[slot as usize], NONE);
+        let after = self.next[slot as usize].take();
         let bucket = self.bucket(hash);
-        if *bucket == slot {
-            *bucket = after;
-            return;
+        let mut at = &mut self.buckets[bucket];
+        while *at != link_to(slot) {
+            let Some(other) = at.map(slot_of) else { return };
+            at = &mut self.next[other as usize];
         }
-        let mut at = *bucket;
-        while at != NONE {
-            let following = self.next[at as usize];
-            if following == slot {
-                self.next[at as usize] = after;
-                return;
-            }
-            at = following;
-        }
+        *at = after;
     }
 }
 

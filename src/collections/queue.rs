@@ -26,6 +26,7 @@ impl<T> Default for Queue<T> {
 
 impl<T: Linked> Queue<T> {
     /// Puts `key` behind the others.
+    #[inline]
     pub fn push_back(&mut self, slab: &mut Slab<T>, key: Key<T>) {
         if let Some(value) = slab.get_mut(key) {
             *value.next() = None;
@@ -39,6 +40,7 @@ impl<T: Linked> Queue<T> {
     }
 
     /// Takes the first key off; its value stays in the slab.
+    #[inline]
     pub fn pop_front(&mut self, slab: &mut Slab<T>) -> Option<Key<T>> {
         let key = self.head?;
         self.head = slab.get_mut(key).and_then(|value| value.next().take());
@@ -76,24 +78,28 @@ impl<T: Linked> Queue<T> {
 
     /// The first key.
     #[must_use]
+    #[inline]
     pub const fn front(&self) -> Option<Key<T>> {
         self.head
     }
 
     /// The last key.
     #[must_use]
+    #[inline]
     pub const fn back(&self) -> Option<Key<T>> {
         self.tail
     }
 
     /// Number of keys.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> u32 {
         self.len
     }
 
     /// Whether there is no key.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }

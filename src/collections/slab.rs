@@ -18,6 +18,7 @@ pub struct Key<T> {
 impl<T> Key<T> {
     /// The slot's position, below the capacity of the slab. Another value may have the same index later.
     #[must_use]
+    #[inline]
     pub const fn index(self) -> u32 {
         self.index
     }
@@ -90,6 +91,7 @@ impl<T> Slab<T> {
     ///
     /// # Errors
     /// [`Full`] when there is none; `value` is dropped then.
+    #[inline]
     pub fn insert(&mut self, value: T) -> Result<Key<T>, Full> {
         let index = match self.free {
             Some(index) => index,
@@ -111,6 +113,7 @@ impl<T> Slab<T> {
 
     /// The value of `key`, unless it has been removed.
     #[must_use]
+    #[inline]
     pub fn get(&self, key: Key<T>) -> Option<&T> {
         match self.slots.get(key.index as usize) {
             Some(Slot { generation, state: State::Occupied(value) }) if *generation == key.generation => Some(value),
@@ -119,6 +122,7 @@ impl<T> Slab<T> {
     }
 
     /// The value of `key`, unless it has been removed.
+    #[inline]
     pub fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
         match self.slots.get_mut(key.index as usize) {
             Some(Slot { generation, state: State::Occupied(value) }) if *generation == key.generation => Some(value),
@@ -127,6 +131,7 @@ impl<T> Slab<T> {
     }
 
     /// Removes the value of `key`. The key, and every copy of it, names nothing from then on.
+    #[inline]
     pub fn remove(&mut self, key: Key<T>) -> Option<T> {
         let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
         let State::Occupied(_) = slot.state else { return None };
@@ -142,6 +147,7 @@ impl<T> Slab<T> {
 
     /// The key of the value in slot `index`, if there is one.
     #[must_use]
+    #[inline]
     pub fn key_at(&self, index: u32) -> Option<Key<T>> {
         match self.slots.get(index as usize) {
             Some(Slot { generation, state: State::Occupied(_) }) => {

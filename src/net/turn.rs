@@ -125,7 +125,9 @@ pub struct Turn<N: Network> {
     pub network: N,
     broker: Broker,
     listeners: Vec<ListenerSettings>,
+    /// By index of the connection, as far as indices were used: memory of the others is not written.
     links: Vec<Option<Link<N::Stream>>>,
+    connections_max: usize,
     /// By index of the connection: slow readers and lingering ends. Behind them: resting listeners.
     deadlines: DeadlineHeap,
     /// Connections that had not sent CONNECT when they were put here, oldest first.
@@ -168,7 +170,8 @@ impl<N: Network> Turn<N> {
         let mut turn = Self {
             network,
             broker,
-            links: core::iter::repeat_with(|| None).take(connections).collect(),
+            links: Vec::with_capacity(connections),
+            connections_max: connections,
             deadlines: DeadlineHeap::new(settings.capacities.connections.saturating_add(listeners)),
             unadmitted: VecDeque::with_capacity(connections),
             continued: VecDeque::with_capacity(settings.capacities.handshakes as usize),
@@ -396,7 +399,7 @@ impl<N: Network> Turn<N> {
     fn expire(&mut self, now: Now) {
         while let Some(slot) = self.deadlines.pop_due(now.instant) {
             let slot = slot as usize;
-            if let Some(index) = slot.checked_sub(self.links.len()) {
+            if let Some(index) = slot.checked_sub(self.connections_max) {
                 self.network.listen(index, true);
             } else if let Some(link) = self.links.get(slot).and_then(Option::as_ref) {
                 let cause = match link.state {
@@ -470,8 +473,13 @@ impl<N: Network> Turn<N> {
         }
         self.unadmitted.push_back(key);
         log::debug!("{peer}: accepted");
-        if let Some(place) = self.links.get_mut(key.index() as usize) {
-            *place = Some(link);
+        let slot = key.index() as usize;
+        match self.links.get_mut(slot) {
+            Some(place) => *place = Some(link),
+            None => {
+                self.links.resize_with(slot, || None);
+                self.links.push(Some(link));
+            }
         }
     }
 
@@ -500,7 +508,7 @@ impl<N: Network> Turn<N> {
 
     fn rest(&mut self, now: Now, index: usize) {
         self.network.listen(index, false);
-        if let Ok(slot) = u32::try_from(self.links.len() + index) {
+        if let Ok(slot) = u32::try_from(self.connections_max + index) {
             self.deadlines.set(slot, now.instant.plus_milliseconds(ACCEPT_REST_MILLISECONDS));
         }
     }

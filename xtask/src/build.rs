@@ -17,6 +17,13 @@ Usage: cargo xtask build [--target aarch64|armv7|host|all]
 
   --target NAME   one target (default: host); all of them with `all`";
 
+/// What the compiler is told for release binaries beside their profile: no tables for unwinding from between any two
+/// instructions. A panic ends the process and names its place in the source, and there are no symbols to show a stack with.
+const RELEASE_FLAGS: [&str; 2] = ["-C", "force-unwind-tables=no"];
+
+/// Gateways keep two binaries in flash: theirs is made small, and takes a tenth more time for a small message.
+const GATEWAY_PROFILE: &str = "profile.release.package.portcullis.opt-level=\"s\"";
+
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
@@ -59,10 +66,14 @@ pub fn release(target: &Target, options: &[&str]) -> Outcome<(PathBuf, u64)> {
     let mut command = workspace::cargo("build");
     command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]).args(options);
     command.arg("--target-dir").arg(workspace::cross_build_folder());
-    toolchain.apply(target, &mut command);
+    toolchain.apply(target, &RELEASE_FLAGS, &mut command);
+    if target.is_gateway {
+        command.args(["--config", GATEWAY_PROFILE]);
+    }
     process::run(&mut command)?;
     let made = workspace::cross_build_folder().join(&target.triple).join("release/portcullis");
     let bytes = check(&made, target)?;
+    check_size(bytes, target)?;
     workspace::make_folder(&workspace::dist_folder())?;
     let kept = workspace::dist_folder().join(format!("portcullis-{}", target.name));
     std::fs::copy(&made, &kept).map_err(|error| Failure::file("write", &kept, &error))?;
@@ -83,4 +94,29 @@ pub fn check(binary: &Path, target: &Target) -> Outcome<u64> {
         return Err(Failure::new(format!("the binary for {} is for {machine}", target.name)));
     }
     Ok(u64::try_from(file.len()).unwrap_or(u64::MAX))
+}
+
+/// Refuses a release binary of more bytes than its target's limit, so that what makes it grow is noticed when it comes.
+fn check_size(bytes: u64, target: &Target) -> Outcome {
+    if bytes <= target.bytes_max {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "the binary for {} takes {bytes} bytes; xtask/src/targets.rs allows {}",
+        target.name, target.bytes_max
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_of_more_bytes_than_its_target_allows_is_refused() {
+        for name in NAMES {
+            let target = Target::named(name).unwrap().unwrap();
+            assert!(check_size(target.bytes_max, &target).is_ok());
+            assert!(check_size(target.bytes_max + 1, &target).is_err());
+        }
+    }
 }

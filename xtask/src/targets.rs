@@ -22,6 +22,10 @@ pub struct Target {
     pub debian: &'static str,
     /// Debian's packages that bring the linker and the static C library.
     pub linker_packages: [&'static str; 2],
+    /// Most bytes of its release binary. Gateways keep two of them, in flash, and load them into the memory of a small board.
+    pub bytes_max: u64,
+    /// Whether it is a gateway's machine.
+    pub is_gateway: bool,
 }
 
 /// The names that `--target` accepts, apart from `all`.
@@ -34,7 +38,10 @@ struct Row {
     runner: &'static str,
     debian: &'static str,
     linker_packages: [&'static str; 2],
+    bytes_max: u64,
 }
+
+const MEBIBYTE: u64 = 1 << 20;
 
 /// The gateways' machines.
 const FOREIGN: [Row; 2] = [
@@ -45,6 +52,7 @@ const FOREIGN: [Row; 2] = [
         runner: "qemu-aarch64",
         debian: "arm64",
         linker_packages: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        bytes_max: 4 * MEBIBYTE,
     },
     Row {
         name: "armv7",
@@ -53,6 +61,7 @@ const FOREIGN: [Row; 2] = [
         runner: "qemu-arm",
         debian: "armhf",
         linker_packages: ["gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
+        bytes_max: 5 * MEBIBYTE,
     },
 ];
 
@@ -90,6 +99,8 @@ pub fn foreign() -> Outcome<Vec<Target>> {
             runner: (!is_host).then_some(row.runner),
             debian: row.debian,
             linker_packages: row.linker_packages,
+            bytes_max: row.bytes_max,
+            is_gateway: true,
         }
     };
     Ok(FOREIGN.iter().map(target).collect())
@@ -105,6 +116,8 @@ pub fn all() -> Outcome<Vec<Target>> {
         runner: None,
         debian: "",
         linker_packages: ["gcc", "libc6-dev"],
+        bytes_max: 6 * MEBIBYTE,
+        is_gateway: false,
     });
     Ok(targets)
 }

@@ -142,7 +142,7 @@ fn foreign_cargo(target: &Target) -> Outcome<Command> {
     let mut command = workspace::cargo("test");
     command.args(["--package", "portcullis", "--lib", "--locked", "--quiet"]);
     command.arg("--target-dir").arg(workspace::cross_build_folder());
-    Toolchain::of(target)?.apply(target, &mut command);
+    Toolchain::of(target)?.apply(target, &[], &mut command);
     Ok(command)
 }
 

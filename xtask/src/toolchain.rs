@@ -28,9 +28,11 @@ impl Toolchain {
         if has_library(target)? { Ok(Self::Own) } else { Ok(Self::Debian { sysroot: debian::sysroot(target)? }) }
     }
 
-    /// Adds to a cargo command what this toolchain and target need. Statically linked throughout.
-    pub fn apply(&self, target: &Target, command: &mut Command) {
-        let mut flags = "-C target-feature=+crt-static".to_owned();
+    /// Adds to a cargo command what this toolchain and target need, and further flags for the compiler. Statically linked
+    /// throughout.
+    pub fn apply(&self, target: &Target, further: &[&str], command: &mut Command) {
+        let mut flags =
+            ["-C", "target-feature=+crt-static"].iter().chain(further).copied().collect::<Vec<_>>().join(" ");
         if let Self::Debian { sysroot } = self {
             command.env("RUSTC", debian::COMPILER);
             flags.push_str(" --sysroot ");
