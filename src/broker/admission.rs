@@ -138,6 +138,16 @@ impl Admission {
         self.ports.get(usize::from(port)).is_none_or(|admission| admission.policy.is_some())
     }
 
+    /// Whether decisions about the clients of a port may be remembered: `cache` of its BrokerAuthorization.
+    #[must_use]
+    pub fn may_remember(&self, port: u16) -> bool {
+        self.ports.get(usize::from(port)).is_some_and(|admission| {
+            admission
+                .policy
+                .is_none_or(|index| self.policies.get(usize::from(index)).is_some_and(|policy| policy.caches()))
+        })
+    }
+
     /// A port without policy allows; a port with one needs the rules that were found at CONNECT. Anything else is denied.
     fn may(
         &self,

@@ -47,6 +47,12 @@ impl Decisions {
         self.epoch.set(self.epoch.get().wrapping_add(1));
     }
 
+    /// Grows whenever what decisions depend on has changed.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
     /// The place of a question.
     #[must_use]
     pub fn place(&self, session: Key<Session>, action: Action, resource: &str) -> Place {

@@ -25,6 +25,7 @@ mod publish;
 mod replay;
 mod restore;
 mod retained;
+mod routes;
 mod sessions;
 mod subscribe;
 mod subscriptions;
@@ -57,6 +58,7 @@ use decisions::Decisions;
 use messages::MessagePool;
 use publish::Match;
 use retained::RetainedTable;
+use routes::Routes;
 use rustls_pki_types::CertificateDer;
 use sessions::{Delivery, IDENTIFIERS_PER_DELIVERY, Identifiers, Session};
 use std::collections::VecDeque;
@@ -77,6 +79,7 @@ pub struct Broker {
     limits: Limits,
     admission: Admission,
     decisions: Decisions,
+    routes: Routes,
     connections: Slab<Connection>,
     sessions: Slab<Session>,
     session_index: HashIndex,
@@ -259,6 +262,7 @@ impl Broker {
             limits: Limits::new(capacities, limits, settings),
             admission,
             decisions: Decisions::new(seed),
+            routes: Routes::new(seed),
             connections: Slab::new(capacities.connections),
             sessions: Slab::new(capacities.sessions),
             session_index: HashIndex::new(capacities.sessions),
@@ -379,7 +383,7 @@ impl Broker {
             (
                 "authorization patterns",
                 capacities.authorization_patterns,
-                Decisions::bytes() + Policy::bytes(capacities),
+                Decisions::bytes() + Routes::bytes() + Policy::bytes(capacities),
             ),
             ("verified signatures", capacities.sessions, SignatureMemo::bytes(capacities.sessions)),
             (

@@ -4,6 +4,7 @@ use super::connections::{Connection, ReplyKind};
 use super::durable::{Unkept, asks};
 use super::filters::Levels;
 use super::messages::{Message, Parts};
+use super::routes::{Question, Receiver};
 use super::sessions::{Delivery, Identifiers, Session, Will};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
@@ -53,6 +54,10 @@ struct Sending {
     asks: bool,
     /// Whether it is the Will of its publisher.
     is_will: bool,
+    /// Under what its receivers may be remembered.
+    question: Option<Question>,
+    /// Whether `matches` holds its receivers already.
+    is_known: bool,
 }
 
 /// What routing did.
@@ -225,16 +230,20 @@ impl Broker {
 
     /// What PUBACK or PUBREC says, and what it waits for.
     fn judge_and_route(&mut self, now: Now, publisher: Key<Session>, publish: &Publish<'_>, topic: &str) -> Outcome {
-        if !is_routable(topic) {
-            return ReasonCode::TopicNameInvalid.into();
-        }
-        let Some(session) = self.sessions.get(publisher) else { return ReasonCode::UnspecifiedError.into() };
-        if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
-            if publish.qos == QoS::AtMostOnce {
-                self.telemetry.counters.qos0_denied += 1;
+        let question = self.routes.question(publisher, topic);
+        let is_known = self.recall_route(question);
+        if !is_known {
+            if !is_routable(topic) {
+                return ReasonCode::TopicNameInvalid.into();
             }
-            self.denied(publisher, Action::Publish, topic);
-            return ReasonCode::NotAuthorized.into();
+            let Some(session) = self.sessions.get(publisher) else { return ReasonCode::UnspecifiedError.into() };
+            if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
+                if publish.qos == QoS::AtMostOnce {
+                    self.telemetry.counters.qos0_denied += 1;
+                }
+                self.denied(publisher, Action::Publish, topic);
+                return ReasonCode::NotAuthorized.into();
+            }
         }
         self.telemetry.counters.authorization_allowed += 1;
         let properties = &publish.properties;
@@ -260,6 +269,8 @@ impl Broker {
             received: publish.packet_identifier.filter(|_| publish.qos == QoS::ExactlyOnce).map(PacketIdentifier::get),
             asks: asks(&properties.user_properties),
             is_will: false,
+            question: (!is_known).then_some(question),
+            is_known,
         };
         let source = Source::Packet { parts, properties: properties.forwardable() };
         match self.route(now.instant, topic, sending, source) {
@@ -302,6 +313,8 @@ impl Broker {
                     received: None,
                     asks: false,
                     is_will: true,
+                    question: None,
+                    is_known: false,
                 };
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
                 if let Err(Unroutable::Full(table)) = self.route(now, text, sending, source) {
@@ -328,6 +341,8 @@ impl Broker {
             received: None,
             asks: false,
             is_will: false,
+            question: None,
+            is_known: false,
         };
         let source = Source::Packet { parts, properties: core::iter::empty() };
         if let Err(Unroutable::Full(table)) = self.route(now, topic, sending, source) {
@@ -349,9 +364,11 @@ impl Broker {
         source: Source<'a, impl Iterator<Item = &'a [u8]>>,
     ) -> Result<Routed, Unroutable> {
         let mut routed = Routed { slowest: None, needs: 0 };
-        // Topics with too many levels were refused before.
-        let Ok(levels) = Levels::split(topic) else { return Ok(routed) };
-        self.find_matches(sending, &levels);
+        if !sending.is_known {
+            // Topics with too many levels were refused before.
+            let Ok(levels) = Levels::split(topic) else { return Ok(routed) };
+            self.find_matches(sending, &levels);
+        }
         let retains = sending.retain && !sending.empty;
         let clears = sending.retain && sending.empty;
         let received = sending.received.and_then(|identifier| Some((sending.publisher?, identifier)));
@@ -506,13 +523,55 @@ impl Broker {
         if self.matches.iter().all(fits) { Ok(()) } else { Err(Table::SessionQueue) }
     }
 
+    /// Fills `self.matches` with those who got the last message of this publisher on this topic, if they are known and would be
+    /// found again. That it may publish there goes with it.
+    fn recall_route(&mut self, question: Question) -> bool {
+        let Self { routes, matches, decisions, subscriptions, enforce_from, .. } = self;
+        let Some(receivers) = routes.recall(question, (decisions.epoch(), subscriptions.epoch())) else { return false };
+        if enforce_from.is_some() {
+            // Sessions come under other policies: who is found comes under them first.
+            return false;
+        }
+        matches.clear();
+        matches.extend(receivers.iter().map(|receiver| Match {
+            session: receiver.session,
+            qos: receiver.qos,
+            retain_as_published: receiver.retain_as_published,
+            identifiers: Identifiers::new(),
+            retain: false,
+            delivery: 0,
+        }));
+        true
+    }
+
+    /// Remembers who was found, where it is the same for every message: nobody of a shared subscription, whose turn it is this
+    /// time, and nobody with identifiers, which are rare.
+    fn remember_route(&mut self, question: Question, publisher: Key<Session>) {
+        let port = self.sessions.get(publisher).map(|session| session.port);
+        if port.is_none_or(|port| !self.admission.may_remember(port)) || self.enforce_from.is_some() {
+            return;
+        }
+        let Self { routes, matches, decisions, subscriptions, .. } = self;
+        if matches.iter().all(|matched| matched.identifiers.is_empty()) {
+            let receivers = matches.iter().map(|matched| Receiver {
+                session: matched.session,
+                qos: matched.qos,
+                retain_as_published: matched.retain_as_published,
+            });
+            routes.remember(question, (decisions.epoch(), subscriptions.epoch()), receivers);
+        }
+    }
+
     /// Fills `self.matches` with the sessions that get a message for `levels`. While sessions come under new policies, those
     /// that are found do so first: a shared subscription must not give its message to a member that has lost the right.
     fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>) {
         loop {
-            self.find_matches_once(sending, levels);
+            let has_groups = self.find_matches_once(sending, levels);
             // Otherwise all are, but for those that await their judgement.
             if self.enforce_from.is_none() {
+                if let (Some(question), Some(publisher), false) = (sending.question, sending.publisher, has_groups) {
+                    self.remember_route(question, publisher);
+                }
                 return;
             }
             let mut refreshed = false;
@@ -536,7 +595,9 @@ impl Broker {
         self.sessions.get(key).is_none_or(|session| session.policy_epoch == self.policy_epoch)
     }
 
-    fn find_matches_once(&mut self, sending: Sending, levels: &Levels<'_>) {
+    /// Returns whether a shared subscription is among those that match.
+    fn find_matches_once(&mut self, sending: Sending, levels: &Levels<'_>) -> bool {
+        let mut has_groups = false;
         let Self { subscriptions, sessions, matches, publish_number, .. } = self;
         matches.clear();
         *publish_number += 1;
@@ -547,6 +608,7 @@ impl Broker {
             })
         };
         subscriptions.matching(levels, sending.partition, can_take, |subscription, shared| {
+            has_groups |= shared;
             let Some(session) = sessions.get(subscription.session) else { return };
             let options = &subscription.options;
             if options.no_local && sending.publisher == Some(subscription.session) {
@@ -581,6 +643,7 @@ impl Broker {
                 });
             }
         });
+        has_groups
     }
 
     /// Puts one message into one session's queue, by the queue's rules. Returns its delivery, if there is one.

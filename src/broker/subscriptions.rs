@@ -81,6 +81,7 @@ pub struct Subscriptions {
     groups: Slab<Group>,
     index: HashIndex,
     tree: FilterTree,
+    epoch: u64,
     seed: u64,
     /// Bytes of the records of all that the log knows, about.
     kept_bytes: u64,
@@ -95,6 +96,7 @@ impl Subscriptions {
             groups: Slab::new(Self::group_count(subscriptions)),
             index: HashIndex::new(subscriptions),
             tree: FilterTree::new(nodes, text_bytes, seed),
+            epoch: 0,
             seed,
             kept_bytes: 0,
         }
@@ -112,6 +114,12 @@ impl Subscriptions {
             + Slab::<Group>::bytes(Self::group_count(subscriptions))
             + HashIndex::bytes(subscriptions)
             + FilterTree::bytes(nodes, text_bytes)
+    }
+
+    /// Grows whenever a message may have other receivers than before.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Subscriptions of all sessions.
@@ -153,6 +161,7 @@ impl Subscriptions {
         };
         if let Some((key, subscription)) = known.and_then(|key| Some((key, self.table.get_mut(key)?))) {
             subscription.options = options;
+            self.epoch += 1;
             return Ok((key, false));
         }
         if self.table.free() == 0 {
@@ -175,6 +184,7 @@ impl Subscriptions {
             beside: Links { before: None, after: self.list_head(node, group) },
             in_session: Links { before: None, after: *first },
         })?;
+        self.epoch += 1;
         self.index.insert(hash, key.index());
         if let Some(after) = self.list_head(node, group).and_then(|key| self.table.get_mut(key)) {
             after.beside.before = Some(key);
@@ -402,6 +412,7 @@ impl Subscriptions {
             *first = None;
             return;
         };
+        self.epoch += 1;
         self.index.remove(removed.hash, key.index());
         self.kept_bytes -= u64::from(removed.record_bytes);
         match removed.in_session.before.and_then(|key| self.table.get_mut(key)) {

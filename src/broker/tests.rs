@@ -1,6 +1,7 @@
 //! The broker without sockets: bytes in, bytes out, time as an argument.
 
 mod replacement;
+mod routes;
 
 use super::*;
 use crate::config::blob::ClientLimits;
