@@ -9,7 +9,7 @@
 //!   bit anywhere is another one. What is not known for certain is verified;
 //! - only signatures of a path that was accepted, trust, dates and revocation included, are remembered: who is not let in
 //!   leaves nothing behind, and who is leaves one entry for each certificate that an authority gave it;
-//! - the table has a fixed size. An entry pushes out the one of its set that was used least lately, so that strangers to
+//! - the table has a fixed size. An entry pushes out the one of its set that was accepted least lately, so that strangers to
 //!   the table displace each other rather than the authorities that everybody uses.
 //!
 //! The signature by which a client proves that it has its key is not asked here: it is new each time.

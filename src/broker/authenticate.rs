@@ -291,8 +291,8 @@ impl Broker {
         session.identity_is_stale = false;
         session.policy_epoch = self.policy_epoch;
         session.rules = rules;
-        self.decisions.forget();
         if changed && let Some(session) = connection.session {
+            self.decisions.forget();
             self.enforce_rules(session);
         }
         self.arm(now, key);

@@ -128,10 +128,9 @@ impl Broker {
             session.rules = rules;
             session.policy_epoch = self.policy_epoch;
         }
-        if to_be_enforced {
-            self.decisions.forget();
-        }
+        // Of a session that has just begun nothing is remembered.
         if to_be_enforced && resumed.is_some() {
+            self.decisions.forget();
             self.enforce_rules(session_key);
         }
         if let Some(session) = self.sessions.get_mut(session_key) {

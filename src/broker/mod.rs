@@ -105,8 +105,8 @@ pub struct Broker {
     received: usize,
     /// Connections that have something to say.
     ready: VecDeque<Key<Connection>>,
-    /// Deliveries that were queued since all that had something to say were named.
-    unflushed: u32,
+    /// Deliveries to connected clients that were queued since the shell last began to send.
+    queued_since_sent: u32,
     /// Connections whose acknowledgements wait for a slow subscriber.
     gated: Vec<Key<Connection>>,
     /// When those that wait are asked again, whether the subscriber has caught up or not.
@@ -237,14 +237,14 @@ pub enum Then {
     Closing,
     /// Nothing: so much has been queued that it is to be sent first, while the processor has it at hand. Call again with the
     /// rest, whether anything was sent or not.
-    Flush,
+    SendFirst,
 }
 
 /// After so many deliveries, of a message to a receiver, they are sent before more are made: their memory, and that of their
 /// messages, then serves the next ones out of the processor's cache.
-const DELIVERIES_BEFORE_FLUSH: u32 = 2_048;
+const DELIVERIES_BEFORE_SENDING: u32 = 2_048;
 /// So many of them for each connection that is written to: a system call costs more than what a message in the cache saves.
-const DELIVERIES_PER_WRITE: usize = 32;
+const DELIVERIES_PER_WRITE: usize = 64;
 
 impl Broker {
     /// A broker with its tables allocated and empty. `seed` keys hash tables and assigned client identifiers; it comes
@@ -285,7 +285,7 @@ impl Broker {
             sessions_connected: 0,
             received: 0,
             ready: VecDeque::with_capacity(reserved(capacities.connections)),
-            unflushed: 0,
+            queued_since_sent: 0,
             gated: Vec::with_capacity(reserved(capacities.connections)),
             gate_ends: None,
             held: Vec::with_capacity(reserved(capacities.connections)),
@@ -422,8 +422,8 @@ impl Broker {
         let mut consumed = 0;
         loop {
             let then = |then| Received { consumed, then };
-            if consumed > 0 && self.wants_flush() {
-                return then(Then::Flush);
+            if consumed > 0 && self.wants_to_send() {
+                return then(Then::SendFirst);
             }
             let Some(connection) = self.connections.get(key) else { return then(Then::Closing) };
             match connection.phase {
@@ -549,14 +549,19 @@ impl Broker {
                 return Some(key);
             }
         }
-        self.unflushed = 0;
         None
     }
 
+    /// What is queued is sent now. Returns how many connections have something to say.
+    pub fn begin_sending(&mut self) -> usize {
+        self.queued_since_sent = 0;
+        self.ready.len()
+    }
+
     /// Whether what is queued is to be sent before more is.
-    fn wants_flush(&self) -> bool {
-        self.unflushed >= DELIVERIES_BEFORE_FLUSH
-            && self.unflushed as usize >= self.ready.len().saturating_mul(DELIVERIES_PER_WRITE)
+    fn wants_to_send(&self) -> bool {
+        self.queued_since_sent >= DELIVERIES_BEFORE_SENDING
+            && self.queued_since_sent as usize >= self.ready.len().saturating_mul(DELIVERIES_PER_WRITE)
     }
 
     /// Names the connection in [`Broker::next_ready`] again: the shell stopped before it had sent everything.

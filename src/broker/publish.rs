@@ -54,10 +54,17 @@ struct Sending {
     asks: bool,
     /// Whether it is the Will of its publisher.
     is_will: bool,
-    /// Under what its receivers may be remembered.
-    question: Option<Question>,
-    /// Whether `matches` holds its receivers already.
-    is_known: bool,
+    /// Whether its receivers are to be looked for.
+    receivers: Receivers,
+}
+
+/// Whether those who get a message are to be looked for.
+#[derive(Clone, Copy)]
+enum Receivers {
+    /// `Broker::matches` holds them.
+    Recalled,
+    /// They are, and may be remembered under this.
+    Unknown(Option<Question>),
 }
 
 /// What routing did.
@@ -269,8 +276,7 @@ impl Broker {
             received: publish.packet_identifier.filter(|_| publish.qos == QoS::ExactlyOnce).map(PacketIdentifier::get),
             asks: asks(&properties.user_properties),
             is_will: false,
-            question: (!is_known).then_some(question),
-            is_known,
+            receivers: if is_known { Receivers::Recalled } else { Receivers::Unknown(Some(question)) },
         };
         let source = Source::Packet { parts, properties: properties.forwardable() };
         match self.route(now.instant, topic, sending, source) {
@@ -313,8 +319,7 @@ impl Broker {
                     received: None,
                     asks: false,
                     is_will: true,
-                    question: None,
-                    is_known: false,
+                    receivers: Receivers::Unknown(None),
                 };
                 let source = Source::<core::iter::Empty<&[u8]>>::Stored(will.message);
                 if let Err(Unroutable::Full(table)) = self.route(now, text, sending, source) {
@@ -341,8 +346,7 @@ impl Broker {
             received: None,
             asks: false,
             is_will: false,
-            question: None,
-            is_known: false,
+            receivers: Receivers::Unknown(None),
         };
         let source = Source::Packet { parts, properties: core::iter::empty() };
         if let Err(Unroutable::Full(table)) = self.route(now, topic, sending, source) {
@@ -364,10 +368,10 @@ impl Broker {
         source: Source<'a, impl Iterator<Item = &'a [u8]>>,
     ) -> Result<Routed, Unroutable> {
         let mut routed = Routed { slowest: None, needs: 0 };
-        if !sending.is_known {
+        if let Receivers::Unknown(question) = sending.receivers {
             // Topics with too many levels were refused before.
             let Ok(levels) = Levels::split(topic) else { return Ok(routed) };
-            self.find_matches(sending, &levels);
+            self.find_matches(sending, &levels, question);
         }
         let retains = sending.retain && !sending.empty;
         let clears = sending.retain && sending.empty;
@@ -564,12 +568,12 @@ impl Broker {
 
     /// Fills `self.matches` with the sessions that get a message for `levels`. While sessions come under new policies, those
     /// that are found do so first: a shared subscription must not give its message to a member that has lost the right.
-    fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>) {
+    fn find_matches(&mut self, sending: Sending, levels: &Levels<'_>, question: Option<Question>) {
         loop {
             let has_groups = self.find_matches_once(sending, levels);
             // Otherwise all are, but for those that await their judgement.
             if self.enforce_from.is_none() {
-                if let (Some(question), Some(publisher), false) = (sending.question, sending.publisher, has_groups) {
+                if let (Some(question), Some(publisher), false) = (question, sending.publisher, has_groups) {
                     self.remember_route(question, publisher);
                 }
                 return;
@@ -721,10 +725,10 @@ impl Broker {
             delivery.number = number;
         }
         self.messages.retain(message);
-        self.unflushed = self.unflushed.saturating_add(1);
         if let Some(session) = self.sessions.get_mut(key) {
             session.waiting.push_back(&mut self.deliveries, delivery);
             if let Some(connection) = session.connection {
+                self.queued_since_sent = self.queued_since_sent.saturating_add(1);
                 self.make_ready(connection);
             }
         }

@@ -160,8 +160,8 @@ impl Subscriptions {
             (_, group) => self.find(session, node, group),
         };
         if let Some((key, subscription)) = known.and_then(|key| Some((key, self.table.get_mut(key)?))) {
+            self.epoch += u64::from(subscription.options != options);
             subscription.options = options;
-            self.epoch += 1;
             return Ok((key, false));
         }
         if self.table.free() == 0 {

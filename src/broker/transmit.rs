@@ -380,22 +380,24 @@ impl Broker {
                 self.give_up(session_key, front, again);
                 continue;
             };
+            let payload_bytes = message.payload_bytes;
+            let rest = out.get_mut(*written..).unwrap_or_default();
+            let put = match rest.get_mut(..outgoing.total) {
+                Some(whole) => outgoing.write(&self.messages, whole).map(|()| (outgoing.total, None)),
+                None => outgoing
+                    .begin()
+                    .map(|mut transmitting| (transmitting.fill(&self.messages, rest), Some(transmitting))),
+            };
+            let Ok((put, unfinished)) = put else {
+                // Its size was found out from the same parts, so that they fit.
+                self.telemetry.counters.too_large += 1;
+                self.give_up(session_key, front, again);
+                continue;
+            };
+            *written += put;
             self.telemetry.counters.publishes_sent += 1;
             self.telemetry.counters.packets_sent += 1;
-            self.telemetry.counters.payload_bytes_sent += u64::from(message.payload_bytes);
-            let rest = out.get_mut(*written..).unwrap_or_default();
-            let unfinished = match rest.get_mut(..outgoing.total) {
-                Some(whole) => {
-                    // What it is made of fits: its size has been found out from it.
-                    let _ = outgoing.write(&self.messages, whole);
-                    *written += outgoing.total;
-                    None
-                }
-                None => outgoing.begin().ok().map(|mut transmitting| {
-                    *written += transmitting.fill(&self.messages, rest);
-                    transmitting
-                }),
-            };
+            self.telemetry.counters.payload_bytes_sent += u64::from(payload_bytes);
             let is_unfinished = unfinished.is_some();
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.in_flight += u16::from(counts);

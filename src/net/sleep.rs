@@ -2,8 +2,8 @@
 //!
 //! The executor of the process runs until none of its tasks can go on; then its thread waits here, for sockets, for the loop's
 //! deadline, or for the bell, which wakers of tasks ring from other threads: the reactor of slow tasks, the writer of the log.
-//! A message costs no system call but the wait, its read and its write; under a reactor that the loop shared with all other tasks
-//! there were eight more.
+//! A message that comes alone costs three system calls: the wait, its read and its write. A reactor that the loop shared with all
+//! other tasks would take eight more, for a timer and a notification that nobody needs.
 //!
 //! **Invariant:** whoever wakes a task after the executor has run it is heard before, or by, the next wait.
 
@@ -123,6 +123,8 @@ impl Sleeper {
         let mut context = Context::from_waker(&waker);
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
+            // Whoever has woken a task until now is heard by this.
+            self.bell.has_rung.swap(false, Ordering::AcqRel);
             if let Poll::Ready(result) = executor.as_mut().poll(&mut context) {
                 return Ok(result);
             }
@@ -131,7 +133,7 @@ impl Sleeper {
     }
 
     fn sleep(&self, events: &mut Vec<Event>) -> io::Result<()> {
-        let has_rung = self.bell.has_rung.swap(false, Ordering::AcqRel);
+        let has_rung = self.bell.has_rung.load(Ordering::Acquire);
         let deadline = {
             let wait = self.wait.borrow();
             wait.deadline.filter(|_| wait.waker.is_some())

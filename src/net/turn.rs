@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 const READ_BUDGET_BYTES: usize = 64 * 1024;
 /// After so many bytes have been read, what they led to is sent before more is read: a message that is sent while the
 /// processor still has it in its cache costs half, and its memory serves the next one.
-const UNFLUSHED_BYTES_MAX: usize = 64 * 1024;
+const READ_BEFORE_SENDING_BYTES: usize = 64 * 1024;
 /// Bytes given to one connection's socket in one turn.
 const WRITE_BUDGET_BYTES: usize = 256 * 1024;
 /// TLS handshake steps of all connections in one turn: one costs a millisecond or more on a gateway, and everybody who is
@@ -152,8 +152,8 @@ pub struct Turn<N: Network> {
     sealed: Vec<u8>,
     rotation: usize,
     /// Bytes read since all was sent that there was to send.
-    unflushed: usize,
-    is_flushing: bool,
+    read_since_sent: usize,
+    is_sending: bool,
     /// The next connection whose credential is judged again; `None` when all have been.
     judge_from: Option<u32>,
     steadiness: Steadiness,
@@ -190,8 +190,8 @@ impl<N: Network> Turn<N> {
             output: vec![0; READ_BUDGET_BYTES],
             sealed: Vec::with_capacity(READ_BUDGET_BYTES + 4 * 1024),
             rotation: 0,
-            unflushed: 0,
-            is_flushing: false,
+            read_since_sent: 0,
+            is_sending: false,
             judge_from: None,
             steadiness: Steadiness::default(),
             clock_trust: settings.clock_trust,
@@ -318,7 +318,7 @@ impl<N: Network> Turn<N> {
                 }
                 None => self.accept_from(now, usize::try_from(readiness.token).unwrap_or(usize::MAX)),
             }
-            if self.unflushed >= UNFLUSHED_BYTES_MAX {
+            if self.read_since_sent >= READ_BEFORE_SENDING_BYTES {
                 self.flush(now);
             }
         }
@@ -622,7 +622,7 @@ impl<N: Network> Turn<N> {
             Io::Failed => Some((Cause::NetworkClosed, Text::new("connection reset"))),
             Io::WouldBlock => None,
             Io::Bytes(bytes) => {
-                self.unflushed += bytes;
+                self.read_since_sent += bytes;
                 let bytes = input.get_mut(..bytes).unwrap_or_default();
                 if link.tls.is_some() {
                     self.receive_sealed(now, key, &mut link, bytes, handshake_steps)
@@ -704,11 +704,12 @@ impl<N: Network> Turn<N> {
                 Some(tls) => drop(tls.send(&answer, &mut link.outgoing)),
             }
         }
+        // Others may be sent to from here on, and need it.
+        self.framed = answer;
         if !data.is_empty() {
             self.receive_plain(now, key, link, &data);
         }
         self.unframed = data;
-        self.framed = answer;
         fault.map(|fault| match fault {
             WebSocketFault::Closed => (Cause::WebSocketEnded, Text::default()),
             fault => (Cause::WebSocketEnded, Text::of(fault)),
@@ -720,7 +721,7 @@ impl<N: Network> Turn<N> {
         let chain = link.tls.as_ref().map(|tls| tls.peer_chain()).unwrap_or_default();
         let was_empty = link.received.is_empty();
         let (consumed, then) = if was_empty {
-            let (consumed, then) = self.give(now, key, chain, bytes);
+            let (consumed, then) = self.give(now, key, chain, bytes, link.held());
             let rest = bytes.get(consumed..).unwrap_or_default();
             link.received.reserve_exact(rest.len());
             link.received.extend_from_slice(rest);
@@ -729,7 +730,7 @@ impl<N: Network> Turn<N> {
             // Not by half as much again: what it takes was granted.
             link.received.reserve_exact(bytes.len());
             link.received.extend_from_slice(bytes);
-            let (consumed, then) = self.give(now, key, chain, &link.received);
+            let (consumed, then) = self.give(now, key, chain, &link.received, link.held());
             link.received.drain(..consumed);
             (consumed, then)
         };
@@ -749,23 +750,33 @@ impl<N: Network> Turn<N> {
                 link.packet_bytes = 0;
             }
             Then::Closing => link.received.clear(),
-            Then::Flush => {}
+            Then::SendFirst => {}
         }
     }
 
     /// Gives bytes to the broker until it takes no more; how many it took, and what it waits for. What it wants to be sent first
-    /// is sent, but not to this connection, which is not in its place.
-    fn give(&mut self, now: Now, key: Key<Connection>, chain: &[CertificateDer<'_>], bytes: &[u8]) -> (usize, Then) {
+    /// is sent, but not to this connection, which is not in its place; `held` are the bytes that it holds of the transmit buffers.
+    fn give(
+        &mut self,
+        now: Now,
+        key: Key<Connection>,
+        chain: &[CertificateDer<'_>],
+        bytes: &[u8],
+        held: usize,
+    ) -> (usize, Then) {
         let mut consumed = 0;
         loop {
             let received = self.broker.receive(now, key, chain, bytes.get(consumed..).unwrap_or_default());
             consumed += received.consumed;
-            if received.then != Then::Flush {
+            if received.then != Then::SendFirst {
                 return (consumed, received.then);
             }
             // One that was waiting for room gives bytes too, out of the middle of a flush.
-            if !self.is_flushing {
-                self.flush(now);
+            if !self.is_sending {
+                self.transmit.take(held);
+                let ready = self.broker.begin_sending();
+                self.send_to(now, ready);
+                self.transmit.give_back(held);
                 self.broker.make_ready(key);
             }
         }
@@ -850,14 +861,21 @@ impl<N: Network> Turn<N> {
     }
 
     fn flush(&mut self, now: Now) {
-        self.unflushed = 0;
-        self.is_flushing = true;
-        while let Some(key) = self.broker.next_ready() {
+        self.broker.begin_sending();
+        self.send_to(now, usize::MAX);
+    }
+
+    /// Sends to at most so many connections that have something to say.
+    fn send_to(&mut self, now: Now, connections: usize) {
+        self.read_since_sent = 0;
+        self.is_sending = true;
+        for _ in 0..connections {
+            let Some(key) = self.broker.next_ready() else { break };
             if let Some(link) = self.take_link(key) {
                 self.transmit(now, key, link);
             }
         }
-        self.is_flushing = false;
+        self.is_sending = false;
     }
 
     /// Bytes that the broker is asked for at once: few while the transmit buffers could not take many.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lexopt::ValueExt as _;
 
@@ -22,7 +23,12 @@ Usage: cargo xtask build [--target aarch64|armv7|host|all]
 const RELEASE_FLAGS: [&str; 2] = ["-C", "force-unwind-tables=no"];
 
 /// Gateways keep two binaries in flash: theirs is made small, and takes a tenth more time for a small message.
-const GATEWAY_PROFILE: &str = "profile.release.package.portcullis.opt-level=\"s\"";
+const GATEWAY_PROFILE: [&str; 4] = [
+    "--config",
+    "profile.release.package.portcullis.opt-level=\"s\"",
+    "--config",
+    "profile.release.package.rustls-rustcrypto.opt-level=\"s\"",
+];
 
 /// Runs the command.
 pub fn run(arguments: Vec<OsString>) -> Outcome {
@@ -68,15 +74,17 @@ pub fn release(target: &Target, options: &[&str]) -> Outcome<(PathBuf, u64)> {
     command.arg("--target-dir").arg(workspace::cross_build_folder());
     toolchain.apply(target, &RELEASE_FLAGS, &mut command);
     if target.is_gateway {
-        command.args(["--config", GATEWAY_PROFILE]);
+        command.args(GATEWAY_PROFILE);
     }
     process::run(&mut command)?;
     let made = workspace::cross_build_folder().join(&target.triple).join("release/portcullis");
-    let bytes = check(&made, target)?;
-    check_size(bytes, target)?;
+    check(&made, target)?;
     workspace::make_folder(&workspace::dist_folder())?;
     let kept = workspace::dist_folder().join(format!("portcullis-{}", target.name));
-    std::fs::copy(&made, &kept).map_err(|error| Failure::file("write", &kept, &error))?;
+    // What the C library brings into a static binary keeps its symbols, whatever the profile says.
+    process::run(Command::new(target.strip()).arg("-s").arg("-o").arg(&kept).arg(&made))?;
+    let bytes = check(&kept, target)?;
+    check_size(bytes, target)?;
     Ok((kept, bytes))
 }
 

@@ -24,7 +24,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 
 struct Publisher {
     client: Client,
-    topic: String,
+    topics: Vec<String>,
     /// Subscribers of each message.
     receivers: u64,
     sent: u64,
@@ -125,6 +125,7 @@ impl<'a> Flow<'a> {
         for number in 0..options.subscribers {
             let mut client = Client::open(options.port, config(number), &format!("subscriber-{number}"))?.0;
             let filter = match options.shape {
+                Shape::Pairs if options.topics > 1 => format!("load/{number}/+"),
                 Shape::Pairs => format!("load/{number}"),
                 Shape::Fan => "load/+".to_owned(),
             };
@@ -138,7 +139,10 @@ impl<'a> Flow<'a> {
             poller.watch(&client.socket.stream, number as u64)?;
             publishers.push(Publisher {
                 client,
-                topic: format!("load/{number}"),
+                topics: match options.topics {
+                    1 => vec![format!("load/{number}")],
+                    topics => (0..topics).map(|topic| format!("load/{number}/{topic}")).collect(),
+                },
                 receivers,
                 sent: 0,
                 delivered: 0,
@@ -303,7 +307,8 @@ impl Publisher {
             self.identifier = self.identifier.checked_add(1).unwrap_or(1);
             self.unacknowledged += 1;
         }
-        wire::publish(&self.topic, qos, self.identifier, payload, self.client.socket.out());
+        let topic = &self.topics[self.sent as usize % self.topics.len()];
+        wire::publish(topic, qos, self.identifier, payload, self.client.socket.out());
         self.sent += 1;
     }
 

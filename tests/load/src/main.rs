@@ -44,6 +44,7 @@ Options of flow:
   --shape NAME           pairs: publisher i to subscriber i; fan: everyone to everyone
   --qos N                0, 1 or 2
   --payload N            bytes, at least 24 (default 64)
+  --topics N             topics of each publisher, in turn, with pairs (default 1)
   --window N             messages of a publisher under way (default 512)
   --rate N               messages a second in all, each at its own time; latency is
                          counted from that time

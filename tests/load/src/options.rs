@@ -35,6 +35,8 @@ pub struct Options {
     pub qos: u8,
     /// Bytes of a payload.
     pub payload: usize,
+    /// Topics of each publisher, which it takes in turn; more than one with pairs only.
+    pub topics: usize,
     /// Messages of one publisher under way.
     pub window: usize,
     /// Messages a second in all; `None`: as many as the window allows.
@@ -78,6 +80,7 @@ pub fn read() -> Result<Options, Failure> {
         shape: Shape::Pairs,
         qos: 0,
         payload: 64,
+        topics: 1,
         window: 512,
         rate: None,
         time: Duration::from_secs(2),
@@ -100,6 +103,7 @@ pub fn read() -> Result<Options, Failure> {
             Arg::Long("shape") => options.shape = parser.value()?.parse_with(shape)?,
             Arg::Long("qos") => options.qos = parser.value()?.parse()?,
             Arg::Long("payload") => options.payload = parser.value()?.parse()?,
+            Arg::Long("topics") => options.topics = parser.value()?.parse()?,
             Arg::Long("window") => options.window = parser.value()?.parse()?,
             Arg::Long("rate") => options.rate = Some(parser.value()?.parse()?),
             Arg::Long("seconds") => options.time = parser.value()?.parse_with(seconds)?,
@@ -149,6 +153,7 @@ impl Options {
         most("publishers", self.publishers, 10_000)?;
         most("subscribers", self.subscribers, 10_000)?;
         most("window", self.window, 32_768)?;
+        most("topics", self.topics, 10_000)?;
         most("at-once", self.at_once, 64)?;
         most("clients", self.clients, 1_000)?;
         if !(flow::STAMP_BYTES..=1 << 20).contains(&self.payload) {

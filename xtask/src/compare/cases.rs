@@ -176,9 +176,16 @@ fn growth() -> Vec<Case> {
         let more = format!("--idle-connections {count}");
         cases.push(own(format!("pairs 20:20, {count} other connections"), false, more));
     }
-    for count in [10, 1_000, 10_000] {
-        let case = own(format!("pairs 20:20, {count} rules"), true, String::new());
-        cases.push(Case { rules: Some(count), ..case });
+    // The broker remembers routes and decisions of some thousand topics; with more of them each message asks tree and rules.
+    for (topics, among) in [(1, ""), (1_000, ", 20000 topics")] {
+        for count in [10, 1_000, 10_000] {
+            let case = own(format!("pairs 20:20, {count} rules{among}"), true, format!("--topics {topics}"));
+            cases.push(Case { rules: Some(count), ..case });
+        }
+    }
+    for count in [10, 100_000] {
+        let more = format!("--topics 1000 --idle-subscriptions {count}");
+        cases.push(own(format!("pairs 20:20, {count} other subscriptions, 20000 topics"), false, more));
     }
     cases
 }
@@ -202,7 +209,10 @@ pub fn smoke() -> Vec<Case> {
     cases.push(Case::new("connect and leave, full handshake", Load::Connects, true, ""));
     cases.push(Case::new("connect and leave, resumed", Load::Connects, true, "--resume"));
     cases.push(Case::new("idle, 20 connections", Load::Idle, true, "--connections 20"));
-    let mut ruled = growth().pop().map(|case| small(case, "--publishers 2 --subscribers 2 --window 16"));
+    let mut ruled = growth()
+        .into_iter()
+        .find(|case| case.rules.is_some())
+        .map(|case| small(case, "--publishers 2 --subscribers 2 --window 16"));
     if let Some(ruled) = &mut ruled {
         ruled.rules = Some(100);
     }

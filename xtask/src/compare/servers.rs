@@ -228,7 +228,7 @@ fn resources(port: u16, case: &Case) -> String {
                  {{method: Publish, topics: [\"{topic}\"]}}, {{method: Subscribe, topics: [\"{topic}\"]}}]}}"
             );
         };
-        rule("load/+");
+        rule("load/#");
         for number in 1..rules {
             rule(&format!("plant/{number}/+"));
         }
