@@ -20,7 +20,7 @@ pub const STAMP_BYTES: usize = 24;
 /// What waits for a connection that the system has not taken: beyond it nothing is published.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
 /// How long what was published may take to arrive when no more is published.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(20);
 
 struct Publisher {
     client: Client,
