@@ -1,8 +1,8 @@
 //! The turn: everything that happens between two waits, in a fixed order.
 //!
 //! Due timers, then reads (from a rotating start, with a byte budget for each connection and a number of handshake steps
-//! for all), then one write for each connection that has something to say. Generic over the network, so that a simulation
-//! runs this very code.
+//! for all), then writes for each connection that has something to say; where much is read, also in between. Generic over
+//! the network, so that a simulation runs this very code.
 
 use super::link::{FREE_RECEIVE_BYTES, Link, LinkState, OUTPUT_OVERHEAD_BYTES, SMALL_OUTPUT_BYTES};
 use super::network::{Accepted, Interest, Io, Network, Readiness};

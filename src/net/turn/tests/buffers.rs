@@ -139,8 +139,13 @@ impl Many {
 
 /// A PUBLISH of QoS 0 with so many bytes in all, to a topic of one letter.
 fn publish(topic: u8, packet_bytes: usize) -> Vec<u8> {
-    let rest = packet_bytes - 4;
-    let mut bytes = vec![0x30, (rest & 0x7F) as u8 | 0x80, (rest >> 7 & 0x7F) as u8 | 0x80, (rest >> 14) as u8];
+    let length_bytes = if packet_bytes > 16_387 { 3 } else { 2 };
+    let rest = packet_bytes - 1 - length_bytes;
+    let mut bytes = vec![0x30];
+    bytes.extend((1..=length_bytes).map(|place| {
+        let more = if place < length_bytes { 0x80 } else { 0 };
+        (rest >> (7 * (place - 1)) & 0x7F) as u8 | more
+    }));
     bytes.extend_from_slice(&[0, 1, topic, 0]);
     bytes.resize(packet_bytes, b'x');
     bytes
@@ -230,4 +235,28 @@ fn who_does_not_end_a_packet_is_closed_when_others_wait_for_its_buffers() {
         many.turn_at(100);
     }
     assert!(many.closed() == 4 && many.turn.broker().telemetry().counters.publishes_received == 1);
+}
+
+#[test]
+fn what_a_sender_has_not_taken_itself_counts_while_its_messages_go_to_others() {
+    let mut many = Many::new(0);
+    many.sockets.0.borrow_mut().0.iter_mut().skip(CLIENTS / 2).for_each(|socket| socket.takes = usize::MAX);
+    many.send(CLIENTS - 1, &publish(b't', 60_000));
+    while many.turn() {}
+    let held = |many: &Many, number: usize| many.turn.links[number].as_ref().map_or(0, Link::held);
+    let sender = (0..CLIENTS).max_by_key(|number| held(&many, *number)).unwrap();
+    assert!(held(&many, sender) > 50_000, "it does not read");
+    // Nobody takes anything any more, and there is so much to be sent that some of it is before all is read.
+    many.sockets.0.borrow_mut().0.iter_mut().for_each(|socket| socket.takes = 0);
+    for _ in 0..200 {
+        many.send(sender, &publish(b't', 1_000));
+    }
+    for _ in 0..10 {
+        many.turn();
+    }
+    assert_eq!(many.turn.broker().telemetry().counters.publishes_received, 201);
+    many.sockets.0.borrow_mut().0.iter_mut().for_each(|socket| socket.takes = usize::MAX);
+    while many.turn() {}
+    let sent = many.turn.broker().telemetry().counters.publishes_sent;
+    assert_eq!((sent, many.turn.transmit.left()), (201 * CLIENTS as u64, TRANSMIT_BYTES as usize));
 }
