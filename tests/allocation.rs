@@ -7,7 +7,7 @@
 
 mod wires;
 
-use portcullis::broker::{Admission, Broker, Durability, PortAdmission, Settings};
+use portcullis::broker::{Admission, Broker, Durability, PortAdmission};
 use portcullis::config::blob::Persistence;
 use portcullis::config::{DEFAULT_FILES, LoadOptions, load_embedded};
 use portcullis::net::{ClockTrust, ListenerSettings, Readiness, Transport, Turn, TurnSettings};
@@ -15,7 +15,7 @@ use portcullis::store::{Room, Sizes};
 use portcullis::time::{Instant, Now, UnixTime};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
-use wires::{MutualTls, Wires};
+use wires::{MutualTls, Wires, settings};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -47,18 +47,10 @@ impl Bench {
             (None, None)
         };
         let capacities = configuration.board.capacities;
-        let settings = Settings {
-            connect_deadline_seconds: 10,
-            shares_client_identifiers: false,
-            announces_expiry: false,
-            validate_payload_format: false,
-            sys_interval_seconds: 0,
-            response_information: None,
-        };
         let port = PortAdmission { authenticator: tls.as_ref().map(|_| 0), policy: None };
         let authenticators = authenticator.into_iter().collect();
         let admission = Admission { ports: vec![port], authenticators, policies: Vec::new() };
-        let mut broker = Broker::new(&capacities, &configuration.clients, &settings, admission, 1);
+        let mut broker = Broker::new(&capacities, &configuration.clients, &settings(), admission, 1);
         if keeps {
             let persistence = Persistence { commit_interval_milliseconds: 0, ..Persistence::default() };
             let sizes = Sizes::new(256 << 20, 4 << 20);

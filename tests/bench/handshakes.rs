@@ -7,12 +7,12 @@
 #[path = "../wires/mod.rs"]
 mod wires;
 
-use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
+use portcullis::broker::{Admission, Broker, PortAdmission};
 use portcullis::config::{DEFAULT_FILES, LoadOptions, load_embedded};
 use portcullis::net::{ClockTrust, ListenerSettings, Readiness, Turn, TurnSettings};
 use portcullis::time::{Instant, Now, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
-use wires::{MutualTls, Wires};
+use wires::{MutualTls, Wires, settings};
 
 /// Connections of one batch; the best batch counts.
 const CONNECTIONS: u64 = 100;
@@ -49,17 +49,9 @@ impl Bench {
         let mut configuration = load_embedded(DEFAULT_FILES, &LoadOptions::default()).unwrap().configuration;
         let (tls, authenticator) = MutualTls::new(&mut configuration, now.unix, remembered, resumes);
         let capacities = configuration.board.capacities;
-        let settings = Settings {
-            connect_deadline_seconds: 10,
-            shares_client_identifiers: false,
-            announces_expiry: false,
-            validate_payload_format: false,
-            sys_interval_seconds: 0,
-            response_information: None,
-        };
         let ports = vec![PortAdmission { authenticator: Some(0), policy: None }];
         let admission = Admission { ports, authenticators: vec![authenticator], policies: Vec::new() };
-        let broker = Broker::new(&capacities, &configuration.clients, &settings, admission, 1);
+        let broker = Broker::new(&capacities, &configuration.clients, &settings(), admission, 1);
         let wires = Wires::default();
         let listeners = vec![ListenerSettings { port: 0, transport: tls.transport.clone(), websocket: false }];
         let settings = TurnSettings { listeners, capacities, clock_trust: ClockTrust::default() };

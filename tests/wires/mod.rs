@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::expect_used, clippy::unwrap_used)] // not every program uses everything
 
 use portcullis::authentication::{Authenticator, ChainVerifier, SignatureMemo, Signatures};
+use portcullis::broker::Settings;
 use portcullis::config::blob::{Authentication, Configuration, Method, TrustBundle};
 use portcullis::crypto;
 use portcullis::distinguished_name::DistinguishedName;
@@ -110,6 +111,18 @@ impl Wire {
         }
         self.to_client.clear();
         plaintext
+    }
+}
+
+/// What a gateway says of a broker that is measured here.
+pub fn settings() -> Settings {
+    Settings {
+        connect_deadline_seconds: 10,
+        shares_client_identifiers: false,
+        announces_expiry: false,
+        validate_payload_format: false,
+        sys_interval_seconds: 0,
+        response_information: None,
     }
 }
 

@@ -105,12 +105,18 @@ impl Kiln {
         (key, connack.1[0] == 1)
     }
 
-    /// A lasting session with a subscription, whose client has gone.
-    fn absent(&mut self, identifier: &str, filter: &str, qos: u8) {
+    /// A client with a lasting session and a subscription, which has heard of both.
+    fn present(&mut self, identifier: &str, filter: &str, qos: u8) -> Key<Connection> {
         let (key, _) = self.client(identifier, &LASTING, true);
         self.give(key, &wire::subscribe(filter, qos));
         self.commit();
         assert_eq!(self.kinds(key), [0x90]);
+        key
+    }
+
+    /// The same, whose client has gone.
+    fn absent(&mut self, identifier: &str, filter: &str, qos: u8) {
+        let key = self.present(identifier, filter, qos);
         self.bench.hang_up(key);
         self.commit();
     }
@@ -276,10 +282,7 @@ fn a_delivery_of_qos_2_waits_for_its_identifier_and_pubrel_for_pubrec() {
 #[test]
 fn what_was_in_flight_comes_again_with_its_identifier_and_dup() {
     let mut kiln = Kiln::new();
-    let (subscriber, _) = kiln.client("s", &LASTING, true);
-    kiln.give(subscriber, &wire::subscribe("t", 2));
-    kiln.commit();
-    kiln.kinds(subscriber);
+    let subscriber = kiln.present("s", "t", 2);
     let (publisher, _) = kiln.client("p", &[], true);
     for id in 1..=2 {
         kiln.give(publisher, &exactly_once("t", id, false, &[b'0' + id as u8]));

@@ -97,10 +97,7 @@ fn what_replaces_a_kept_retained_message_without_being_kept_waits_until_that_is_
 fn what_a_sweep_left_behind_is_written_again_for_a_delivery() {
     let mut kiln =
         Kiln::with(Persistence { retain: Kept::None, commit_interval_milliseconds: 0, ..Persistence::default() });
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("r", 1));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "r", 1);
     let (p, _) = kiln.client("p", &[], true);
     kiln.give(p, &retain("r", 1, b"x"));
     kiln.commit();
@@ -449,10 +446,7 @@ fn identifiers_after_a_restart_without_a_kept_queue() {
         commit_interval_milliseconds: 0,
         ..Persistence::default()
     });
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("t", 2));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "t", 2);
     let (p, _) = kiln.client("p", &[], true);
     kiln.give(p, &exactly_once("t", 1, false, b"one"));
     kiln.commit();
@@ -489,10 +483,7 @@ fn qos_0_is_retained_in_memory_while_the_disk_fails() {
 fn shutdown_waits_for_a_failed_disk_no_longer_than_it_says() {
     // pressed, then failed: who was held goes on with QoS 1
     let mut kiln = Kiln::new();
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("t", 1));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "t", 1);
     let (p, _) = kiln.client("p", &[], true);
     kiln.give(p, &wire::publish("t", 1, &[], b"x"));
     let batch = kiln.bench.broker.next_batch(kiln.bench.now.instant).unwrap();
@@ -514,10 +505,7 @@ fn identifiers_after_a_sweep_numbered_them_by_slot() {
         commit_interval_milliseconds: 0,
         ..Persistence::default()
     });
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("t", 2));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "t", 2);
     let (p, _) = kiln.client("p", &LASTING, true);
     // Three in flight, the first two done, so that their slots come back in another order.
     for id in 1..=3_u16 {
@@ -575,10 +563,7 @@ fn an_expiry_that_was_granted_as_0_cannot_be_raised_at_disconnect() {
 #[test]
 fn in_flight_at_a_restart_with_a_smaller_window() {
     let mut kiln = Kiln::new();
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("t", 2));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "t", 2);
     let (p, _) = kiln.client("p", &[], true);
     for id in 1..=20_u16 {
         kiln.give(p, &exactly_once("t", id, false, &[id as u8]));
@@ -636,10 +621,7 @@ fn an_identifier_released_while_rewriting() {
 #[test]
 fn a_takeover_with_everything_in_flight() {
     let mut kiln = Kiln::new();
-    let (s, _) = kiln.client("s", &LASTING, true);
-    kiln.give(s, &wire::subscribe("t", 2));
-    kiln.commit();
-    kiln.kinds(s);
+    let s = kiln.present("s", "t", 2);
     let (p, _) = kiln.client("p", &[], true);
     for id in 1..=5_u16 {
         kiln.give(p, &exactly_once("t", id, false, &[id as u8]));
