@@ -51,6 +51,11 @@ pub fn make_folder(path: &Path) -> Outcome {
     std::fs::create_dir_all(path).map_err(|error| Failure::file("make the folder", path, &error))
 }
 
+/// Writes a file.
+pub fn write(path: &Path, text: &str) -> Outcome {
+    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))
+}
+
 /// Removes a folder with all that is in it; that it is not there is no failure.
 pub fn remove_folder(path: &Path) -> Outcome {
     match std::fs::remove_dir_all(path) {

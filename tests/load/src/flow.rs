@@ -224,14 +224,17 @@ impl<'a> Flow<'a> {
     fn turn(&mut self, wait: Duration) -> Result<(), Failure> {
         for ready in self.poller.wait(wait)? {
             let index = ready.token as usize;
-            let is_open = match index.checked_sub(self.publishers.len()) {
-                None => self.publishers[index].hear(ready.readable)?,
-                Some(number) => self.hear_subscriber(number, ready.readable)?,
+            let subscriber = index.checked_sub(self.publishers.len());
+            let is_open = match subscriber {
+                // There is room for what waits, which goes below.
+                _ if !ready.readable => true,
+                None => self.publishers[index].hear()?,
+                Some(number) => self.hear_subscriber(number)?,
             };
             if !is_open {
                 return Err("the broker closed a connection".into());
             }
-            let client = match index.checked_sub(self.publishers.len()) {
+            let client = match subscriber {
                 None => &mut self.publishers[index].client,
                 Some(number) => &mut self.subscribers[number].client,
             };
@@ -240,10 +243,7 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    fn hear_subscriber(&mut self, number: usize, readable: bool) -> Result<bool, Failure> {
-        if !readable {
-            return Ok(true);
-        }
+    fn hear_subscriber(&mut self, number: usize) -> Result<bool, Failure> {
         let Self { publishers, subscribers, counts, begin, options, .. } = self;
         let Subscriber { client, next } = &mut subscribers[number];
         let now = (Instant::now() - *begin).as_nanos() as u64;
@@ -312,10 +312,7 @@ impl Publisher {
         self.sent += 1;
     }
 
-    fn hear(&mut self, readable: bool) -> Result<bool, Failure> {
-        if !readable {
-            return Ok(true);
-        }
+    fn hear(&mut self) -> Result<bool, Failure> {
         let Self { client, unacknowledged, refused, .. } = self;
         client.receive(|packet, out| {
             let done = match packet.first & 0xF0 {

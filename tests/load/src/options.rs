@@ -162,6 +162,9 @@ impl Options {
         if self.qos > 2 {
             return Err("--qos is 0, 1 or 2".into());
         }
+        if self.shape == Shape::Fan && self.topics > 1 {
+            return Err("--topics is for pairs".into());
+        }
         if self.shape == Shape::Pairs && self.publishers != self.subscribers {
             return Err("pairs have as many publishers as subscribers".into());
         }

@@ -67,6 +67,7 @@ fn a_mistake_on_the_command_line_is_named() {
         (&["flow", "--qos", "3"][..], "--qos"),
         (&["flow", "--payload", "3"], "--payload"),
         (&["flow", "--publishers", "3"], "pairs"),
+        (&["flow", "--shape", "fan", "--topics", "3"], "--topics"),
         (&["flew"], "flew"),
     ] {
         let output = load(arguments).output().unwrap();

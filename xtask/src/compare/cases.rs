@@ -16,12 +16,13 @@ pub enum Load {
 }
 
 impl Load {
-    /// The load generator's word.
-    pub const fn command(self) -> &'static str {
+    /// The load generator's word; `None`: it is not needed.
+    pub const fn command(self) -> Option<&'static str> {
         match self {
-            Self::Flow => "flow",
-            Self::Connects => "connects",
-            Self::Idle | Self::Start => "idle",
+            Self::Flow => Some("flow"),
+            Self::Connects => Some("connects"),
+            Self::Idle => Some("idle"),
+            Self::Start => None,
         }
     }
 }
@@ -46,6 +47,8 @@ pub struct Case {
     pub wanted: Option<f64>,
     /// The same to the forwarder.
     pub wanted_of_floor: Option<f64>,
+    /// The most that we want, in the unit of the case.
+    pub most: Option<f64>,
 }
 
 impl Case {
@@ -60,6 +63,7 @@ impl Case {
             own_growth: false,
             wanted: None,
             wanted_of_floor: None,
+            most: None,
         }
     }
 
@@ -153,7 +157,8 @@ pub fn all() -> Vec<Case> {
     cases.extend([full, resumed]);
     for connections in [1_000, 5_000] {
         let title = format!("idle, {connections} connections");
-        cases.push(Case::new(&title, Load::Idle, true, &format!("--connections {connections}")));
+        let idle = Case::new(&title, Load::Idle, true, &format!("--connections {connections}"));
+        cases.push(Case { most: Some(10_240.0), ..idle });
     }
     cases.extend(growth());
     cases.push(Case::new("start", Load::Start, false, ""));

@@ -7,8 +7,6 @@ mod cases;
 mod report;
 mod servers;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -75,16 +73,12 @@ pub fn run(asked: &Asked) -> Outcome {
         workspace::make_folder(&workspace::root().join("tests/load/results"))?;
     }
     for place in places {
-        write(&place.join("figures.json"), &format!("{figures:#}\n"))?;
-        write(&place.join("table.md"), &text)?;
-        write(&place.join("chart.svg"), &report::chart(&measured))?;
+        workspace::write(&place.join("figures.json"), &format!("{figures:#}\n"))?;
+        workspace::write(&place.join("table.md"), &text)?;
+        workspace::write(&place.join("chart.svg"), &report::chart(&measured))?;
         println!("figures.json, table.md and chart.svg are in {}", place.display());
     }
     Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Outcome {
-    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))
 }
 
 /// The programs that are compared, and the load generator. The smoke run takes what the tests have built.
@@ -104,12 +98,12 @@ fn build_programs(smoke: bool) -> Outcome<servers::Programs> {
 
 /// Runs one case with one server. A server that cannot do it is a result too.
 fn measure(folder: &Folder, case: &Case, server: Server, asked: &Asked) -> Outcome<Value> {
-    if let Load::Start = case.load {
+    let Some(command) = case.load.command() else {
         return start_up(folder, server, if asked.smoke { 2 } else { 20 });
-    }
+    };
     let mut running = folder.start(server, case)?;
     let mut load = servers::pinned(1, &folder.programs.load);
-    load.arg(case.load.command()).args(["--port", &running.port.to_string()]);
+    load.arg(command).args(["--port", &running.port.to_string()]);
     load.args(["--pid", &running.process.id().to_string()]);
     if case.tls {
         load.arg("--tls").arg(folder.pki());
@@ -142,16 +136,4 @@ fn start_up(folder: &Folder, server: Server, times: usize) -> Outcome<Value> {
     taken.sort_unstable();
     let middle: Duration = taken[taken.len() / 2];
     Ok(json!({ "start_ms": middle.as_secs_f64() * 1e3 }))
-}
-
-/// `command` with as many descriptors as the system allows, on processor `index` where it can be pinned.
-fn unlimited(index: usize, program: &Path) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n \"$(ulimit -H -n)\"; exec \"$@\"", "sh"]);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    if processors > index && process::find("taskset").is_some() {
-        command.args(["taskset", "-c", &index.to_string()]);
-    }
-    command.arg(program);
-    command
 }

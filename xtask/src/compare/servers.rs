@@ -77,9 +77,16 @@ impl Drop for Running {
     }
 }
 
-/// A program on a processor of its own, where there are as many.
+/// A program with as many descriptors as the system allows, on a processor of its own where there are as many.
 pub fn pinned(index: usize, program: &Path) -> Command {
-    super::unlimited(index, program)
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n \"$(ulimit -H -n)\"; exec \"$@\"", "sh"]);
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    if processors > index && process::find("taskset").is_some() {
+        command.args(["taskset", "-c", &index.to_string()]);
+    }
+    command.arg(program);
+    command
 }
 
 impl Folder {
@@ -146,7 +153,7 @@ impl Folder {
         copy(&self.pki().join("ca.crt"), &place("trust/load-ca")?.join("ca.crt"))?;
         copy(&self.pki().join("server.crt"), &place("secrets/server")?.join("tls.crt"))?;
         copy(&self.pki().join("server.key"), &place("secrets/server")?.join("tls.key"))?;
-        write(&site.join("site.yaml"), &resources(port, case))?;
+        workspace::write(&site.join("site.yaml"), &resources(port, case))?;
         let blob = self.path.join("site.blob");
         let mut bake = Command::new(&self.programs.portcullis);
         process::capture(bake.arg("bake").arg(&site).arg("--out").arg(&blob).args([
@@ -178,7 +185,7 @@ impl Folder {
             );
         }
         let file = self.path.join("mosquitto.conf");
-        write(&file, &text)?;
+        workspace::write(&file, &text)?;
         let program = process::find("mosquitto").ok_or_else(|| Failure::new("mosquitto is not installed"))?;
         let mut command = pinned(0, &program);
         command.arg("-c").arg(&file);
@@ -239,10 +246,6 @@ fn resources(port: u16, case: &Case) -> String {
 fn free_port() -> Outcome<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     listener.map(|address| address.port()).map_err(|error| Failure::new(format!("no port is free: {error}")))
-}
-
-fn write(path: &Path, text: &str) -> Outcome {
-    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome {
