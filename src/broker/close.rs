@@ -197,7 +197,7 @@ impl Broker {
     pub(super) fn denied(&mut self, key: Key<Session>, action: Action, resource: &str) {
         let Some(session) = self.sessions.get_mut(key) else { return self.telemetry.count_denied(action) };
         let mut budget = session.audit;
-        self.telemetry.deny(self.latest, &mut budget, action, resource, || session.who());
+        self.telemetry.deny(self.latest, &mut budget, action, resource, session.asking());
         session.audit = budget;
     }
 

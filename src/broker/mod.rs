@@ -18,9 +18,11 @@ mod connections;
 mod decisions;
 mod durable;
 mod enforce;
+mod explain;
 mod filters;
 mod keep;
 mod messages;
+mod observe;
 mod publish;
 mod replay;
 mod restore;
@@ -39,6 +41,8 @@ pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
+pub use explain::{Explanation, GrantView};
+pub use observe::{ClientView, FilterView, Page, RetainedView, SessionView, Shown, StoreView, TableUse};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 
@@ -50,7 +54,7 @@ use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::{AUTHENTICATION_METHOD_BYTES_MAX, Capacities};
 use crate::store::Journal;
-use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
+use crate::telemetry::{AuditBudget, Cause, Denials, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
 use authenticate::{Parked, Raw};
 use connections::{Phase, Reply, ReplyKind};
@@ -341,7 +345,7 @@ impl Broker {
     /// Every table that a broker of these capacities and its authentication allocate: its name, how many it
     /// holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 14] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 15] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -386,6 +390,7 @@ impl Broker {
                 Decisions::bytes() + Routes::bytes() + Policy::bytes(capacities),
             ),
             ("verified signatures", capacities.sessions, SignatureMemo::bytes(capacities.sessions)),
+            ("denials", Denials::MAX as u32, Denials::bytes()),
             (
                 "log batches (bytes)",
                 u32::try_from(Journal::bytes(Self::record_bytes_max(capacities))).unwrap_or(u32::MAX),

@@ -1,5 +1,6 @@
 //! The broker without sockets: bytes in, bytes out, time as an argument.
 
+mod observe;
 mod replacement;
 mod routes;
 
