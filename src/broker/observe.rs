@@ -42,8 +42,8 @@ pub struct TableUse {
 /// Some rows, and the slot from which to go on; `None` when these were the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// At most [`ROWS_MAX`].
-    pub rows: Vec<T>,
+    /// At most [`ROWS_MAX`], each with its slot: who has no use for one goes on from there.
+    pub rows: Vec<(u32, T)>,
     /// Where the next page begins.
     pub next: Option<u32>,
 }
@@ -319,7 +319,7 @@ fn page<T>(from: u32, slots: u32, rows_max: usize, mut row: impl FnMut(u32) -> O
     let (mut rows, end) = (Vec::new(), slots.min(from.saturating_add(SLOTS_MAX)));
     let mut slot = from;
     while slot < end && rows.len() < rows_max {
-        rows.extend(row(slot));
+        rows.extend(row(slot).map(|row| (slot, row)));
         slot += 1;
     }
     Page { rows, next: (slot < slots).then_some(slot) }

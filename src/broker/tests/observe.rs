@@ -67,7 +67,7 @@ fn a_client_is_shown_as_it_connected() {
     bench.give(key, &wire::publish("a/2", 2, &[], b"x"));
     bench.broker.transmit(bench.now, key, &mut [0; 16]);
     let page = bench.broker.clients_from(0, ROWS_MAX);
-    let [client] = page.rows.as_slice() else { panic!("{page:?}") };
+    let [(0, client)] = page.rows.as_slice() else { panic!("{page:?}") };
     assert_eq!((client.client_identifier.as_str(), client.connection, page.next), ("c'\n", key, None));
     assert_eq!((client.keep_alive_seconds, client.connected.as_milliseconds()), (60, 5_000));
     assert_eq!((client.queued + client.in_flight, client.subscriptions), (2, 2));
@@ -97,7 +97,7 @@ fn pages_meet_every_session_once_and_look_at_so_many_slots() {
     while let Some(slot) = from {
         let page = bench.broker.sessions_from(bench.now, slot, 1_000);
         assert!(page.rows.len() <= ROWS_MAX && page.next.is_none_or(|next| next - slot <= SLOTS_MAX));
-        names.extend(page.rows.into_iter().map(|session| session.client_identifier.as_str().to_owned()));
+        names.extend(page.rows.into_iter().map(|(_, session)| session.client_identifier.as_str().to_owned()));
         (from, calls) = (page.next, calls + 1);
     }
     let expected: Vec<String> = (3_900..4_000).map(|number| format!("c{number}")).collect();
@@ -115,7 +115,7 @@ fn a_session_without_a_client_says_when_it_ends() {
     bench.now.instant = bench.now.instant.plus_seconds(600);
     let rows = bench.broker.sessions_from(bench.now, 0, ROWS_MAX).rows;
     let seen: Vec<_> =
-        rows.iter().map(|row| (row.client_identifier.as_str(), row.connected, row.expires_in_seconds)).collect();
+        rows.iter().map(|(_, row)| (row.client_identifier.as_str(), row.connected, row.expires_in_seconds)).collect();
     assert_eq!(seen, [("l", false, Some(3_000)), ("f", true, Some(0))]);
 }
 
@@ -130,7 +130,8 @@ fn a_retained_message_is_shown_with_its_topic_cut_at_a_character() {
         bench.give(client, &publish);
     }
     bench.now.instant = bench.now.instant.plus_seconds(4);
-    let rows = bench.broker.retained_from(bench.now, 0, ROWS_MAX).rows;
+    let page = bench.broker.retained_from(bench.now, 0, ROWS_MAX);
+    let rows: Vec<_> = page.rows.into_iter().map(|(_, row)| row).collect();
     assert_eq!((&*rows[0].topic.text, rows[0].payload_bytes, rows[0].expires_in_seconds), ("short", 3, Some(5)));
     assert_eq!((&*rows[1].topic.text, rows[1].topic.cut), (&*"ü".repeat(SHOWN_BYTES_MAX / 2), true));
     bench.now.instant = bench.now.instant.plus_seconds(5);
