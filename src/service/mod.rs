@@ -8,6 +8,7 @@ mod clock_record;
 mod inquiries;
 mod store;
 mod watch;
+pub mod web;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
