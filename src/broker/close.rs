@@ -103,6 +103,9 @@ impl Broker {
         self.detach(now, key, cause, None, detail);
         self.deadlines.cancel(key.index());
         let Some(mut connection) = self.connections.remove(key) else { return };
+        if let Some(count) = self.port_connections.get_mut(usize::from(connection.port)) {
+            *count -= 1;
+        }
         if let Some(transmitting) = connection.transmitting.take() {
             self.messages.release(transmitting.message);
         }

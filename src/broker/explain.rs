@@ -1,6 +1,6 @@
 //! Why a client may or may not do something, by the policies in force: for people, never for a decision.
 //!
-//! In: a client that is here, one that is described, or a denial that is remembered. Out: the decision with its rule, or the rules
+//! In: a client, or a denial that is remembered. Out: the decision with its rule, or the rules
 //! that come nearest. [`Policy`] decides and `authorization::explain` looks at its tables; what is here finds out who asks.
 //!
 //! **Invariant:** one question a call: the search for what is nearest goes through all rules that apply to the client.
@@ -51,16 +51,8 @@ pub struct GrantView {
 }
 
 impl Broker {
-    /// Whether a connected client may do something. Without a wish: connect, and all that it may do beside that. `None`: it is
-    /// not here.
-    #[must_use]
-    pub fn explain_client(&self, client_identifier: &str, wish: Option<Wish<'_>>) -> Option<Explanation> {
-        let session = self.sessions.get(self.session_of(client_identifier)?)?;
-        session.connection?;
-        Some(self.explain(session.port, &session.identity, client_identifier, wish))
-    }
-
-    /// Whether a client that is described may do something on the port with this index.
+    /// Whether a client may do something on the port with this index. Without a wish: connect, and all that it may do beside
+    /// that.
     #[must_use]
     pub fn explain(
         &self,
@@ -78,7 +70,7 @@ impl Broker {
             nearest: Vec::new(),
             grants: Vec::new(),
         };
-        let Some(policy) = self.policy_of(port) else { return explanation };
+        let Some(policy) = self.admission.policy(port) else { return explanation };
         let rules = policy.applicable(identity, client_identifier);
         let client = client(&rules, identity, client_identifier);
         let asked = wish.unwrap_or(Wish::Connect);
@@ -113,9 +105,7 @@ impl Broker {
     pub fn explain_denial(&mut self) -> bool {
         let Self { telemetry, admission, .. } = self;
         let Some(denial) = telemetry.denials.unexplained() else { return false };
-        let policy = admission.ports.get(usize::from(denial.port)).and_then(|port| port.policy);
-        let policy = policy.and_then(|index| admission.policies.get(usize::from(index)));
-        let explanation = match (policy, wish(denial.action, denial.resource.as_str())) {
+        let explanation = match (admission.policy(denial.port), wish(denial.action, denial.resource.as_str())) {
             (None, _) => explained("the port has no rules any more: every client may do everything"),
             (Some(_), _) if denial.client.is_cut() || denial.resource.is_cut() => {
                 explained("it is too long to be looked up again")
@@ -128,10 +118,6 @@ impl Broker {
         };
         denial.explanation = Some(Box::new(explanation));
         true
-    }
-
-    fn policy_of(&self, port: u16) -> Option<&Policy> {
-        self.admission.policies.get(usize::from(self.admission.ports.get(usize::from(port))?.policy?))
     }
 }
 

@@ -87,6 +87,8 @@ pub struct Broker {
     decisions: Decisions,
     routes: Routes,
     connections: Slab<Connection>,
+    /// How many of them each configured port has, by its index.
+    port_connections: Vec<u32>,
     sessions: Slab<Session>,
     session_index: HashIndex,
     messages: MessagePool,
@@ -266,6 +268,7 @@ impl Broker {
         let reserved = |count: u32| count as usize;
         Self {
             limits: Limits::new(capacities, limits, settings),
+            port_connections: vec![0; admission.ports.len()],
             admission,
             decisions: Decisions::new(seed),
             routes: Routes::new(seed),
@@ -412,6 +415,9 @@ impl Broker {
             self.telemetry.full(Table::Connections);
         })?;
         self.telemetry.counters.connections_opened += 1;
+        if let Some(count) = self.port_connections.get_mut(usize::from(port)) {
+            *count += 1;
+        }
         self.deadlines.set(key.index(), now.plus_seconds(u64::from(self.limits.connect_deadline_seconds)));
         Ok(key)
     }

@@ -183,6 +183,12 @@ impl Broker {
         ]
     }
 
+    /// Network connections of a configured port; 0 for any other.
+    #[must_use]
+    pub fn connections_of(&self, port: u16) -> u32 {
+        self.port_connections.get(usize::from(port)).copied().unwrap_or(0)
+    }
+
     /// Connected clients, from slot `from` of the connections.
     #[must_use]
     pub fn clients_from(&self, from: u32, rows_max: usize) -> Page<ClientView> {

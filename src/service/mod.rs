@@ -5,6 +5,8 @@
 
 mod automatic;
 mod clock_record;
+mod facts;
+mod history;
 mod inquiries;
 mod store;
 mod watch;
@@ -12,6 +14,8 @@ pub mod web;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
+pub use facts::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, ListenerFacts};
+pub use history::History;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};

@@ -84,6 +84,8 @@ pub enum ClientCertificates {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     tickets: Arc<Tickets>,
+    /// Its own certificate.
+    certificate: Arc<CertificateDer<'static>>,
 }
 
 impl ServerTls {
@@ -112,6 +114,7 @@ impl ServerTls {
         let key = provider.key_provider.load_private_key(key).map_err(|_| TlsFault::ServerKeyUnsupported)?;
         let certified = CertifiedKey::new(chain, key);
         key_belongs_to_certificate(&certified, &algorithms)?;
+        let certificate = Arc::new(certified.cert.first().ok_or(TlsFault::ChainEmpty)?.clone());
         let chain_is_required = matches!(clients, ClientCertificates::Required(_));
         let tickets = Arc::new(Tickets::new(Arc::clone(&clock), chain_is_required));
         let verifier: Arc<dyn ClientCertVerifier> = match clients {
@@ -130,7 +133,7 @@ impl ServerTls {
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         config.send_half_rtt_data = false;
-        Ok(Self { config: Arc::new(config), tickets })
+        Ok(Self { config: Arc::new(config), tickets, certificate })
     }
 
     /// The same server after a change of trust: tickets from before are worth nothing, also in handshakes that have begun.
@@ -140,7 +143,13 @@ impl ServerTls {
         let tickets = Arc::new(self.tickets.anew());
         let mut config = ServerConfig::clone(&self.config);
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
-        Self { config: Arc::new(config), tickets }
+        Self { config: Arc::new(config), tickets, certificate: Arc::clone(&self.certificate) }
+    }
+
+    /// The server's own certificate, the first of its chain: for people, who want to know when it ends.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
     /// Makes the tickets of this server worthless; it gives no new ones.

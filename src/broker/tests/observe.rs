@@ -4,7 +4,6 @@ use super::replacement::{policy, ruled};
 use super::*;
 use crate::authorization::Wish;
 use crate::broker::observe::{ROWS_MAX, SHOWN_BYTES_MAX, SLOTS_MAX};
-use crate::identity::Identity;
 
 const LASTING: [u8; 5] = [0x11, 0, 0, 0x0E, 0x10];
 
@@ -176,10 +175,11 @@ fn a_denial_is_explained_by_the_rule_that_comes_nearest() {
     let why = denials[1].explanation.as_ref().unwrap();
     assert!(why.rule.is_some() && why.text.contains("client id"), "{why:?}");
 
-    let publish = bench.broker.explain_client("a", Some(Wish::Publish("z"))).unwrap();
+    let known = bench.broker.client_named("a").unwrap();
+    let ask = |wish| bench.broker.explain(known.port, &known.identity, "a", wish);
+    let publish = ask(Some(Wish::Publish("z")));
     assert!(publish.is_allowed && publish.rule.is_some());
-    let subscribe = bench.broker.explain_client("a", Some(Wish::Subscribe("y/1"))).unwrap();
+    let subscribe = ask(Some(Wish::Subscribe("y/1")));
     assert!(!subscribe.is_allowed && !subscribe.nearest.is_empty());
-    assert_eq!(bench.broker.explain_client("c", None), None);
-    assert!(bench.broker.explain(0, &Identity::default(), "b", None).grants.len() == 3);
+    assert_eq!(ask(None).grants.len(), 3);
 }

@@ -14,12 +14,14 @@
 //!
 //! A page is one function beside [`routes`].
 
+mod api;
 mod control;
 mod door;
 mod page;
 mod routes;
 mod serve;
 
+pub use api::Api;
 pub use control::{ControlFault, ControlSocket};
 pub use door::{Door, Token};
 pub use routes::Context;
