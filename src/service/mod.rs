@@ -9,6 +9,7 @@ mod facts;
 mod history;
 mod inquiries;
 mod store;
+mod verbosity;
 mod watch;
 pub mod web;
 
@@ -18,4 +19,5 @@ pub use facts::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, Listener
 pub use history::History;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
+pub use verbosity::{first_user_signals, say_more_on};
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};
