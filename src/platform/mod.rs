@@ -1,9 +1,11 @@
 //! What the operating system gives: clocks, entropy, and the place where log lines go.
 
 mod clock;
+mod embassy_clock;
 mod log_sink;
 
 pub use clock::{Clock, SystemClock};
+pub use embassy_clock::SimulatedClock;
 pub use log_sink::{LogSink, install};
 
 /// Whether the wall clock was set at start from a clock that runs without power.
