@@ -85,7 +85,8 @@ Options:
 const RUN_HELP: &str = "\
 Start the broker
 
-Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]] [--log LEVEL]
+Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]]
+                      [--control PATH] [--log LEVEL]
 
 Without --config, an embedded configuration is used: MQTT without TLS and without
 authentication on port 1883 of the loopback interface.
@@ -99,6 +100,8 @@ Options:
   --no-fallback   Do not start when FILE cannot be used. By default the last
                   configuration that was in force takes its place, with an error in
                   the log; also when FILE is good but does not fit this program
+  --control PATH  The socket for the commands that look at a running broker (default:
+                  `control.sock` in the state folder). Owner and group may use it
   --log LEVEL     error, warn, info (default), debug, trace or off
 
 FILE is read again when it changes, and on SIGHUP. Policies, trust, limits and
@@ -243,6 +246,7 @@ fn run_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Co
             Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("no-fallback") => options.no_fallback = true,
+            Arg::Long("control") => options.control = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }

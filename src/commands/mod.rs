@@ -4,6 +4,7 @@ pub mod bake;
 pub mod check;
 pub mod cli;
 pub mod demo;
+mod diagnostics;
 pub mod diff;
 pub mod explain;
 pub mod inspect;

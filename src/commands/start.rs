@@ -1,6 +1,7 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::diagnostics;
 use super::memory;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
@@ -13,6 +14,7 @@ use crate::net::{
     ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
 use crate::platform::{self, Clock as _, SystemClock};
+use crate::service::web::Context;
 use crate::service::{self, ClockRecord, Inquiries};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
@@ -80,6 +82,9 @@ pub fn start(
     let sleeper = Sleeper::new(network.descriptor()).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone(), clock_trust };
     let turn = Turn::new(network, broker, turn_settings);
+    // Kept until the end: with it the control socket goes away.
+    let guards = diagnostics::Known { clock_floor: clock_record.floor(), signatures: Arc::clone(&signatures) };
+    let mut doors = diagnostics::open(&configuration, &paths, &guards)?;
     let executor = Rc::new(smol::LocalExecutor::new());
     let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
     let (change, changes) = channel::bounded(CHANGES_MAX);
@@ -89,7 +94,7 @@ pub fn start(
     let terminations =
         service::terminations().map_err(|error| cannot_start(format!("cannot listen to SIGTERM: {error}")))?;
     let (stop, stops) = channel::bounded(1);
-    let (_inside, asks) = Inside::new();
+    let (inside, asks) = Inside::new();
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
@@ -104,6 +109,7 @@ pub fn start(
         store,
         asks: Some(Box::pin(asks)),
     };
+    doors.serve(&Rc::new(Context { inside }), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));

@@ -14,4 +14,4 @@ pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
-pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch, watch_files};

@@ -5,20 +5,32 @@
 
 use super::page;
 use crate::http::{Method, Request, Response, Status};
+use crate::net::Inside;
 
 /// What pages are made of.
-pub struct Context {}
+pub struct Context {
+    /// The way to the loop.
+    pub inside: Inside,
+}
 
 /// What a path that is there for reading takes.
 const READ: &str = "GET, HEAD";
 
 /// Answers a request that was admitted.
-pub(super) async fn answer(_context: &Context, request: &Request) -> Response {
+pub(super) async fn answer(context: &Context, request: &Request) -> Response {
     let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
     match (request.method, segments.as_slice()) {
         (Method::Get, []) => page::status_page(),
-        (Method::Get, ["healthz" | "readyz"]) => Response::text(Status::Ok, "ok"),
+        (Method::Get, ["healthz" | "readyz"]) => alive(context).await,
         (Method::Post, [] | ["healthz" | "readyz" | "metrics"] | ["api", ..]) => Response::method_not_allowed(READ),
         (Method::Get | Method::Post, _) => Status::NotFound.into(),
+    }
+}
+
+/// Whether the loop answers.
+async fn alive(context: &Context) -> Response {
+    match context.inside.ask(|_, _| ()).await {
+        Some(()) => Response::text(Status::Ok, "ok"),
+        None => Response::text(Status::ServiceUnavailable, "the broker stops"),
     }
 }
