@@ -90,7 +90,7 @@ const RUN_HELP: &str = "\
 Start the broker
 
 Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]]
-                      [--log LEVELS] [--log-format human|json]
+                      [--control PATH] [--log LEVELS] [--log-format human|json]
 
 Without --config, an embedded configuration is used: MQTT without TLS and without
 authentication on port 1883 of the loopback interface.
@@ -104,6 +104,8 @@ Options:
   --no-fallback   Do not start when FILE cannot be used. By default the last
                   configuration that was in force takes its place, with an error in
                   the log; also when FILE is good but does not fit this program
+  --control PATH  The socket for the commands that look at a running broker (default:
+                  `control.sock` in the state folder). Owner and group may use it
   --log LEVELS    error, warn, info (default), debug, trace or off; of a room by
                   itself with ROOM=LEVEL, several with commas between. Rooms are
                   authentication, authorization, bridge, broker, commands, net,
@@ -257,6 +259,7 @@ fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command
             Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("no-fallback") => options.no_fallback = true,
             Arg::Long("log-format") => format = log_format(parser)?,
+            Arg::Long("control") => options.control = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }
@@ -402,7 +405,10 @@ mod tests {
     #[test]
     fn the_log_level_may_stand_on_either_side() {
         for line in ["--log warn run", "run --log warn"] {
-            assert_eq!(parsed(line), Ok(Command::Run(run::RunOptions::default(), Levels::from(LevelFilter::Warn).into())));
+            assert_eq!(
+                parsed(line),
+                Ok(Command::Run(run::RunOptions::default(), Levels::from(LevelFilter::Warn).into()))
+            );
         }
     }
 

@@ -57,14 +57,9 @@ pub struct Known {
 pub fn prepare(configuration: &Configuration, paths: &Paths, known: &Known) -> Result<Prepared, CommandError> {
     let mut admission = admission(configuration, known)?;
     let (mut watched, mut faults) = (Vec::new(), Vec::new());
-    surroundings::load_revocation(
-        configuration,
-        paths,
-        &admission.authenticators,
-        &mut watched,
-        known.revoked.as_ref(),
-    )
-    .map_err(CommandError::CannotStart)?;
+    let places = admission.authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
+    surroundings::load_revocation(configuration, paths, places, &mut watched, known.revoked.as_ref())
+        .map_err(CommandError::CannotStart)?;
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched, &mut faults);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched, &mut faults);
     let transports = transports(configuration, &admission, paths, &mut watched)?;

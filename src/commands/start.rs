@@ -1,6 +1,8 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::diagnostics;
+use super::facts;
 use super::memory;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
@@ -13,7 +15,8 @@ use crate::net::{
     ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
 use crate::platform::{self, Clock as _, SystemClock};
-use crate::service::{self, ClockRecord, Inquiries};
+use crate::service::web::Context;
+use crate::service::{self, ClockRecord, History, Inquiries};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -76,10 +79,19 @@ pub fn start(
     let store = state_folder::bring_back(&configuration, &paths, judges, clock_trust, clock.now(), &mut broker)?;
     let (listeners, listener_settings) = open_ports(&configuration, &transports)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let blob = origin.as_ref().map(|origin| (&*origin.blob, &*origin.contents));
+    let mut facts = facts::of(&configuration, blob, Rc::clone(&inquiries));
+    let ports = listener_settings.iter().map(|listener| listener.port);
+    facts::set_addresses(&mut facts, ports.zip(&listeners));
+    facts.applied = clock.now().instant;
+    let facts = Rc::new(RefCell::new(facts));
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let sleeper = Sleeper::new(network.descriptor()).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone(), clock_trust };
     let turn = Turn::new(network, broker, turn_settings);
+    // Kept until the end: with it the control socket goes away.
+    let guards = diagnostics::Known { clock_floor: clock_record.floor(), signatures: Arc::clone(&signatures) };
+    let mut doors = diagnostics::open(&configuration, &paths, &guards)?;
     let executor = Rc::new(smol::LocalExecutor::new());
     let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
     let (change, changes) = channel::bounded(CHANGES_MAX);
@@ -91,10 +103,12 @@ pub fn start(
     let more =
         service::first_user_signals().map_err(|error| cannot_start(format!("cannot listen to SIGUSR1: {error}")))?;
     let (stop, stops) = channel::bounded(1);
-    let (_inside, asks) = Inside::new();
+    let (inside, asks) = Inside::new();
+    let known = diagnostics::Known { clock_floor: clock_record.floor(), signatures };
+    let told = facts::Told { facts: Rc::clone(&facts), clock };
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
+        origin.watch(configuration, paths, revocation, known, inquirer, told)
     });
     ready(&addresses)?;
     log::info!("ready");
@@ -106,6 +120,9 @@ pub fn start(
         store,
         asks: Some(Box::pin(asks)),
     };
+    let history = Rc::new(RefCell::new(History::new()));
+    executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
+    doors.serve(&Rc::new(Context { inside, facts, history }), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::say_more_on(more)).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();

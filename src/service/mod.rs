@@ -20,4 +20,4 @@ pub use history::History;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
 pub use verbosity::{first_user_signals, say_more_on};
-pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch, watch_files};

@@ -173,6 +173,18 @@ pub async fn stop_on(mut signals: Signals, stops: Sender<&'static str>) {
     }
 }
 
+/// Watches files that no configuration replaces; ends when nobody wants to hear of changes any more.
+pub async fn watch_files(mut watched: Vec<Watched>, changes: Sender<Change>) {
+    loop {
+        Timer::after(PERIOD).await;
+        for change in watched.iter_mut().flat_map(Watched::look).collect::<Vec<_>>() {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
 pub async fn watch(
     mut watched: Vec<Watched>,

@@ -21,8 +21,7 @@ mod page;
 mod routes;
 mod serve;
 
-pub use api::Api;
 pub use control::{ControlFault, ControlSocket};
 pub use door::{Door, Token};
 pub use routes::Context;
-pub use serve::{CONNECTION_BYTES_MAX, CONNECTIONS_MAX, Listener, TLS_BYTES_MAX, serve};
+pub use serve::{CONNECTION_BYTES_MAX, CONNECTIONS_MAX, Entrance, Listener, TLS_BYTES_MAX, serve};

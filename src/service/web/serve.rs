@@ -4,7 +4,7 @@ use super::door::Door;
 use super::routes::{self, Context};
 use crate::http::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Request, RequestReader, Response, Status};
 use async_io::{Async, Timer};
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::pin::Pin;
 use futures_rustls::TlsAcceptor;
 use rustls::ServerConfig;
@@ -43,12 +43,43 @@ pub const CONNECTION_BYTES_MAX: u64 = (HEAD_BYTES_MAX + BODY_BYTES_MAX + RESPONS
 /// Bytes that TLS adds to it: rustls keeps at most 64 KiB of what is to be sent, and a record of what has come.
 pub const TLS_BYTES_MAX: u64 = 128 * 1024;
 
-/// Where a door is.
+/// Where connections come from.
 pub enum Listener {
-    /// TCP, with TLS or without.
-    Tcp(Async<TcpListener>, Option<Arc<ServerConfig>>),
+    /// TCP.
+    Tcp(Async<TcpListener>),
     /// A socket in the file system.
     Unix(Async<UnixListener>),
+}
+
+/// A door with what stands behind it, however many addresses lead to it.
+pub struct Entrance {
+    door: Door,
+    /// TLS, which is another one when certificate or trust are read again; `None` for a door without.
+    tls: Option<RefCell<Arc<ServerConfig>>>,
+    served: Seats,
+    refused: Seats,
+}
+
+impl Entrance {
+    /// A door with its TLS, if it has some.
+    #[must_use]
+    pub fn new(door: Door, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self { door, tls: tls.map(RefCell::new), served: Seats::default(), refused: Seats::default() }
+    }
+
+    /// Connections from now on have this TLS. A door without TLS stays without.
+    pub fn set_tls(&self, tls: Arc<ServerConfig>) {
+        if let Some(place) = &self.tls {
+            *place.borrow_mut() = tls;
+        }
+    }
+
+    /// The stream under TLS, where there is TLS.
+    async fn greet(&self, stream: Stream) -> io::Result<Stream> {
+        let Some(tls) = &self.tls else { return Ok(stream) };
+        let acceptor = TlsAcceptor::from(Arc::clone(&*tls.borrow()));
+        Ok(Box::pin(acceptor.accept(stream).await?))
+    }
 }
 
 /// A connection, whatever carries it: the code above it is there once.
@@ -79,9 +110,13 @@ impl Drop for Seat {
     }
 }
 
-/// Serves a door until the executor ends.
-pub async fn serve(listener: Rc<Listener>, door: Rc<Door>, context: Rc<Context>, executor: Rc<LocalExecutor<'static>>) {
-    let (served, refused) = (Seats::default(), Seats::default());
+/// Serves one way to a door until the executor ends.
+pub async fn serve(
+    listener: Listener,
+    entrance: Rc<Entrance>,
+    context: Rc<Context>,
+    executor: Rc<LocalExecutor<'static>>,
+) {
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -92,15 +127,15 @@ pub async fn serve(listener: Rc<Listener>, door: Rc<Door>, context: Rc<Context>,
                 continue;
             }
         };
-        if let Some(seat) = served.take(CONNECTIONS_MAX) {
-            let (listener, door, context) = (Rc::clone(&listener), Rc::clone(&door), Rc::clone(&context));
+        if let Some(seat) = entrance.served.take(CONNECTIONS_MAX) {
+            let (entrance, context) = (Rc::clone(&entrance), Rc::clone(&context));
             executor
                 .spawn(async move {
                     let _seat = seat;
-                    converse(accepted, &listener, &door, &context).await;
+                    converse(accepted, &entrance, &context).await;
                 })
                 .detach();
-        } else if let (Some(seat), false) = (refused.take(REFUSALS_MAX), listener.has_tls()) {
+        } else if let (Some(seat), None) = (entrance.refused.take(REFUSALS_MAX), &entrance.tls) {
             executor
                 .spawn(async move {
                     let _seat = seat;
@@ -117,7 +152,7 @@ pub async fn serve(listener: Rc<Listener>, door: Rc<Door>, context: Rc<Context>,
 impl Listener {
     async fn accept(&self) -> io::Result<Stream> {
         match self {
-            Self::Tcp(listener, _) => {
+            Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.get_ref().set_nodelay(true)?;
                 Ok(Box::pin(stream))
@@ -125,25 +160,13 @@ impl Listener {
             Self::Unix(listener) => Ok(Box::pin(listener.accept().await?.0)),
         }
     }
-
-    const fn has_tls(&self) -> bool {
-        matches!(self, Self::Tcp(_, Some(_)))
-    }
-
-    /// The stream under TLS, where there is TLS.
-    async fn greet(&self, stream: Stream) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(_, Some(tls)) => Ok(Box::pin(TlsAcceptor::from(Arc::clone(tls)).accept(stream).await?)),
-            Self::Tcp(_, None) | Self::Unix(_) => Ok(stream),
-        }
-    }
 }
 
 /// One connection: one request, one response.
-async fn converse(stream: Stream, listener: &Listener, door: &Door, context: &Context) {
+async fn converse(stream: Stream, entrance: &Entrance, context: &Context) {
     let mut held = None;
     let reading = async {
-        let stream = held.insert(listener.greet(stream).await?);
+        let stream = held.insert(entrance.greet(stream).await?);
         read(stream).await
     };
     let read = within(REQUEST_TIME, reading).await;
@@ -154,7 +177,9 @@ async fn converse(stream: Stream, listener: &Listener, door: &Door, context: &Co
         Some(Err(_)) => return,
         Some(Ok(Err(response))) => (response, false),
         Some(Ok(Ok(request))) => {
-            let Some(response) = within(RESPONSE_TIME, respond(&request, door, context)).await else { return };
+            let Some(response) = within(RESPONSE_TIME, respond(&request, &entrance.door, context)).await else {
+                return;
+            };
             (response, request.head_only)
         }
     };

@@ -3,7 +3,7 @@
 //! A client that is connected is asked for as it is known: `clientId`. One that is not is described: `clientId`, `username`, and
 //! `port` where several have rules; it has no attributes then, and the answer says that nothing was proved.
 
-use super::{Api, DOCUMENT_BYTES_MAX, fault, stopping, written};
+use super::{Context, DOCUMENT_BYTES_MAX, fault, stopping, written};
 use crate::authorization::Wish;
 use crate::broker::Explanation;
 use crate::config::blob::Action;
@@ -25,13 +25,13 @@ struct Question {
 }
 
 /// The document.
-pub(super) async fn document(api: &Api, request: &Request) -> Response {
-    let question = match question(request, &api.facts.borrow()) {
+pub(super) async fn document(context: &Context, request: &Request) -> Response {
+    let question = match question(request, &context.facts.borrow()) {
         Ok(question) => question,
         Err(why) => return fault(Status::BadRequest, &why),
     };
-    let facts = api.facts.clone();
-    let asked = api.inside.ask(move |turn, _| {
+    let facts = context.facts.clone();
+    let asked = context.inside.ask(move |turn, _| {
         let wish = match wish(&question) {
             Ok(wish) => wish,
             Err(why) => return Err((Status::BadRequest, why)),

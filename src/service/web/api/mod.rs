@@ -19,23 +19,11 @@ mod explanation;
 mod rows;
 mod status;
 
+use super::Context;
 use crate::http::{Json, Method, Request, Response, Status};
-use crate::net::Inside;
-use crate::service::{FactsInForce, History, history};
+use crate::platform::{self, Levels};
+use crate::service::{History, history};
 use crate::time::{Instant, Now};
-use core::cell::RefCell;
-use std::rc::Rc;
-
-/// What documents are made of.
-#[derive(Clone)]
-pub struct Api {
-    /// The way to the broker.
-    pub inside: Inside,
-    /// What is known of the configuration in force.
-    pub facts: FactsInForce,
-    /// The last hour.
-    pub history: Rc<RefCell<History>>,
-}
 
 /// Bytes of a document.
 const DOCUMENT_BYTES_MAX: usize = super::serve::RESPONSE_BYTES_MAX;
@@ -43,16 +31,16 @@ const DOCUMENT_BYTES_MAX: usize = super::serve::RESPONSE_BYTES_MAX;
 const ROW_BYTES_MAX: usize = 8 * 1024;
 
 /// Answers a request whose path begins with `/api/v1`; `path` is what stands behind that.
-pub(super) async fn answer(api: &Api, request: &Request, path: &[&str]) -> Response {
+pub(super) async fn answer(context: &Context, request: &Request, path: &[&str]) -> Response {
     match (request.method, path) {
-        (Method::Get, ["status"]) => status::document(api).await,
-        (Method::Get, ["history"]) => written(history_document(&api.history.borrow())),
-        (Method::Get, ["clients"]) => rows::clients(api, request).await,
-        (Method::Get, ["clients", id]) => rows::client(api, id).await,
-        (Method::Get, ["sessions"]) => rows::sessions(api, request).await,
-        (Method::Get, ["retained"]) => rows::retained(api, request).await,
-        (Method::Get, ["explain"]) => explanation::document(api, request).await,
-        (Method::Post, ["clients", id, "disconnect"]) => disconnect(api, id).await,
+        (Method::Get, ["status"]) => status::document(context).await,
+        (Method::Get, ["history"]) => written(history_document(&context.history.borrow())),
+        (Method::Get, ["clients"]) => rows::clients(context, request).await,
+        (Method::Get, ["clients", id]) => rows::client(context, id).await,
+        (Method::Get, ["sessions"]) => rows::sessions(context, request).await,
+        (Method::Get, ["retained"]) => rows::retained(context, request).await,
+        (Method::Get, ["explain"]) => explanation::document(context, request).await,
+        (Method::Post, ["clients", id, "disconnect"]) => disconnect(context, id).await,
         (Method::Post, ["log"]) => set_log(request),
         (Method::Get, ["clients", _, "disconnect"] | ["log"]) => Response::method_not_allowed("POST"),
         (Method::Post, ["status" | "history" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _]) => {
@@ -63,9 +51,9 @@ pub(super) async fn answer(api: &Api, request: &Request, path: &[&str]) -> Respo
 }
 
 /// The operator ends the connection of a client.
-async fn disconnect(api: &Api, id: &str) -> Response {
+async fn disconnect(context: &Context, id: &str) -> Response {
     let name = id.to_owned();
-    match api.inside.ask(move |turn, now| turn.broker().disconnect_client(now, &name)).await {
+    match context.inside.ask(move |turn, now| turn.broker().disconnect_client(now, &name)).await {
         Some(true) => {
             log::info!("client '{}' is disconnected by the operator", id.escape_debug());
             let mut json = Json::new(DOCUMENT_BYTES_MAX);
@@ -79,8 +67,22 @@ async fn disconnect(api: &Api, id: &str) -> Response {
     }
 }
 
-fn set_log(_request: &Request) -> Response {
-    fault(Status::NotImplemented, "levels cannot be set yet")
+/// The body says how much each room says from now on, as `--log` does.
+fn set_log(request: &Request) -> Response {
+    let levels = core::str::from_utf8(&request.body).map_err(|_| "no text".to_owned()).and_then(Levels::parse);
+    match levels {
+        Ok(levels) => {
+            platform::set_levels(levels);
+            // Whatever the level is now, that it was changed is to be found.
+            log::error!("the log level is {levels}, by the operator");
+            let mut json = Json::new(DOCUMENT_BYTES_MAX);
+            json.begin_object();
+            json.field("log", levels.to_string().as_str());
+            json.end_object();
+            written(json)
+        }
+        Err(why) => fault(Status::BadRequest, &why),
+    }
 }
 
 fn history_document(history: &History) -> Json {

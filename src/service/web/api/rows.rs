@@ -1,6 +1,6 @@
 //! Clients, sessions and retained messages, in pages.
 
-use super::{Api, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, fault, not_connected, stopping, unix_at, written};
+use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, fault, not_connected, stopping, unix_at, written};
 use crate::broker::{ClientView, FilterView, Page, RetainedView, SessionView, Shown};
 use crate::codec::ProtocolVersion;
 use crate::http::{Json, Request, Response, Status};
@@ -16,9 +16,9 @@ const ROWS_MAX: usize = 200;
 type BrokerTurn = Turn<SystemNetwork>;
 
 /// Connected clients.
-pub(super) async fn clients(api: &Api, request: &Request) -> Response {
-    let facts = api.facts.clone();
-    page(api, request, "clients", move |turn, now, from, rows_max, written| {
+pub(super) async fn clients(context: &Context, request: &Request) -> Response {
+    let facts = context.facts.clone();
+    page(context, request, "clients", move |turn, now, from, rows_max, written| {
         let page = turn.broker().clients_from(from, rows_max);
         let facts = facts.borrow();
         written.rows(page, |json, client| {
@@ -31,25 +31,25 @@ pub(super) async fn clients(api: &Api, request: &Request) -> Response {
 }
 
 /// Sessions, with and without a client.
-pub(super) async fn sessions(api: &Api, request: &Request) -> Response {
-    page(api, request, "sessions", |turn, now, from, rows_max, written| {
+pub(super) async fn sessions(context: &Context, request: &Request) -> Response {
+    page(context, request, "sessions", |turn, now, from, rows_max, written| {
         written.rows(turn.broker().sessions_from(now, from, rows_max), |json, session| session_row(json, &session))
     })
     .await
 }
 
 /// Retained messages.
-pub(super) async fn retained(api: &Api, request: &Request) -> Response {
-    page(api, request, "retained", |turn, now, from, rows_max, written| {
+pub(super) async fn retained(context: &Context, request: &Request) -> Response {
+    page(context, request, "retained", |turn, now, from, rows_max, written| {
         written.rows(turn.broker().retained_from(now, from, rows_max), |json, retained| retained_row(json, &retained))
     })
     .await
 }
 
 /// One client, and what it has subscribed to.
-pub(super) async fn client(api: &Api, id: &str) -> Response {
-    let (id, facts) = (id.to_owned(), api.facts.clone());
-    let document = api.inside.ask(move |turn, now| {
+pub(super) async fn client(context: &Context, id: &str) -> Response {
+    let (id, facts) = (id.to_owned(), context.facts.clone());
+    let document = context.inside.ask(move |turn, now| {
         let client = turn.broker().client_named(&id)?;
         let (filters, more) = turn.broker().filters_of(&id);
         let mut json = Json::new(DOCUMENT_BYTES_MAX);
@@ -99,7 +99,7 @@ impl Written {
 
 /// One page of the array `name`. `piece` writes what the broker gives between two turns: from a slot on, so many rows at most.
 async fn page(
-    api: &Api,
+    context: &Context,
     request: &Request,
     name: &str,
     piece: impl Fn(&mut BrokerTurn, Now, u32, usize, &mut Written) -> (Option<u32>, bool) + Clone + 'static,
@@ -115,7 +115,7 @@ async fn page(
     written.json.begin_array();
     let next = loop {
         let piece = piece.clone();
-        let asked = api.inside.ask(move |turn, now| {
+        let asked = context.inside.ask(move |turn, now| {
             let (next, ends) = piece(turn, now, at, limit - written.rows, &mut written);
             (written, next, ends)
         });

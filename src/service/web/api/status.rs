@@ -1,6 +1,6 @@
 //! `/api/v1/status`: the broker as a whole.
 
-use super::{Api, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, written};
+use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, written};
 use crate::broker::StoreView;
 use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
@@ -14,17 +14,17 @@ const EXPLAINED_MAX: usize = 8;
 const MARGIN_BYTES: usize = 2 * ROW_BYTES_MAX;
 
 /// The document.
-pub(super) async fn document(api: &Api) -> Response {
+pub(super) async fn document(context: &Context) -> Response {
     for _ in 0..EXPLAINED_MAX {
         // One between two turns.
-        match api.inside.ask(|turn, _| turn.broker().explain_denial()).await {
+        match context.inside.ask(|turn, _| turn.broker().explain_denial()).await {
             Some(true) => {}
             Some(false) => break,
             None => return stopping(),
         }
     }
-    let (facts, resident) = (api.facts.clone(), resident_bytes());
-    let document = api.inside.ask(move |turn, now| {
+    let (facts, resident) = (context.facts.clone(), resident_bytes());
+    let document = context.inside.ask(move |turn, now| {
         let mut json = Json::new(DOCUMENT_BYTES_MAX);
         json.begin_object();
         write(&mut json, turn, now, &facts.borrow(), resident);
