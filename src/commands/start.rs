@@ -12,7 +12,7 @@ use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::net::{
     ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
-use crate::platform::{self, Clock as _, SystemClock};
+use crate::platform::{self, Clock as _, ServiceManager, SystemClock};
 use crate::service::{self, ClockRecord, Inquiries};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
@@ -91,13 +91,15 @@ pub fn start(
     let more =
         service::first_user_signals().map_err(|error| cannot_start(format!("cannot listen to SIGUSR1: {error}")))?;
     let (stop, stops) = channel::bounded(1);
-    let (_inside, asks) = Inside::new();
+    let (inside, asks) = Inside::new();
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
     });
     ready(&addresses)?;
     log::info!("ready");
+    let manager = Rc::new(ServiceManager::from_environment());
+    let probed = service::SharedReport::default();
     let services = Services {
         questions,
         answers: Box::pin(answers),
@@ -108,6 +110,8 @@ pub fn start(
     };
     executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::say_more_on(more)).detach();
+    executor.spawn(service::keep_probing(inside.clone(), probed, Rc::clone(&manager))).detach();
+    manager.ready();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

@@ -6,6 +6,7 @@
 mod automatic;
 mod clock_record;
 mod inquiries;
+mod probe;
 mod store;
 mod verbosity;
 mod watch;
@@ -13,6 +14,7 @@ mod watch;
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
+pub use probe::{HealthState, Latency, Operation, PROBE, ProbeReport, SharedReport, keep_probing};
 pub use store::spawn_store;
 pub use verbosity::{first_user_signals, say_more_on};
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};
