@@ -14,7 +14,7 @@ use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::net::{
     ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
-use crate::platform::{self, Clock as _, SystemClock};
+use crate::platform::{self, Clock as _, ServiceManager, SystemClock};
 use crate::service::web::Context;
 use crate::service::{self, ClockRecord, History, Inquiries};
 use core::cell::RefCell;
@@ -112,6 +112,8 @@ pub fn start(
     });
     ready(&addresses)?;
     log::info!("ready");
+    let manager = Rc::new(ServiceManager::from_environment());
+    let probed = service::SharedReport::default();
     let services = Services {
         questions,
         answers: Box::pin(answers),
@@ -122,9 +124,12 @@ pub fn start(
     };
     let history = Rc::new(RefCell::new(History::new()));
     executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
-    doors.serve(&Rc::new(Context { inside, facts, history }), &executor, change.clone());
+    let context = Context { inside: inside.clone(), facts, history, probe: Rc::clone(&probed) };
+    doors.serve(&Rc::new(context), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::say_more_on(more)).detach();
+    executor.spawn(service::keep_probing(inside.clone(), probed, Rc::clone(&manager))).detach();
+    manager.ready();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

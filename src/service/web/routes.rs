@@ -7,7 +7,7 @@ use super::api;
 use super::page;
 use crate::http::{Method, Request, Response, Status};
 use crate::net::Inside;
-use crate::service::{FactsInForce, History};
+use crate::service::{FactsInForce, History, SharedReport};
 use core::cell::RefCell;
 use std::rc::Rc;
 
@@ -19,6 +19,8 @@ pub struct Context {
     pub facts: FactsInForce,
     /// The last hour.
     pub history: Rc<RefCell<History>>,
+    /// What the probe has found.
+    pub probe: SharedReport,
 }
 
 /// What a path that is there for reading takes.

@@ -1,7 +1,8 @@
 //! `/api/v1/explain`: what `portcullis explain --json` says, by the policies that are in force.
 //!
 //! A client that is connected is asked for as it is known: `clientId`. One that is not is described: `clientId`, `username`, and
-//! `port` where several have rules; it has no attributes then, and the answer says that nothing was proved.
+//! `port` where several have rules; it has no attributes then, and the answer says that nothing was proved. Certificates are not
+//! kept: which entry granted its attributes is for `portcullis explain` to say.
 
 use super::{Context, DOCUMENT_BYTES_MAX, fault, stopping, written};
 use crate::authorization::Wish;
@@ -157,6 +158,10 @@ fn identity(json: &mut Json, question: &Question, found: &Explanation, assumed: 
     json.begin_object();
     identity.attributes.iter().for_each(|(name, value)| json.field(name, value));
     json.end_object();
+    json.field("attributesFrom", None::<&str>);
+    json.name("certificates");
+    json.begin_array();
+    json.end_array();
     json.field("expires", identity.expires.map(|time| time.to_string()).as_deref());
     json.end_object();
 }

@@ -5,9 +5,9 @@
 //! | `status` | the broker as a whole: [`status`] |
 //! | `history` | the last hour, in steps of ten seconds |
 //! | `clients`, `sessions`, `retained` | rows, in pages: `limit`, at most 200, and `after`, the `next` of the page before |
-//! | `clients/ID` | one client with its filters |
+//! | `clients/ID`, `client?clientId=ID` | one client with its filters |
 //! | `explain` | whether a client may do something: `clientId`, `username`, `action`, `topic` |
-//! | POST `clients/ID/disconnect` | ends a client's connection |
+//! | POST `clients/ID/disconnect`, `client/disconnect?clientId=ID` | ends a client's connection |
 //! | POST `log` | the body sets what is logged |
 //!
 //! Times are whole seconds since 1970, what is absent is `null`, and an answer that is not 200 says why in `error`.
@@ -36,14 +36,23 @@ pub(super) async fn answer(context: &Context, request: &Request, path: &[&str]) 
         (Method::Get, ["status"]) => status::document(context).await,
         (Method::Get, ["history"]) => written(history_document(&context.history.borrow())),
         (Method::Get, ["clients"]) => rows::clients(context, request).await,
+        // For names that no path can have: `.` and `..`.
+        (Method::Get, ["client"]) => match request.query("clientId") {
+            Some(id) => rows::client(context, id).await,
+            None => fault(Status::BadRequest, "clientId says which client"),
+        },
+        (Method::Post, ["client", "disconnect"]) => match request.query("clientId") {
+            Some(id) => disconnect(context, id).await,
+            None => fault(Status::BadRequest, "clientId says which client"),
+        },
         (Method::Get, ["clients", id]) => rows::client(context, id).await,
         (Method::Get, ["sessions"]) => rows::sessions(context, request).await,
         (Method::Get, ["retained"]) => rows::retained(context, request).await,
         (Method::Get, ["explain"]) => explanation::document(context, request).await,
         (Method::Post, ["clients", id, "disconnect"]) => disconnect(context, id).await,
         (Method::Post, ["log"]) => set_log(request),
-        (Method::Get, ["clients", _, "disconnect"] | ["log"]) => Response::method_not_allowed("POST"),
-        (Method::Post, ["status" | "history" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _]) => {
+        (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"] | ["log"]) => Response::method_not_allowed("POST"),
+        (Method::Post, ["status" | "history" | "client" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _]) => {
             Response::method_not_allowed("GET, HEAD")
         }
         (Method::Get | Method::Post, _) => fault(Status::NotFound, "there is no such document"),

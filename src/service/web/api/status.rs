@@ -4,7 +4,9 @@ use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, writt
 use crate::broker::StoreView;
 use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
-use crate::service::{CertificateFacts, Facts, ListenerFacts};
+use crate::service::{
+    CertificateFacts, Facts, FactsInForce, HealthState, ListenerFacts, Operation, ProbeReport, SharedReport,
+};
 use crate::telemetry::{Action, Counters, Denial, Text};
 use crate::time::{Instant, Now};
 
@@ -12,6 +14,13 @@ use crate::time::{Instant, Now};
 const EXPLAINED_MAX: usize = 8;
 /// Bytes that the denials leave to what is written behind them.
 const MARGIN_BYTES: usize = 2 * ROW_BYTES_MAX;
+
+/// What stands in the document and is not the loop's.
+struct Around {
+    facts: FactsInForce,
+    probe: SharedReport,
+    resident_bytes: Option<u64>,
+}
 
 /// The document.
 pub(super) async fn document(context: &Context) -> Response {
@@ -23,18 +32,20 @@ pub(super) async fn document(context: &Context) -> Response {
             None => return stopping(),
         }
     }
-    let (facts, resident) = (context.facts.clone(), resident_bytes());
+    let around =
+        Around { facts: context.facts.clone(), probe: context.probe.clone(), resident_bytes: resident_bytes() };
     let document = context.inside.ask(move |turn, now| {
         let mut json = Json::new(DOCUMENT_BYTES_MAX);
         json.begin_object();
-        write(&mut json, turn, now, &facts.borrow(), resident);
+        write(&mut json, turn, now, &around);
         json.end_object();
         json
     });
     document.await.map_or_else(stopping, written)
 }
 
-fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, facts: &Facts, resident: Option<u64>) {
+fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Around) {
+    let (facts, probe) = (&*around.facts.borrow(), &*around.probe.borrow());
     json.field("version", env!("CARGO_PKG_VERSION"));
     json.field("board", facts.board.as_str());
     json.field("startedUnix", unix_at(now, Instant::ZERO));
@@ -54,9 +65,9 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, facts: &Fact
     json.name("memory");
     json.begin_object();
     json.field("budgetBytes", facts.memory_budget_bytes);
-    json.field("residentBytes", resident);
+    json.field("residentBytes", around.resident_bytes);
     json.end_object();
-    health(json);
+    health(json, probe);
     array(json, "listeners", (0..).zip(&facts.listeners), |json, (port, listener)| {
         listener_row(json, turn, port, listener);
     });
@@ -103,14 +114,26 @@ fn array<T>(json: &mut Json, name: &str, rows: impl IntoIterator<Item = T>, mut 
     json.end_array();
 }
 
-/// Until something looks after it, nobody knows.
-fn health(json: &mut Json) {
+/// How the broker is, as its probe sees it.
+fn health(json: &mut Json, probe: &ProbeReport) {
+    let state = probe.state.to_string();
     json.name("health");
     json.begin_object();
-    json.field("state", "Unknown");
-    json.field("ready", true);
+    json.field("state", state.as_str());
+    json.field("ready", probe.state != HealthState::Unavailable);
     array(json, "checks", core::iter::empty::<()>(), |_, ()| {});
-    json.field("probe", None::<u64>);
+    json.name("probe");
+    json.begin_object();
+    json.field("state", state.as_str());
+    json.field("reason", Some(probe.reason.as_str()).filter(|reason| !reason.is_empty()));
+    json.field("lastUnix", probe.last.map(|last| last.0));
+    json.name("latencyMilliseconds");
+    json.begin_object();
+    for (operation, latency) in Operation::ALL.into_iter().zip(&probe.latencies) {
+        json.field(operation.name(), (latency.count > 0).then_some(latency.last / 1_000.0));
+    }
+    json.end_object();
+    json.end_object();
     json.end_object();
 }
 
