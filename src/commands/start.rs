@@ -93,6 +93,8 @@ pub fn start(
     let hangups = service::hangups().map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?;
     let terminations =
         service::terminations().map_err(|error| cannot_start(format!("cannot listen to SIGTERM: {error}")))?;
+    let more =
+        service::first_user_signals().map_err(|error| cannot_start(format!("cannot listen to SIGUSR1: {error}")))?;
     let (stop, stops) = channel::bounded(1);
     let (inside, asks) = Inside::new();
     let source = origin.map(|origin| {
@@ -111,6 +113,7 @@ pub fn start(
     };
     doors.serve(&Rc::new(Context { inside }), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop)).detach();
+    executor.spawn(service::say_more_on(more)).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

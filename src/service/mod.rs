@@ -7,6 +7,7 @@ mod automatic;
 mod clock_record;
 mod inquiries;
 mod store;
+mod verbosity;
 mod watch;
 pub mod web;
 
@@ -14,4 +15,5 @@ pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
 pub use store::spawn_store;
+pub use verbosity::{first_user_signals, say_more_on};
 pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch, watch_files};

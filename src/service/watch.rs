@@ -5,6 +5,7 @@
 //! whether it has changed or not.
 
 use crate::net::Change;
+use crate::platform;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use smol::channel::Sender;
@@ -193,6 +194,8 @@ pub async fn watch(
 ) {
     loop {
         let trigger = wait(&mut hangups).await;
+        // Not only the next line is to say that some are missing.
+        platform::tell_left_out();
         if source.is_none() && trigger.is_some() {
             log::info!("SIGHUP: there is no configuration file to read again");
         }

@@ -40,6 +40,12 @@ impl Text {
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
+
+    /// Whether what is kept begins so.
+    #[must_use]
+    pub fn starts_with(&self, prefix: &str) -> bool {
+        self.kept.starts_with(prefix)
+    }
 }
 
 impl fmt::Write for Text {

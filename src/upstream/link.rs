@@ -111,8 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// Writes held packets that may go.
     fn poll_held(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let Some((packet, length)) = self.held.front() else { break };
+        while let Some((packet, length)) = self.held.front() {
             if self.going.is_none() {
                 // A packet that minimq has begun goes first.
                 if self.unfinished > 0 || !self.gate.as_ref().is_some_and(|gate| gate.take()) {
@@ -237,10 +236,15 @@ mod tests {
         Socket::pair().unwrap()
     }
 
+    /// What there is where nothing is to be read.
+    async fn nothing<T>(otherwise: T) -> T {
+        future::yield_now().await;
+        otherwise
+    }
+
     async fn received(peer: &mut Socket) -> Vec<u8> {
         let mut bytes = vec![0; 64];
-        let nothing = async { Ok(future::yield_now().await).map(|()| 0) };
-        let count = peer.read(&mut bytes).or(nothing).await.unwrap();
+        let count = peer.read(&mut bytes).or(nothing(Ok(0))).await.unwrap();
         bytes.truncate(count);
         bytes
     }
@@ -257,7 +261,7 @@ mod tests {
             assert_eq!(received(&mut peer).await, [0xc0, 0], "what acknowledges nothing goes");
             gate.let_one_go();
             let mut buffer = [0; 8];
-            let _ = link.read(&mut buffer).or(async { Ok(future::yield_now().await).map(|()| 0) }).await;
+            let _ = link.read(&mut buffer).or(nothing(Ok(0))).await;
             assert_eq!(received(&mut peer).await, [0x40, 2, 0, 1], "reading sends it");
             gate.let_one_go();
             link.write_all(&[0xc0, 0]).await.unwrap();
