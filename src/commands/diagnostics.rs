@@ -7,7 +7,6 @@ use crate::authentication::{ChainVerifier, Dates, RevocationInForce, SignatureMe
 use crate::config::blob::{Configuration, Diagnostics, ExposedDiagnostics, Secret};
 use crate::crypto;
 use crate::net::{Change, bind};
-use crate::platform::SystemClock;
 use crate::service::web::{Context, ControlFault, ControlSocket, Door, Entrance, Listener, Token, serve};
 use crate::service::{Watched, watch_files};
 use crate::telemetry::Text;
