@@ -39,6 +39,8 @@ pub struct Connection {
     pub category: Category,
     /// The PUBLISH whose acknowledgement is waited for, and since when.
     pub followed: Option<(PacketIdentifier, Instant)>,
+    /// When its CONNECT was accepted.
+    pub connected: Instant,
     /// When the last complete packet came.
     pub last_packet: Instant,
     /// When the credential ends.
@@ -225,6 +227,7 @@ impl Connection {
             opened: now,
             category: Category::default(),
             followed: None,
+            connected: now,
             last_packet: now,
             expires: None,
             credential_method: 0,

@@ -444,6 +444,7 @@ impl Broker {
         if !batch.bytes.is_empty() {
             self.telemetry.durations.sync.observe(took);
         }
+        counters.store_milliseconds_last = took;
         counters.store_milliseconds_max = counters.store_milliseconds_max.max(took);
         match outcome {
             Ok(room) => {

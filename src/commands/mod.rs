@@ -7,6 +7,7 @@ pub mod demo;
 mod diagnostics;
 pub mod diff;
 pub mod explain;
+mod facts;
 pub mod inspect;
 mod judge;
 mod last_good;

@@ -8,12 +8,12 @@ use super::paths::Paths;
 use super::{surroundings, transport};
 use crate::authentication::{Authenticator, Revocation, RevocationInForce, SignatureMemo, Signatures};
 use crate::authorization::Policy;
-use crate::broker::{Admission, PortAdmission, Settings};
+use crate::broker::{Admission, Insider, PortAdmission, Settings};
 use crate::config::blob::{ClientIdentifiers, Configuration, ExpiryNotice, Gateway, Secret, Tls};
 use crate::crypto;
 use crate::net::Transport;
 use crate::platform::SystemClock;
-use crate::service::{Inquiries, Watched};
+use crate::service::{Inquiries, PROBE, Watched};
 use crate::time::UnixTime;
 use sha2::{Digest as _, Sha256};
 use std::rc::Rc;
@@ -113,7 +113,8 @@ fn admission(configuration: &Configuration, known: &Known) -> Result<Admission, 
         .iter()
         .map(|port| PortAdmission { authenticator: port.authentication, policy: port.authorization })
         .collect();
-    Ok(Admission { ports, authenticators, policies, insiders: Vec::new() })
+    let insiders = Insider::new(PROBE).into_iter().collect();
+    Ok(Admission { ports, authenticators, policies, insiders })
 }
 
 fn transports(

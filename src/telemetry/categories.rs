@@ -133,9 +133,11 @@ mod tests {
         assert_eq!(categories.name(categories.find(Some("b"))), "other");
         assert_eq!(categories.rows().count(), 2, "the last row is shown once it is used");
         for name in [None, Some(""), Some("uncategorized")] {
-            assert_eq!(categories.name(categories.admit(name)), "uncategorized");
+            let category = categories.admit(name);
+            assert_eq!(categories.name(category), "uncategorized");
         }
-        assert_eq!(categories.name(categories.admit(Some("other"))), "other");
+        let other = categories.admit(Some("other"));
+        assert_eq!(categories.name(other), "other");
         assert_eq!(categories.rows().count(), 2);
     }
 

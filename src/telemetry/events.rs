@@ -35,6 +35,18 @@ impl Text {
         copy
     }
 
+    /// What is kept, as it came: whoever prints it escapes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.kept
+    }
+
+    /// Whether there was more.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -213,6 +225,8 @@ pub enum Cause {
     AuthenticationChanged,
     /// The broker stops.
     ShuttingDown,
+    /// The operator ended it.
+    AdministrativeAction,
     /// The TLS session failed.
     TlsFailed,
     /// The WebSocket was closed by the client, or broke its rules.
@@ -221,7 +235,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ClientDisconnected,
         Self::NetworkClosed,
         Self::ConnectRefused,
@@ -238,6 +252,7 @@ impl Cause {
         Self::CredentialRefused,
         Self::AuthenticationChanged,
         Self::ShuttingDown,
+        Self::AdministrativeAction,
         Self::TlsFailed,
         Self::WebSocketEnded,
     ];
@@ -264,6 +279,7 @@ impl Cause {
             Self::ShuttingDown => "shutting-down",
             Self::TlsFailed => "tls-failed",
             Self::WebSocketEnded => "websocket-ended",
+            Self::AdministrativeAction => "administrative-action",
         }
     }
 
@@ -297,6 +313,7 @@ impl fmt::Display for Cause {
             Self::CredentialRefused => "credential refused",
             Self::AuthenticationChanged => "authentication changed, the credential must be shown again",
             Self::ShuttingDown => "broker shutting down",
+            Self::AdministrativeAction => "disconnected by the operator",
             Self::TlsFailed => "TLS failed",
             Self::WebSocketEnded => "WebSocket closed",
         })

@@ -6,11 +6,13 @@
 
 mod audit;
 mod categories;
+mod denials;
 mod events;
 mod histogram;
 
 pub use audit::{Action, AuditBudget, Who};
 pub use categories::{Categories, Category, CategoryCounters, NAMED_MAX, PROPERTY};
+pub use denials::{Asking, Denial, DenialExplanation, Denials};
 pub use events::{Cause, Event, Table, Text};
 pub use histogram::{BOUNDS_MILLISECONDS, Durations, Histogram};
 
@@ -86,6 +88,8 @@ pub struct Counters {
     pub store_sweeps: u64,
     /// Milliseconds that batches took, until they were on the disk.
     pub store_milliseconds: u64,
+    /// Milliseconds that the last of them took.
+    pub store_milliseconds_last: u64,
     /// Milliseconds that the slowest of them took.
     pub store_milliseconds_max: u64,
     /// Batches that took longer than a second.
@@ -117,6 +121,8 @@ pub struct Telemetry {
     pub categories: Categories,
     /// How long things take.
     pub durations: Durations,
+    /// What was denied last.
+    pub denials: Denials,
     /// On the heap, and never more than was reserved: with its ring inline, each move of a broker would copy half a
     /// megabyte of stack.
     events: VecDeque<Event>,

@@ -84,6 +84,8 @@ pub enum ClientCertificates {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     tickets: Arc<Tickets>,
+    /// Its own certificate.
+    certificate: Arc<CertificateDer<'static>>,
 }
 
 impl ServerTls {
@@ -108,12 +110,13 @@ impl ServerTls {
         clients: ClientCertificates,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsFault> {
+        let certificate = Arc::new(chain.first().ok_or(TlsFault::ChainEmpty)?.clone());
         let chain_is_required = matches!(clients, ClientCertificates::Required(_));
         let tickets = Arc::new(Tickets::new(Arc::clone(&clock), chain_is_required));
         let mut config = config(provider, chain, key, clients, clock)?;
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), tickets })
+        Ok(Self { config: Arc::new(config), tickets, certificate })
     }
 
     /// The same server after a change of trust: tickets from before are worth nothing, also in handshakes that have begun.
@@ -123,7 +126,13 @@ impl ServerTls {
         let tickets = Arc::new(self.tickets.anew());
         let mut config = ServerConfig::clone(&self.config);
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
-        Self { config: Arc::new(config), tickets }
+        Self { config: Arc::new(config), tickets, certificate: Arc::clone(&self.certificate) }
+    }
+
+    /// The server's own certificate, the first of its chain: for people, who want to know when it ends.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
     /// Makes the tickets of this server worthless; it gives no new ones.

@@ -14,6 +14,7 @@
 //!
 //! A page is one function beside [`routes`].
 
+mod api;
 mod control;
 mod door;
 mod page;
