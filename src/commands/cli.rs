@@ -273,8 +273,8 @@ fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command
             Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("no-fallback") => options.no_fallback = true,
-            Arg::Long("log-format") => format = log_format(parser)?,
             Arg::Long("control") => options.control = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("log-format") => format = log_format(parser)?,
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }
