@@ -14,7 +14,7 @@ use super::{Broker, Connection};
 use crate::codec::{ProtocolVersion, QoS, ReasonCode};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
-use crate::telemetry::{Cause, Table};
+use crate::telemetry::{Category, Cause, Table};
 use crate::time::{Instant, Now, UnixTime};
 
 /// Rows of one page.
@@ -73,6 +73,8 @@ pub struct ClientView {
     pub in_flight: u32,
     /// Its subscriptions.
     pub subscriptions: u32,
+    /// Under which it is counted.
+    pub category: Category,
 }
 
 /// A subscription of a client.
@@ -315,6 +317,7 @@ impl Broker {
             queued: session.waiting.len(),
             in_flight: session.in_flight.len(),
             subscriptions: session.subscriptions,
+            category: connection.category,
         })
     }
 }
