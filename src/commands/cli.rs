@@ -118,8 +118,8 @@ Options:
                   the log; also when FILE is good but does not fit this program
   --control PATH  The socket for the commands that look at a running broker (default:
                   `control.sock` in the state folder). Owner and group may use it
-  --log LEVELS    error, warn, info (default), debug, trace or off; of a room by
-                  itself with ROOM=LEVEL, several with commas between. Rooms are
+  --log LEVELS    error, warn, info, debug, trace or off (default: that of the
+                  configuration, which is info if it says nothing); of a room by itself with ROOM=LEVEL, several with commas between. Rooms are
                   authentication, authorization, bridge, broker, commands, net,
                   service, store, upstream and libraries
   --log-format F  human (default), or json: an object a line
@@ -282,6 +282,7 @@ fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command
     if options.configuration.is_none() && (options.state.is_some() || options.no_fallback) {
         return Err(CommandError::Usage("--state and --no-fallback need --config FILE".to_owned()));
     }
+    options.keeps_log_levels = level.is_some();
     Ok(Command::Run(options, Logging { levels: level.unwrap_or(LevelFilter::Info.into()), format }))
 }
 
@@ -420,11 +421,9 @@ mod tests {
 
     #[test]
     fn the_log_level_may_stand_on_either_side() {
+        let options = run::RunOptions { keeps_log_levels: true, ..run::RunOptions::default() };
         for line in ["--log warn run", "run --log warn"] {
-            assert_eq!(
-                parsed(line),
-                Ok(Command::Run(run::RunOptions::default(), Levels::from(LevelFilter::Warn).into()))
-            );
+            assert_eq!(parsed(line), Ok(Command::Run(options.clone(), Levels::from(LevelFilter::Warn).into())));
         }
     }
 
