@@ -132,7 +132,7 @@ async fn page(
     super::written(written.json)
 }
 
-fn client_fields(json: &mut Json, client: &ClientView, turn: &mut BrokerTurn, now: Now, facts: &Facts) {
+fn client_fields(json: &mut Json, client: &ClientView, turn: &BrokerTurn, now: Now, facts: &Facts) {
     json.field("clientId", client.client_identifier.as_str());
     json.field("username", client.identity.username.as_deref());
     json.field("method", client.identity.method.name());
@@ -157,7 +157,7 @@ fn client_fields(json: &mut Json, client: &ClientView, turn: &mut BrokerTurn, no
     json.field("queued", client.queued);
     json.field("inFlight", client.in_flight);
     json.field("subscriptions", client.subscriptions);
-    json.field("category", turn.broker().telemetry().categories.name(client.category));
+    json.field("category", &*client.category);
 }
 
 fn filter_row(json: &mut Json, filter: &FilterView) {
