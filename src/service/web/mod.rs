@@ -21,6 +21,7 @@ mod metrics;
 mod page;
 mod routes;
 mod serve;
+mod socket;
 
 pub use control::{ControlFault, ControlSocket};
 pub use door::{Door, Token};
