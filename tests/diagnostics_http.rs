@@ -293,7 +293,7 @@ fn beyond_this_machine_it_takes_a_certificate_and_a_withdrawn_one_is_none() {
     assert!(!tls_refusal(tls(port, &authority, strange)).is_empty());
     site.folder.write("site/revocation/deny.yaml", "- subject: CN = heater\n");
     site.process.wait_for("deny");
-    let refused = |_: &()| {
+    let again = || {
         tls(port, &authority, identity("heater")).and_then(|mut stream| {
             stream.write_all(request.as_bytes())?;
             let mut bytes = Vec::new();
@@ -302,7 +302,7 @@ fn beyond_this_machine_it_takes_a_certificate_and_a_withdrawn_one_is_none() {
     };
     let end = std::time::Instant::now() + PATIENCE;
     // The folder is looked at once a second.
-    while refused(&()).is_ok_and(|bytes| bytes.starts_with(b"HTTP/1.1 200")) {
+    while again().is_ok_and(|bytes| bytes.starts_with(b"HTTP/1.1 200")) {
         assert!(std::time::Instant::now() < end, "still let in");
     }
     assert_eq!(ask(tls(port, &authority, identity("thermostat")).expect("TLS"), request).0, 200);
