@@ -21,7 +21,6 @@ mod metrics;
 mod page;
 mod routes;
 mod serve;
-mod socket;
 
 pub use control::{ControlFault, ControlSocket};
 pub use door::{Door, Token};

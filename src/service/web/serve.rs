@@ -2,7 +2,6 @@
 
 use super::door::Door;
 use super::routes::{self, Context};
-use super::socket::Socket;
 use crate::http::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Request, RequestReader, Response, Status};
 use async_io::{Async, Timer};
 use core::cell::{Cell, RefCell};
@@ -178,9 +177,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.get_ref().set_nodelay(true)?;
-                Ok(Box::pin(Socket(stream)))
+                Ok(Box::pin(stream))
             }
-            Self::Unix(listener) => Ok(Box::pin(Socket(listener.accept().await?.0))),
+            Self::Unix(listener) => Ok(Box::pin(listener.accept().await?.0)),
         }
     }
 }
