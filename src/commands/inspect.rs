@@ -140,7 +140,7 @@ fn kept(what: &str, kept: &Kept, output: &mut dyn Write) -> io::Result<()> {
 }
 
 fn diagnostics(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
-    let Diagnostics { port, is_asked_for, addresses, exposed } = &configuration.diagnostics;
+    let Diagnostics { port, is_asked_for, addresses, exposed, .. } = &configuration.diagnostics;
     let Some(port) = port else { return writeln!(output, "diagnostics: no port") };
     let otherwise = if *is_asked_for { "" } else { ", if it is free" };
     writeln!(output, "diagnostics")?;

@@ -9,6 +9,7 @@ use crate::authorization::Policy;
 use crate::broker::{Broker, PARKED_BYTES_MAX, QUESTIONS_MAX};
 use crate::config::blob::{Configuration, Method, Protocol, ServiceAccountTokens};
 use crate::net::{self, Layers};
+use crate::service::history::{self, History};
 use crate::service::{QUESTION_BYTES_MAX, web};
 
 /// The program without connections: its code as far as it is in memory, the C library, stacks, the executor, the log's thread,
@@ -53,6 +54,7 @@ pub fn budget(configuration: &Configuration) -> Vec<Item> {
     }
     let (doors, bytes) = doors(configuration);
     items.push(("connections of the diagnostics", doors * web::CONNECTIONS_MAX as u32, bytes));
+    items.push(("steps of the last hour", history::STEPS_MAX as u32, History::bytes()));
     items.push(("the program", 1, PROGRAM_BYTES));
     items
         .into_iter()

@@ -12,7 +12,7 @@ mod histogram;
 
 pub use audit::{Action, AuditBudget, Who};
 pub use categories::{Categories, Category, CategoryCounters, NAMED_MAX, PROPERTY};
-pub use denials::{Asking, Denial, DenialExplanation, Denials};
+pub use denials::{Asking, Denial, DenialExplanation, Denials, LINE_BYTES_MAX};
 pub use events::{Cause, Event, Table, Text};
 pub use histogram::{BOUNDS_MILLISECONDS, Durations, Histogram};
 
