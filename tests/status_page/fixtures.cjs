@@ -27,7 +27,7 @@ function fine() {
     startedUnix: now - 3 * 86400 - 5 * 3600,
     uptimeSeconds: 3 * 86400 + 5 * 3600,
     nowUnix: now,
-    clock: { trusted: true, policy: "RefuseUntilTrusted" },
+    clock: { trusted: true, policy: "strict" },
     configuration: { digest: "sha256:5d1e0cdb7b2f6a90", file: "/etc/portcullis/site.blob", appliedUnix: now - 7200 },
     memory: { budgetBytes: 128 << 20, residentBytes: 21 << 20 },
     health: {
@@ -61,7 +61,7 @@ function fine() {
     counters: { publishesReceived: 1_204_331, publishesSent: 2_390_870, connects: 812, droppedQueueFull: 0 },
     store: { state: "sound", usedBytes: 31 << 20, maxBytes: 256 << 20, position: 918_221, commits: 201_443, bytes: 911 << 20, bytesPerAcknowledgedByte: 2.7, lastSyncMilliseconds: 3.1, maxSyncMilliseconds: 148, failures: 0, damaged: 0 },
     denials: [
-      { unix: now - 7000, clientId: "thermostat", username: "thermostat", action: "publish", resource: "telemetry/humidity", listener: "mqtts-endpoint", rule: null, explain: null },
+      { unix: now - 7000, clientId: "thermostat", username: "thermostat", action: "publish", resource: "telemetry/humidity", listener: "mqtts-endpoint", rule: "abac-authz.authorization.json:21", explain: "attribute 'group' is 'thermostat_group', and the rule wants 'hygrometer_group'" },
     ],
     bridges: [
       { name: "to-cluster", remote: "mqtts://aio-broker.plant.example:8883", state: "Connected", sinceUnix: now - 86400, queued: 0, dropped: 0, sent: 120_331, received: 211, lastError: null },
@@ -83,7 +83,7 @@ function degraded() {
     ],
     probe: { state: "Degraded", reason: "BrokerProbeFailed: Probe failed: Failed Operation PUBLISH (3/8)", lastUnix: now - 20, latencyMilliseconds: { connect: 1.4, subscribe: 2000, publish: null } },
   };
-  status.clock = { trusted: false, policy: "RefuseUntilTrusted" };
+  status.clock = { trusted: false, policy: "strict" };
   status.store = { ...status.store, state: "failed", failures: 12, damaged: 1, usedBytes: 250 << 20 };
   status.listeners[0].certificateNotAfterUnix = now + 5 * 86400;
   status.listeners[1].tls = "AwaitsCertificate";
@@ -95,7 +95,7 @@ function degraded() {
   status.bridges[0] = { ...status.bridges[0], state: "Waiting", sinceUnix: now - 1900, queued: 18_222, dropped: 40, lastError: "connection refused" };
   status.denials = Array.from({ length: 64 }, (_, index) => ({
     unix: now - 9 * index - 3, clientId: `heater-${index % 7}`, username: `heater-${index % 7}`, action: ["publish", "subscribe", "connect"][index % 3], resource: index % 3 === 2 ? null : `health/heartbeat/${index}`,
-    listener: "mqtts-endpoint", rule: index % 2 ? "abac-authz.authorization.json:21" : null, explain: null,
+    listener: "mqtts-endpoint", rule: index % 2 ? "abac-authz.authorization.json:21" : null, explain: index % 2 ? "the rule allows Publish of this, and not Subscribe" : "no rule comes near",
   }));
   return status;
 }
@@ -165,7 +165,6 @@ function paged(name, rows, query) {
 }
 
 function answer(state, path, query) {
-  const detail = path.match(/^\/api\/v1\/clients\/([^/]+)$/);
   if (path === "/api/v1/status") return state.status;
   if (path === "/api/v1/history") return state.history;
   if (path === "/api/v1/clients") return paged("clients", state.clients, query);
@@ -174,8 +173,8 @@ function answer(state, path, query) {
   if (path === "/api/v1/explain") return { decision: "denied", action: query.get("action"), resource: query.get("topic"), port: 8883, listener: "mqtts-endpoint", authorization: "abac-authz",
     identity: { method: "X509", assumed: false, username: query.get("username"), clientId: query.get("clientId"), attributes: { group: "thermostat_group" } }, rule: null, reason: `no rule allows it to ${query.get("action")} to '${query.get("topic")}'`,
     nearest: [{ rule: "abac-authz.authorization.json:21", missing: "attribute 'group' is 'thermostat_group', and the rule wants 'hygrometer_group'" }] };
-  if (detail) {
-    const found = state.clients.find((client) => client.clientId === decodeURIComponent(detail[1]));
+  if (path === "/api/v1/client") {
+    const found = state.clients.find((client) => client.clientId === query.get("clientId"));
     return found && { ...found, filters: (state.filters ?? []).slice(0, 200), filtersMore: Math.max(0, (state.filters ?? []).length - 200) };
   }
   return undefined;
