@@ -55,6 +55,7 @@ impl Broker {
                 session.identity_is_stale |= heirs(session.port).is_some();
             }
         }
+        self.place_insiders();
     }
 
     /// By index of the former method, what judges the clients of a port now; `None` where they need not be judged again.
@@ -132,7 +133,7 @@ impl Broker {
                 continue;
             }
             let mut audit = session.audit;
-            telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, || session.who());
+            telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, session.asking());
             session.audit = audit;
             if let Some(number) = subscriptions.get(subscription).map(|subscription| subscription.number)
                 && number != 0

@@ -16,7 +16,7 @@ Checks that rooms use only rooms of lower levels, and the rules for files.
 Usage: cargo xtask tidy";
 
 /// Every room and its level.
-const LEVELS: [(&str, u8); 22] = [
+const LEVELS: [(&str, u8); 25] = [
     ("limits", 0),
     ("time", 0),
     ("identity", 1),
@@ -33,9 +33,12 @@ const LEVELS: [(&str, u8); 22] = [
     ("broker", 6),
     ("tls", 7),
     ("platform", 7),
+    ("http", 7),
     ("https", 7),
     ("websocket", 7),
     ("net", 8),
+    ("upstream", 8),
+    ("bridge", 9),
     ("service", 9),
     ("commands", 10),
     ("main", 11),
