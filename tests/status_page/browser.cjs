@@ -93,7 +93,7 @@ async function readable({ page, picture }, name) {
     await picture(`${name}-${colorScheme}`);
   }
   await page.emulateMedia({ colorScheme: "light" });
-  for (const width of [320, 768, 1280]) {
+  for (const width of [320, 768, 970, 1100, 1280]) {
     await page.setViewportSize({ width, height: 900 });
     assert.ok((await overhang(page)) <= 0, `${name}: ${await overhang(page)} pixels too wide at ${width}`);
     if (width === 320) await picture(`${name}-phone`);
