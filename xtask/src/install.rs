@@ -22,12 +22,8 @@ targets, Debian's own Rust compiler with the matching ARM standard libraries. Us
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
-const TEST_PACKAGES: [(&str, &str); 4] = [
-    ("mosquitto-clients", "mosquitto_pub"),
-    ("openssl", "openssl"),
-    ("strace", "strace"),
-    ("chromium", "chromium"),
-];
+const TEST_PACKAGES: [(&str, &str); 4] =
+    [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace"), ("chromium", "chromium")];
 /// The Python client, as pip names it.
 const PAHO: &str = "paho-mqtt==2.1.0";
 /// The JavaScript client, and what drives the browser (and brings none), as npm names them; and where they are then.
