@@ -73,6 +73,8 @@ pub struct ClientView {
     pub in_flight: u32,
     /// Its subscriptions.
     pub subscriptions: u32,
+    /// What it is counted under.
+    pub category: Box<str>,
 }
 
 /// A subscription of a client.
@@ -187,6 +189,12 @@ impl Broker {
     #[must_use]
     pub fn connections_of(&self, port: u16) -> u32 {
         self.port_connections.get(usize::from(port)).copied().unwrap_or(0)
+    }
+
+    /// Sessions whose client is connected.
+    #[must_use]
+    pub const fn sessions_connected(&self) -> u64 {
+        self.sessions_connected as u64
     }
 
     /// Connected clients, from slot `from` of the connections.
@@ -315,6 +323,7 @@ impl Broker {
             queued: session.waiting.len(),
             in_flight: session.in_flight.len(),
             subscriptions: session.subscriptions,
+            category: self.telemetry.categories.name(connection.category).into(),
         })
     }
 }

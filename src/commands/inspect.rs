@@ -4,8 +4,9 @@ use super::CommandError;
 use super::memory::{Item, budget, sum};
 use crate::config::assemble::Usage;
 use crate::config::blob::{
-    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, Kept, ListenerPort,
-    Method, Persistence, Protocol, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
+    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, Diagnostics, ExposedDiagnostics,
+    HttpsServer, Kept, ListenerPort, Method, Persistence, Protocol, Range, ServiceAccountTokens, SubjectAttributes,
+    Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
@@ -66,6 +67,7 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
     if let Some(tokens) = &configuration.gateway.service_account_tokens {
         service_account_tokens(configuration, tokens, output)?;
     }
+    diagnostics(configuration, output)?;
     writeln!(output, "listeners")?;
     for port in &configuration.ports {
         listener(configuration, port, output)?;
@@ -135,6 +137,26 @@ fn kept(what: &str, kept: &Kept, output: &mut dyn Write) -> io::Result<()> {
             patterns.iter().try_for_each(|pattern| writeln!(output, "    {}", Escaped(pattern)))
         }
     }
+}
+
+fn diagnostics(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    let Diagnostics { port, is_asked_for, addresses, exposed, .. } = &configuration.diagnostics;
+    let Some(port) = port else { return writeln!(output, "diagnostics: no port") };
+    let otherwise = if *is_asked_for { "" } else { ", if it is free" };
+    writeln!(output, "diagnostics")?;
+    writeln!(output, "  port {port}{otherwise}, addresses {}", addresses.join(", "))?;
+    let Some(ExposedDiagnostics { secret, trust_bundle, token_secret }) = exposed else { return Ok(()) };
+    let secret = configuration.secrets.get(usize::from(*secret)).map_or("?", |secret| secret.name.as_str());
+    writeln!(output, "  beyond this machine with TLS, certificate {}", Escaped(secret))?;
+    let bundle = trust_bundle.and_then(|index| configuration.trust_bundles.get(usize::from(index)));
+    if let Some(bundle) = bundle {
+        writeln!(output, "    for client certificates of {}", Escaped(&bundle.name))?;
+    }
+    if let Some(name) = token_secret {
+        let folder = Escaped(&configuration.gateway.secrets_folder);
+        writeln!(output, "    for who brings the token of {folder}/{}/token", Escaped(name))?;
+    }
+    Ok(())
 }
 
 fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn Write) -> io::Result<()> {

@@ -5,12 +5,16 @@
 //! anything: whoever prints it escapes it.
 
 mod audit;
+mod categories;
 mod denials;
 mod events;
+mod histogram;
 
 pub use audit::{Action, AuditBudget, Who};
-pub use denials::{Asking, Denial, DenialExplanation, Denials};
+pub use categories::{Categories, Category, CategoryCounters, NAMED_MAX, PROPERTY};
+pub use denials::{Asking, Denial, DenialExplanation, Denials, LINE_BYTES_MAX};
 pub use events::{Cause, Event, Table, Text};
+pub use histogram::{BOUNDS_MILLISECONDS, Durations, Histogram};
 
 use std::collections::VecDeque;
 
@@ -48,6 +52,14 @@ pub struct Counters {
     pub authorization_allowed: u64,
     /// Authorization decisions that denied, by [`Action`].
     pub denied: [u64; Action::ALL.len()],
+    /// Connections of sessions that ended, by [`Cause`].
+    pub ends: [u64; Cause::ALL.len()],
+    /// TLS handshakes that were finished and began a new session.
+    pub handshakes_full: u64,
+    /// TLS handshakes that resumed a session.
+    pub handshakes_resumed: u64,
+    /// TLS handshakes that ended unfinished.
+    pub handshakes_failed: u64,
     /// Connections that a credential or a policy ended, by [`Cause::CREDENTIAL_DRIVEN`].
     pub credential_ends: [u64; Cause::CREDENTIAL_DRIVEN.len()],
     /// QoS 0 messages not routed because their publisher may not publish there.
@@ -100,11 +112,39 @@ impl Counters {
     }
 }
 
+/// Connections that were refused, by the Reason Code of their CONNACK; 0 for those that were closed without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals(heapless::Vec<(u8, u64), REFUSAL_CODES_MAX>);
+
+/// MQTT 5 has 22 Reason Codes for CONNACK.
+const REFUSAL_CODES_MAX: usize = 32;
+
+impl Refusals {
+    fn count(&mut self, reason_code: u8) {
+        match self.0.iter_mut().find(|(code, _)| *code == reason_code) {
+            Some((_, count)) => *count += 1,
+            // There are fewer codes than rows.
+            None => drop(self.0.push((reason_code, 1))),
+        }
+    }
+
+    /// Codes and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, u64)> {
+        self.0.iter().copied()
+    }
+}
+
 /// Counters and the ring of events.
 #[derive(Default)]
 pub struct Telemetry {
     /// The counters.
     pub counters: Counters,
+    /// Connections that were refused.
+    pub refusals: Refusals,
+    /// Counters by category of the client.
+    pub categories: Categories,
+    /// How long things take.
+    pub durations: Durations,
     /// What was denied last.
     pub denials: Denials,
     /// On the heap, and never more than was reserved: with its ring inline, each move of a broker would copy half a
@@ -116,11 +156,19 @@ impl Telemetry {
     /// Nothing counted, nothing happened.
     #[must_use]
     pub fn new() -> Self {
-        Self { counters: Counters::default(), denials: Denials::new(), events: VecDeque::with_capacity(EVENTS_MAX) }
+        Self { events: VecDeque::with_capacity(EVENTS_MAX), ..Self::default() }
     }
 
     /// Leaves an event for the shell.
     pub fn record(&mut self, event: Event) {
+        if let Event::Refused { reason_code, .. } = &event {
+            self.refusals.count(*reason_code);
+        }
+        if let Event::Disconnected { cause, .. } = &event
+            && let Some(count) = self.counters.ends.get_mut(*cause as usize)
+        {
+            *count += 1;
+        }
         if let Event::Disconnected { cause, .. } = &event
             && let Some(place) = Cause::CREDENTIAL_DRIVEN.iter().position(|driven| driven == cause)
             && let Some(count) = self.counters.credential_ends.get_mut(place)

@@ -17,6 +17,7 @@
 mod api;
 mod control;
 mod door;
+mod metrics;
 mod page;
 mod routes;
 mod serve;
