@@ -27,7 +27,7 @@ function fine() {
     startedUnix: now - 3 * 86400 - 5 * 3600,
     uptimeSeconds: 3 * 86400 + 5 * 3600,
     nowUnix: now,
-    clock: { trusted: true, policy: "strict" },
+    clock: { trusted: true, policy: "Enforce" },
     configuration: { digest: "sha256:5d1e0cdb7b2f6a90", file: "/etc/portcullis/site.blob", appliedUnix: now - 7200 },
     memory: { budgetBytes: 128 << 20, residentBytes: 21 << 20 },
     health: {
@@ -83,7 +83,7 @@ function degraded() {
     ],
     probe: { state: "Degraded", reason: "BrokerProbeFailed: Probe failed: Failed Operation PUBLISH (3/8)", lastUnix: now - 20, latencyMilliseconds: { connect: 1.4, subscribe: 2000, publish: null } },
   };
-  status.clock = { trusted: false, policy: "strict" };
+  status.clock = { trusted: false, policy: "Enforce" };
   status.store = { ...status.store, state: "failed", failures: 12, damaged: 1, usedBytes: 250 << 20 };
   status.listeners[0].certificateNotAfterUnix = now + 5 * 86400;
   status.listeners[1].tls = "AwaitsCertificate";
@@ -92,7 +92,7 @@ function degraded() {
   status.certificates[1].notAfterUnix = now - 2 * 86400;
   status.tables[2] = { name: "subscriptions", used: 4096, capacity: 4096, refused: 311 };
   status.tables[3] = { name: "messages", used: 6500, capacity: 8192, refused: 0 };
-  status.bridges[0] = { ...status.bridges[0], state: "Waiting", sinceUnix: now - 1900, queued: 18_222, dropped: 40, lastError: "connection refused" };
+  status.bridges[0] = { ...status.bridges[0], state: "Disconnected", sinceUnix: now - 1900, queued: 18_222, dropped: 40, lastError: "connection refused" };
   status.denials = Array.from({ length: 64 }, (_, index) => ({
     unix: now - 9 * index - 3, clientId: `heater-${index % 7}`, username: `heater-${index % 7}`, action: ["publish", "subscribe", "connect"][index % 3], resource: index % 3 === 2 ? null : `health/heartbeat/${index}`,
     listener: "mqtts-endpoint", rule: index % 2 ? "abac-authz.authorization.json:21" : null, explain: index % 2 ? "the rule allows Publish of this, and not Subscribe" : "no rule comes near",

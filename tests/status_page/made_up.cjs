@@ -33,7 +33,7 @@ const STEPS = {
     await tab.has("#attention", "Messages dropped in the last 10 minutes");
     const said = await tab.text("#attention");
     for (const part of [/Fault Check store fails: the disk refuses writes/, /Fault Probe: BrokerProbeFailed/, /Fault The durable log: failed/, /Fault Listener browsers, port 8443, waits/, /Fault Certificate browsers ended 2 d ago/,
-      /Fault Certificate mqtts-endpoint ends soon in [45] d/, /Fault Bridge to-cluster: Waiting for 31 min: connection refused/, /Fault Table subscriptions is 100 % full/, /Notice The clock is not trusted/, /Notice Denials in the last 10 minutes/]) {
+      /Fault Certificate mqtts-endpoint ends soon in [45] d/, /Fault Bridge to-cluster: Disconnected for 31 min: connection refused/, /Fault Table subscriptions is 100 % full/, /Notice The clock is not trusted/, /Notice Denials in the last 10 minutes/]) {
       assert.match(said, part);
     }
     assert.match(await tab.text("#denials tbody tr:nth-child(2)"), /heater-1\s*heater-1\s*subscribe health\/heartbeat\/1\s*mqtts-endpoint\s*abac-authz\.authorization\.json:21\s*the rule allows Publish of this, and not Subscribe, explain/);
