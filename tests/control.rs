@@ -3,13 +3,14 @@
 
 mod support;
 
+use portcullis::pki;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::client::{Client, lasting_connect_packet, packet, publish_packet, subscribe_packet, tcp, text};
 use support::{Folder, PATIENCE, Site, free_ports, login, run};
 
@@ -344,6 +345,44 @@ fn status_counts_what_was_done_and_names_the_rule_that_comes_nearest() {
     assert_ne!(at(&after, &["configuration", "digest"]), at(&status, &["configuration", "digest"]));
     let explained = through_socket(&site, "GET", "/api/v1/explain?clientId=anna&action=publish&topic=other", "").1;
     assert_eq!(explained["decision"], "allowed");
+}
+
+#[test]
+fn status_knows_when_the_certificates_of_ports_and_authorities_end() {
+    let (folder, port) = (Folder::new("control-certificates"), free_ports(1));
+    pki::demo::create(&folder.join("demo")).unwrap();
+    let copy = |from: &str, to: &str| folder.write(&format!("site/{to}"), std::fs::read(folder.join(from)).unwrap());
+    copy("demo/fabrikam_root_ca.crt", "trust/client-ca/root.pem");
+    let pair = ["key", "crt"].map(|kind| std::fs::read(folder.join(&format!("demo/mqtts-endpoint.{kind}"))).unwrap());
+    folder.write("site/certs.x509.json", r#"{"trustedClientCaCert": "client-ca"}"#);
+    let tls = "      authenticationRef: certs\n      tls: {mode: Manual, manual: {secretRef: server}}\n";
+    folder.write("site/listener.yaml", support::plain_listener(port) + tls);
+    let mut site = Site::start_in(folder);
+    let first = asked(&site, &["status"]);
+    let listener = &rows(&first, "listeners")[0];
+    assert_eq!((&listener["tls"], &listener["certificateNotAfterUnix"]), (&json!("AwaitsCertificate"), &Value::Null));
+
+    site.folder.write("site/secrets/server/tls.key", &pair[0]);
+    site.folder.write("site/secrets/server/tls.crt", &pair[1]);
+    site.process.wait_for("server certificate 'server' read again");
+    // The certificate goes to the loop as this line is written.
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        let status = asked(&site, &["status"]);
+        if rows(&status, "listeners")[0]["tls"] == "Manual" {
+            break status;
+        }
+        assert!(Instant::now() < end, "{status}");
+    };
+    let row = |kind: &str| rows(&status, "certificates").iter().find(|row| row["kind"] == kind).unwrap().clone();
+    let (server, trust) = (row("server"), row("trust"));
+    assert_eq!((&server["name"], &trust["name"]), (&json!("server"), &json!("client-ca")));
+    assert_eq!(trust["subject"], "CN=Fabrikam Root CA");
+    assert_eq!(rows(&status, "listeners")[0]["certificateNotAfterUnix"], server["notAfterUnix"]);
+    let days = |row: &Value| (row["notAfterUnix"].as_u64().unwrap() - login::now()).div_ceil(86_400);
+    assert!(days(&server) < days(&trust) && days(&trust).abs_diff(3_650) < 5, "{server} {trust}");
+    let (_, page, _) = told(&site, &["status"]);
+    assert!(page.contains("CERTIFICATE") && page.contains("CN=Fabrikam Root CA"), "{page}");
 }
 
 #[test]

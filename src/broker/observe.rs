@@ -42,7 +42,7 @@ pub struct TableUse {
 /// Some rows, and the slot from which to go on; `None` when these were the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// At most [`ROWS_MAX`], each with its slot: who has no use for one goes on from there.
+    /// At most 50, each with its slot: who has no use for one goes on from there.
     pub rows: Vec<(u32, T)>,
     /// Where the next page begins.
     pub next: Option<u32>,
@@ -126,7 +126,7 @@ pub struct RetainedView {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// A topic or filter, or its first [`SHOWN_BYTES_MAX`] bytes.
+/// A topic or filter, or its first 1,024 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// What is shown.
@@ -251,7 +251,7 @@ impl Broker {
         self.client_view(self.sessions.get(self.session_of(client_identifier)?)?.connection?)
     }
 
-    /// The first [`FILTERS_MAX`] subscriptions of a session, the newest first, and how many more there are.
+    /// The first 200 subscriptions of a session, the newest first, and how many more there are.
     #[must_use]
     pub fn filters_of(&self, client_identifier: &str) -> (Vec<FilterView>, u32) {
         let mut found = Vec::new();
