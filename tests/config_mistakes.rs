@@ -266,6 +266,16 @@ fn what_concerns_a_cluster_only_is_noted() {
 }
 
 #[test]
+fn what_a_broker_logs_has_one_of_five_levels() {
+    broker_refused(
+        "{diagnostics: {logs: {level: inf}}}",
+        &[
+            "diagnostics.logs.level must be one of error, warn, info, debug, trace, and this is \"inf\"; did you mean \"info\"?",
+        ],
+    );
+}
+
+#[test]
 fn buffers_on_disk_are_checked_and_then_refused() {
     broker_refused(
         "{diskBackedMessageBuffer: {maxSize: 10G}}",
