@@ -123,11 +123,14 @@ pub enum AuthenticationMethod {
     Custom,
     /// User name and password.
     UsernamePassword,
+    /// A part of the broker itself, on a connection that nobody else can have.
+    Inside,
 }
 
 impl AuthenticationMethod {
     /// All of them; the place of each is its number in the log and never changes.
-    const ALL: [Self; 5] = [Self::None, Self::X509, Self::ServiceAccountToken, Self::Custom, Self::UsernamePassword];
+    const ALL: [Self; 6] =
+        [Self::None, Self::X509, Self::ServiceAccountToken, Self::Custom, Self::UsernamePassword, Self::Inside];
 
     /// Its number in the log.
     #[must_use]
@@ -150,6 +153,7 @@ impl AuthenticationMethod {
             Self::ServiceAccountToken => "ServiceAccountToken",
             Self::Custom => "Custom",
             Self::UsernamePassword => "UsernamePassword",
+            Self::Inside => "Inside",
         }
     }
 }
@@ -162,6 +166,7 @@ impl fmt::Display for AuthenticationMethod {
             Self::ServiceAccountToken => "authenticated by a service-account token",
             Self::Custom => "authenticated by the custom server",
             Self::UsernamePassword => "authenticated by password",
+            Self::Inside => "a part of the broker",
         })
     }
 }
@@ -181,6 +186,7 @@ impl Principal {
             AuthenticationMethod::ServiceAccountToken => b"ServiceAccountToken\0",
             AuthenticationMethod::Custom => b"Custom\0",
             AuthenticationMethod::UsernamePassword => b"UsernamePassword\0",
+            AuthenticationMethod::Inside => b"Inside\0",
         };
         let digest = Sha256::new().chain_update(label).chain_update(name).finalize();
         let mut half = [0; 16];

@@ -49,7 +49,7 @@ impl Bench {
         let capacities = configuration.board.capacities;
         let port = PortAdmission { authenticator: tls.as_ref().map(|_| 0), policy: None };
         let authenticators = authenticator.into_iter().collect();
-        let admission = Admission { ports: vec![port], authenticators, policies: Vec::new() };
+        let admission = Admission { ports: vec![port], authenticators, policies: Vec::new(), insiders: Vec::new() };
         let mut broker = Broker::new(&capacities, &configuration.clients, &settings(), admission, 1);
         if keeps {
             let persistence = Persistence { commit_interval_milliseconds: 0, ..Persistence::default() };

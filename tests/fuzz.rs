@@ -213,8 +213,12 @@ fn broker(seed: u64) -> Broker {
         sys_interval_seconds: 0,
         response_information: None,
     };
-    let admission =
-        Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+    let admission = Admission {
+        ports: vec![PortAdmission::default()],
+        authenticators: Vec::new(),
+        policies: Vec::new(),
+        insiders: Vec::new(),
+    };
     Broker::new(&capacities, &limits, &settings, admission, seed)
 }
 

@@ -309,7 +309,7 @@ fn ruled(permits: &[Permit]) -> Admission {
     let loaded = load_embedded(&files, &LoadOptions::default()).expect("rules");
     let policy = Policy::new(loaded.configuration.authorizations[0].clone()).expect("a policy");
     let port = PortAdmission { authenticator: None, policy: Some(0) };
-    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
+    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy], insiders: Vec::new() }
 }
 
 fn matches(filter: &str, topic: &str) -> bool {
@@ -389,7 +389,12 @@ impl Simulation {
             permits.push(std::iter::repeat_with(Permit::everything).take(clients).collect::<Vec<_>>());
             ruled(&permits[0])
         } else {
-            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() }
+            Admission {
+                ports: vec![PortAdmission::default()],
+                authenticators: Vec::new(),
+                policies: Vec::new(),
+                insiders: Vec::new(),
+            }
         };
         let mut broker = Broker::new(&capacities, &limits, &settings, admission, seed);
         let mix = |salt: u64| Random((seed ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -444,9 +449,12 @@ impl Simulation {
         store.writing = None;
         let admission = match self.permits.last() {
             Some(permits) => ruled(permits),
-            None => {
-                Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() }
-            }
+            None => Admission {
+                ports: vec![PortAdmission::default()],
+                authenticators: Vec::new(),
+                policies: Vec::new(),
+                insiders: Vec::new(),
+            },
         };
         self.now = Now { instant: Instant::ZERO, unix: self.now.unix.plus_seconds(1) };
         let seed = self.seed ^ self.epoch as u64;
@@ -477,8 +485,12 @@ impl Simulation {
     /// Nothing is on its way any more: what the disk has must be what the tables have.
     fn compare_with_disk(&mut self) {
         let Some(store) = &self.store else { return };
-        let admission =
-            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let admission = Admission {
+            ports: vec![PortAdmission::default()],
+            authenticators: Vec::new(),
+            policies: Vec::new(),
+            insiders: Vec::new(),
+        };
         let mut broker = Broker::new(&self.capacities, &self.limits, &self.settings, admission, self.seed);
         bring_back(&mut broker, self.now, SimulatedDisk::new(store.disk.files()), &self.capacities);
         let (kept, live) = (broker.in_use(), self.turn.broker().in_use());

@@ -1,6 +1,7 @@
 //! Who may come in and what they may do: authentication and authorization, by port.
 
 use super::decisions::Decisions;
+use super::inside::Insider;
 use super::sessions::Session;
 use crate::authentication::{Answer, Authenticator, Evidence, Question, Refusal, Verdict};
 use crate::authorization::{ApplicableRules, Client, Decision, Policy};
@@ -26,6 +27,8 @@ pub struct Admission {
     pub authenticators: Vec<Authenticator>,
     /// BrokerAuthorization resources.
     pub policies: Vec<Policy>,
+    /// Parts of the broker that are its clients.
+    pub insiders: Vec<Insider>,
 }
 
 /// What becomes of the clients of one port when authentication is replaced.
@@ -62,10 +65,18 @@ pub enum Ruling {
 pub struct NotAuthorized;
 
 impl Admission {
+    /// What a port asks of its clients; `None` for one that is not there.
+    fn port(&self, port: u16) -> Option<PortAdmission> {
+        match self.insider(port) {
+            Some(insider) => Some(PortAdmission { authenticator: None, policy: insider.policy }),
+            None => self.ports.get(usize::from(port)).copied(),
+        }
+    }
+
     /// The authenticator of a port, if it has one.
     #[must_use]
     pub fn authenticator(&self, port: u16) -> Option<&Authenticator> {
-        self.authenticators.get(usize::from(self.ports.get(usize::from(port))?.authenticator?))
+        self.authenticators.get(usize::from(self.port(port)?.authenticator?))
     }
 
     /// Who is it? `answered` is the answer to what the method with that index asked when it saw the same evidence.
@@ -80,7 +91,10 @@ impl Admission {
         now: UnixTime,
     ) -> Result<Ruling, Refusal> {
         // A port that is not configured cannot be: it is refused like one that knows nobody.
-        let admission = self.ports.get(usize::from(port)).ok_or(Refusal::NoCredentials)?;
+        let admission = self.port(port).ok_or(Refusal::NoCredentials)?;
+        if let Some(insider) = self.insider(port) {
+            return Ok(Ruling::Identified(insider.identity.clone(), 0));
+        }
         if admission.authenticator.is_none() {
             return Ok(Ruling::Identified(Identity::default(), 0));
         }
@@ -106,7 +120,7 @@ impl Admission {
         identity: &Identity,
         client_identifier: &str,
     ) -> Result<Option<ApplicableRules>, NotAuthorized> {
-        let admission = self.ports.get(usize::from(port)).ok_or(NotAuthorized)?;
+        let admission = self.port(port).ok_or(NotAuthorized)?;
         let Some(index) = admission.policy else { return Ok(None) };
         let policy = self.policies.get(usize::from(index)).ok_or(NotAuthorized)?;
         let rules = policy.applicable(identity, client_identifier);
@@ -135,13 +149,13 @@ impl Admission {
     /// Whether rules decide about the clients of a port.
     #[must_use]
     pub fn has_policy(&self, port: u16) -> bool {
-        self.ports.get(usize::from(port)).is_none_or(|admission| admission.policy.is_some())
+        self.port(port).is_none_or(|admission| admission.policy.is_some())
     }
 
     /// Whether decisions about the clients of a port may be remembered: `cache` of its BrokerAuthorization.
     #[must_use]
     pub fn may_remember(&self, port: u16) -> bool {
-        self.ports.get(usize::from(port)).is_some_and(|admission| {
+        self.port(port).is_some_and(|admission| {
             admission
                 .policy
                 .is_none_or(|index| self.policies.get(usize::from(index)).is_some_and(|policy| policy.caches()))
@@ -155,7 +169,7 @@ impl Admission {
         question: Option<(Action, &str)>,
         decide: impl FnOnce(&Policy, &Client<'_>) -> Decision,
     ) -> bool {
-        let Some(admission) = self.ports.get(usize::from(asker.port)) else { return false };
+        let Some(admission) = self.port(asker.port) else { return false };
         let Some(index) = admission.policy else { return true };
         let Some(policy) = self.policies.get(usize::from(index)) else { return false };
         let Some(rules) = asker.rules else { return false };

@@ -66,6 +66,10 @@ impl Broker {
             return Err((ReasonCode::BadAuthenticationMethod, Text::new("no such method of enhanced authentication")));
         }
         let (client_identifier, assigned) = self.client_identifier(connect)?;
+        if !self.admission.may_be_called(port, &client_identifier) {
+            let detail = Text::new("client identifiers that begin with $inside/ are for parts of the broker");
+            return Err((ReasonCode::ClientIdentifierNotValid, detail));
+        }
         let evidence = Evidence {
             peer_chain,
             username: connect.username,

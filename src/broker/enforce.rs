@@ -55,6 +55,7 @@ impl Broker {
                 session.identity_is_stale |= heirs(session.port).is_some();
             }
         }
+        self.place_insiders();
     }
 
     /// By index of the former method, what judges the clients of a port now; `None` where they need not be judged again.

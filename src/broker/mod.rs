@@ -19,6 +19,7 @@ mod decisions;
 mod durable;
 mod enforce;
 mod filters;
+mod inside;
 mod keep;
 mod messages;
 mod publish;
@@ -39,6 +40,7 @@ pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
+pub use inside::{INSIDE_PREFIX, Insider};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 

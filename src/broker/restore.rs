@@ -89,6 +89,7 @@ impl Broker {
         for key in messages.into_values() {
             self.messages.release(key);
         }
+        self.place_insiders();
         self.enforce_from = (!self.sessions.is_empty()).then_some(0);
         self.say_full();
         Ok(restored)

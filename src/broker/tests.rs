@@ -1,5 +1,6 @@
 //! The broker without sockets: bytes in, bytes out, time as an argument.
 
+mod inside;
 mod replacement;
 mod routes;
 
@@ -130,8 +131,12 @@ struct Bench {
 
 impl Bench {
     fn new(capacities: &Capacities, limits: &ClientLimits) -> Self {
-        let admission =
-            Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+        let admission = Admission {
+            ports: vec![PortAdmission::default()],
+            authenticators: Vec::new(),
+            policies: Vec::new(),
+            insiders: Vec::new(),
+        };
         Self { broker: Broker::new(capacities, limits, &settings(), admission, 42), now: Now::default() }
     }
 

@@ -118,7 +118,7 @@ fn admission(configuration: &Configuration, known: &Known) -> Result<Admission, 
         .iter()
         .map(|port| PortAdmission { authenticator: port.authentication, policy: port.authorization })
         .collect();
-    Ok(Admission { ports, authenticators, policies })
+    Ok(Admission { ports, authenticators, policies, insiders: Vec::new() })
 }
 
 fn transports(

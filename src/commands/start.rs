@@ -10,7 +10,7 @@ use crate::authentication::{Answer, Question, SignatureMemo};
 use crate::broker::{Broker, QUESTIONS_MAX, Ticket};
 use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::net::{
-    ClockTrust, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
+    ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
 use crate::platform::{self, Clock as _, SystemClock};
 use crate::service::{self, ClockRecord, Inquiries};
@@ -89,14 +89,21 @@ pub fn start(
     let terminations =
         service::terminations().map_err(|error| cannot_start(format!("cannot listen to SIGTERM: {error}")))?;
     let (stop, stops) = channel::bounded(1);
+    let (_inside, asks) = Inside::new();
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
     });
     ready(&addresses)?;
     log::info!("ready");
-    let services =
-        Services { questions, answers: Box::pin(answers), changes: Box::pin(changes), stops: Box::pin(stops), store };
+    let services = Services {
+        questions,
+        answers: Box::pin(answers),
+        changes: Box::pin(changes),
+        stops: Box::pin(stops),
+        store,
+        asks: Some(Box::pin(asks)),
+    };
     executor.spawn(service::stop_on(terminations, stop)).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));

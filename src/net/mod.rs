@@ -1,5 +1,6 @@
 //! Sockets and the turn. Decides nothing about MQTT: it carries bytes between sockets, TLS and the broker.
 
+mod inside;
 mod link;
 mod memory;
 mod network;
@@ -10,6 +11,7 @@ mod sleep;
 mod system;
 mod turn;
 
+pub use inside::{Ask, Inside};
 pub use memory::{Layers, tables};
 pub use network::{Accepted, Interest, Io, Network, Readiness};
 pub use serve::{Change, Incoming, Services, Store, serve};

@@ -1,5 +1,6 @@
 //! The loop around the turn: one task of the executor that waits for sockets, the next deadline, and what other tasks bring.
 
+use super::inside::Ask;
 use super::network::Readiness;
 use super::report::Reporter;
 use super::sleep::Sleeper;
@@ -41,6 +42,8 @@ pub struct Services {
     pub stops: Incoming<&'static str>,
     /// Who writes batches of the log to the disk; `None`: nothing is kept.
     pub store: Option<Store>,
+    /// What other tasks want of the broker; `None` once the broker stops.
+    pub asks: Option<Incoming<Ask>>,
 }
 
 /// Writes batches of the log, one at a time, while the loop goes on.
@@ -77,6 +80,7 @@ enum Woken {
     Answer(Ticket, Answer),
     Change(Change),
     Written(Batch, io::Result<Room>),
+    Ask(Ask),
     Stop(&'static str),
 }
 
@@ -97,6 +101,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, mut services: Services, sleepe
             Woken::Turn => {}
             Woken::Answer(ticket, answer) => turn.answer(clock.now(), ticket, answer),
             Woken::Written(batch, outcome) => turn.broker().written(clock.now(), batch, outcome),
+            Woken::Ask(ask) => ask(&mut turn, clock.now()),
             Woken::Change(Change::ServerTls(port, tls)) => turn.set_tls(port, &tls),
             Woken::Change(Change::Trust) => turn.trust_changed(),
             Woken::Change(Change::Passwords { authentication, method, users }) => {
@@ -112,6 +117,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, mut services: Services, sleepe
             Woken::Stop(name) if stop_at.is_none() => {
                 log::info!("stopping on {name}");
                 turn.network.stop_listening();
+                services.asks = None;
                 let now = clock.now();
                 turn.shut_down(now);
                 stop_at = Some(now.instant.plus_milliseconds(SHUT_DOWN_MILLISECONDS));
@@ -184,6 +190,9 @@ impl Services {
                 self.store.as_mut().map(|store| store.written.as_mut().poll_next(context))
             {
                 Woken::Written(batch, outcome)
+            } else if let Some(Poll::Ready(Some(ask))) = self.asks.as_mut().map(|asks| asks.as_mut().poll_next(context))
+            {
+                Woken::Ask(ask)
             } else if let Poll::Ready(Some((ticket, answer))) = self.answers.as_mut().poll_next(context) {
                 Woken::Answer(ticket, answer)
             } else {

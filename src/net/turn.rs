@@ -18,7 +18,7 @@ use crate::tls::{MAX_TLS_RECORD, ServerTls, TlsConnection};
 use crate::websocket::{WebSocketFault, put_frame_header};
 use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Bytes read from one connection in one turn.
 const READ_BUDGET_BYTES: usize = 64 * 1024;
@@ -421,7 +421,7 @@ impl<N: Network> Turn<N> {
 
     fn accept_from(&mut self, now: Now, index: usize) {
         for _ in 0..ACCEPTS_MAX {
-            let Some(settings) = self.listeners.get(index) else { return };
+            let Some(settings) = self.listeners.get(index).cloned() else { return };
             let tls = matches!(settings.transport, Transport::Tls(_));
             if tls && self.handshaking >= self.handshakes_max {
                 self.broker.telemetry().full(Table::Handshakes);
@@ -430,7 +430,7 @@ impl<N: Network> Turn<N> {
                 }
             }
             match self.network.accept(index) {
-                Accepted::Stream(stream, peer) => self.admit(now, index, stream, peer),
+                Accepted::Stream(stream, peer) => self.admit(now, settings, stream, peer),
                 Accepted::Nothing => return,
                 Accepted::Exhausted => {
                     log::error!("no file descriptor left for new connections");
@@ -440,8 +440,19 @@ impl<N: Network> Turn<N> {
         }
     }
 
-    fn admit(&mut self, now: Now, index: usize, stream: N::Stream, peer: SocketAddr) {
-        let Some(settings) = self.listeners.get(index).cloned() else { return self.network.close(stream) };
+    /// Takes a stream in whose client is the insider with this client identifier, see [`crate::broker::Insider`]. Returns
+    /// whether there is such a one; the stream is closed if not.
+    pub fn take_in(&mut self, now: Now, client_identifier: &str, stream: N::Stream) -> bool {
+        let Some(port) = self.broker.port_of_insider(client_identifier) else {
+            self.network.close(stream);
+            return false;
+        };
+        let settings = ListenerSettings { port, transport: Transport::Plain, websocket: false };
+        self.admit(now, settings, stream, SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0));
+        true
+    }
+
+    fn admit(&mut self, now: Now, settings: ListenerSettings, stream: N::Stream, peer: SocketAddr) {
         let tls = match &settings.transport {
             Transport::Plain => None,
             Transport::Tls(tls) => match TlsConnection::accept(tls) {

@@ -50,7 +50,8 @@ impl Bench {
         let (tls, authenticator) = MutualTls::new(&mut configuration, now.unix, remembered, resumes);
         let capacities = configuration.board.capacities;
         let ports = vec![PortAdmission { authenticator: Some(0), policy: None }];
-        let admission = Admission { ports, authenticators: vec![authenticator], policies: Vec::new() };
+        let admission =
+            Admission { ports, authenticators: vec![authenticator], policies: Vec::new(), insiders: Vec::new() };
         let broker = Broker::new(&capacities, &configuration.clients, &settings(), admission, 1);
         let wires = Wires::default();
         let listeners = vec![ListenerSettings { port: 0, transport: tls.transport.clone(), websocket: false }];

@@ -53,8 +53,12 @@ impl Credentials {
         };
         let ports =
             [None, Some(0), Some(1), Some(2)].map(|authenticator| PortAdmission { authenticator, policy: None });
-        let admission =
-            Admission { ports: ports.to_vec(), authenticators: (0..3).map(make).collect(), policies: Vec::new() };
+        let admission = Admission {
+            ports: ports.to_vec(),
+            authenticators: (0..3).map(make).collect(),
+            policies: Vec::new(),
+            insiders: Vec::new(),
+        };
         let broker = Broker::new(&capacities(), &limits(), &settings(), admission, 42);
         let bench = Bench { broker, now: Now::default() };
         Self { bench, chain: vec![leaf.certificate_der().unwrap().into()], token: token(&key, end) }

@@ -22,7 +22,7 @@ fn policy(clients: &[(&str, &[&str])]) -> Policy {
 
 fn ruled(policy: Policy) -> Admission {
     let port = PortAdmission { authenticator: None, policy: Some(0) };
-    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
+    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy], insiders: Vec::new() }
 }
 
 const LASTING: [u8; 5] = [0x11, 0, 0, 0x0E, 0x10];
@@ -140,7 +140,12 @@ fn nothing_is_taken_from_or_given_to_a_client_before_it_is_judged_again() {
         bench.give(key, &wire::subscribe("a", 1));
         bench.take(key);
     }
-    let open = || Admission { ports: vec![PortAdmission::default()], authenticators: Vec::new(), policies: Vec::new() };
+    let open = || Admission {
+        ports: vec![PortAdmission::default()],
+        authenticators: Vec::new(),
+        policies: Vec::new(),
+        insiders: Vec::new(),
+    };
     bench.broker.replace_admission(open(), &[Succession::Changed(vec![Heir::Method(0)])]);
     bench.broker.judge_again(bench.now, other, &[]);
     bench.give(other, &wire::publish("a", 7, &[], b"x"));
@@ -174,7 +179,7 @@ fn asking(servers: &[&str]) -> Admission {
     let algorithms = crate::crypto::provider().signature_verification_algorithms.all;
     let authenticator = Authenticator::new(&loaded.configuration, 0, algorithms, crate::time::RELEASED).unwrap();
     let port = PortAdmission { authenticator: Some(0), policy: None };
-    Admission { ports: vec![port], authenticators: vec![authenticator], policies: Vec::new() }
+    Admission { ports: vec![port], authenticators: vec![authenticator], policies: Vec::new(), insiders: Vec::new() }
 }
 
 fn method_asked(bench: &mut Bench) -> (Ticket, u16) {

@@ -77,7 +77,7 @@ fn ruled(topic: &str, cache: &str) -> Admission {
     let loaded = load_embedded(&files, &LoadOptions::default()).unwrap();
     let policy = Policy::new(loaded.configuration.authorizations[0].clone()).unwrap();
     let port = PortAdmission { authenticator: None, policy: Some(0) };
-    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy] }
+    Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy], insiders: Vec::new() }
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn accepted() -> (Turn<OneClient>, Rc<RefCell<Wire>>) {
         ports: vec![PortAdmission { authenticator: Some(0), policy: None }],
         authenticators: vec![Authenticator::new(&configuration, 0, algorithms, RELEASED).unwrap()],
         policies: Vec::new(),
+        insiders: Vec::new(),
     };
     let capacities = &configuration.board.capacities;
     let broker = Broker::new(capacities, &configuration.clients, &settings(), admission, 1);

@@ -83,7 +83,7 @@ impl Many {
         (capacities.packet_bytes, capacities.receive_bytes) = (PACKET_BYTES, RECEIVE_BYTES);
         capacities.transmit_bytes = TRANSMIT_BYTES;
         let ports = vec![PortAdmission { authenticator: None, policy: None }];
-        let admission = Admission { ports, authenticators: Vec::new(), policies: Vec::new() };
+        let admission = Admission { ports, authenticators: Vec::new(), policies: Vec::new(), insiders: Vec::new() };
         let broker = Broker::new(&capacities, &configuration.clients, &settings(), admission, 1);
         let sockets = Sockets::default();
         for number in 0..CLIENTS {

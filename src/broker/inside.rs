@@ -1,0 +1,121 @@
+//! Parts of the broker that are clients of it: the probe of the self-check, and bridges.
+//!
+//! Their connections are made by the process itself and come in on ports that no listener has, from [`INSIDE_PORT_FIRST`] on,
+//! one for each of them. Who is on such a port is known without credentials. Everything else is as for any client: packets,
+//! tables, limits, rules.
+//!
+//! **Invariant:** a client identifier that begins with [`INSIDE_PREFIX`] is used by the insider of that name on its own port, and
+//! by nobody else.
+
+use super::sessions::{ClientIdentifier, Session};
+use super::{Admission, Broker};
+use crate::codec::ReasonCode;
+use crate::collections::Key;
+use crate::identity::{AuthenticationMethod, Identity, Principal};
+use crate::telemetry::{Cause, Text};
+
+/// What client identifiers of insiders begin with.
+pub const INSIDE_PREFIX: &str = "$inside/";
+
+/// Index of the first insider's port; no configuration has so many.
+const INSIDE_PORT_FIRST: u16 = 0xFF00;
+
+/// A part of the broker that is a client of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insider {
+    /// Its client identifier; begins with [`INSIDE_PREFIX`].
+    pub client_identifier: ClientIdentifier,
+    /// Who it is to rules.
+    pub identity: Identity,
+    /// Which policy it is under; `None`: it may do everything.
+    pub policy: Option<u16>,
+}
+
+impl Insider {
+    /// The insider `name`, under no policy and without attributes; `None` for a name that is too long.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let mut client_identifier = ClientIdentifier::try_from(INSIDE_PREFIX).ok()?;
+        client_identifier.push_str(name).ok()?;
+        let method = AuthenticationMethod::Inside;
+        let principal = Principal::new(method, &client_identifier);
+        Some(Self { client_identifier, identity: Identity { method, principal, ..Identity::default() }, policy: None })
+    }
+}
+
+impl Admission {
+    /// The insider of a port, if it is one of theirs.
+    pub(super) fn insider(&self, port: u16) -> Option<&Insider> {
+        self.insiders.get(usize::from(port.checked_sub(INSIDE_PORT_FIRST)?))
+    }
+
+    /// Index of the port of the insider with this client identifier.
+    ///
+    /// # Errors
+    /// [`NoSuchInsider`]: the identifier is reserved, and no insider has it.
+    fn insider_port(&self, client_identifier: &str) -> Result<Option<u16>, NoSuchInsider> {
+        if !client_identifier.starts_with(INSIDE_PREFIX) {
+            return Ok(None);
+        }
+        let named = (INSIDE_PORT_FIRST..).zip(&self.insiders);
+        let found = named.into_iter().find(|(_, insider)| insider.client_identifier == client_identifier);
+        found.map(|(port, _)| Some(port)).ok_or(NoSuchInsider)
+    }
+
+    /// Whether a client may have this identifier on this port: insiders have theirs, and all others any other.
+    pub(super) fn may_be_called(&self, port: u16, client_identifier: &str) -> bool {
+        let own = self.insider(port).map(|_| port);
+        self.insider_port(client_identifier).is_ok_and(|named| named == own)
+    }
+}
+
+/// No insider has this name.
+struct NoSuchInsider;
+
+impl Broker {
+    /// Index of the port of the insider with this client identifier; `None` if there is none.
+    #[must_use]
+    pub fn port_of_insider(&self, client_identifier: &str) -> Option<u16> {
+        self.admission.insider_port(client_identifier).ok().flatten()
+    }
+
+    /// Puts sessions of insiders under the insiders that there are now, and ends those of others: who has made them is not in
+    /// the configuration any more.
+    pub(super) fn place_insiders(&mut self) {
+        for slot in 0..self.sessions.slots() {
+            let Some(key) = self.sessions.key_at(slot) else { continue };
+            let Some(session) = self.sessions.get_mut(key) else { continue };
+            if session.identity.method != AuthenticationMethod::Inside {
+                continue;
+            }
+            let Ok(Some(port)) = self.admission.insider_port(&session.client_identifier) else {
+                self.dismiss(key);
+                continue;
+            };
+            if let Some(insider) = self.admission.insider(port) {
+                session.identity = insider.identity.clone();
+                session.identity_is_stale = false;
+            }
+            session.port = port;
+            if let Some(connection) = session.connection.and_then(|key| self.connections.get_mut(key)) {
+                connection.port = port;
+            }
+        }
+    }
+
+    /// Ends a session, with its connection if it has one.
+    fn dismiss(&mut self, key: Key<Session>) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.expiry_seconds = 0;
+        match session.connection {
+            Some(connection) => {
+                let detail = Text::new("it is not in the configuration any more");
+                self.condemn_for(connection, Cause::PolicyChanged, ReasonCode::AdministrativeAction, detail);
+            }
+            None => {
+                session.ends = Some(self.latest);
+                self.session_deadlines.set(key.index(), self.latest);
+            }
+        }
+    }
+}
