@@ -40,7 +40,7 @@ pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
-pub use inside::{INSIDE_PREFIX, Insider};
+pub use inside::{INSIDE_PREFIX, Insider, InsiderQueue};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 
