@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod crypto;
 pub mod distinguished_name;
+pub mod http;
 pub mod https;
 pub mod identity;
 pub mod limits;

@@ -237,7 +237,7 @@ fn what_concerns_a_cluster_only_is_noted() {
     for what in [
         "cardinality",
         "generateResourceLimits",
-        "diagnostics",
+        "diagnostics.logs",
         "advanced.encryptInternalTraffic",
         "advanced.internalCerts",
     ] {

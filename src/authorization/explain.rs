@@ -11,9 +11,12 @@ mod wording;
 use super::client::{self, Client};
 use super::policy::{ApplicableRules, Policy, is_granted_identifier};
 use super::{covers, patterns::Asked};
+use crate::codec::topic::{Subscription, TopicName};
 use crate::config::blob::{Action, Authorization, Range, Rule, Text};
 use crate::config::token::{Piece, Token, pieces};
+use crate::config::topic::is_too_deep;
 use crate::config::verify;
+use crate::limits::TOPIC_LEVELS_MAX;
 use core::cmp::Reverse;
 
 /// What a client wishes to do.
@@ -28,6 +31,30 @@ pub enum Wish<'a> {
 }
 
 impl<'a> Wish<'a> {
+    /// The wish to publish to what may be no topic.
+    ///
+    /// # Errors
+    /// Why nobody may publish there, whatever rules say: what the broker looks at before it asks them.
+    pub fn publish(topic: &'a str) -> Result<Self, String> {
+        TopicName::parse(topic).map_err(|fault| format!("not a Topic Name: {fault}"))?;
+        match topic.split('/').next() {
+            Some("$SYS") => Err("topics below $SYS are the broker's own: nobody may publish there".to_owned()),
+            Some("$share") => Err("a topic below $share cannot be subscribed to: nobody may publish there".to_owned()),
+            _ if is_too_deep(topic) => Err(too_deep()),
+            _ => Ok(Self::Publish(topic)),
+        }
+    }
+
+    /// The wish to subscribe to what may be no filter. Policies are asked about it without `$share/<group>/`.
+    ///
+    /// # Errors
+    /// Why nobody may subscribe to it.
+    pub fn subscribe(filter: &'a str) -> Result<Self, String> {
+        let parsed = Subscription::parse(filter).map_err(|fault| format!("not a Topic Filter: {fault}"))?;
+        let filter = parsed.filter().as_str();
+        if is_too_deep(filter) { Err(too_deep()) } else { Ok(Self::Subscribe(filter)) }
+    }
+
     /// `method` of a rule.
     #[must_use]
     pub const fn action(self) -> Action {
@@ -45,6 +72,10 @@ impl<'a> Wish<'a> {
             Self::Subscribe(filter) => Some(Asked::Filter(filter)),
         }
     }
+}
+
+fn too_deep() -> String {
+    format!("more than {TOPIC_LEVELS_MAX} levels, which the broker does not take")
 }
 
 /// Whom a rule is for, as it is written.

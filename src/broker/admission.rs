@@ -73,6 +73,11 @@ impl Admission {
         }
     }
 
+    /// The policy of a port, if it has one.
+    pub(super) fn policy(&self, port: u16) -> Option<&Policy> {
+        self.policies.get(usize::from(self.port(port)?.policy?))
+    }
+
     /// The authenticator of a port, if it has one.
     #[must_use]
     pub fn authenticator(&self, port: u16) -> Option<&Authenticator> {

@@ -103,6 +103,9 @@ impl Broker {
         self.detach(now, key, cause, None, detail);
         self.deadlines.cancel(key.index());
         let Some(mut connection) = self.connections.remove(key) else { return };
+        if let Some(count) = self.port_connections.get_mut(usize::from(connection.port)) {
+            *count -= 1;
+        }
         if let Some(transmitting) = connection.transmitting.take() {
             self.messages.release(transmitting.message);
         }
@@ -197,7 +200,7 @@ impl Broker {
     pub(super) fn denied(&mut self, key: Key<Session>, action: Action, resource: &str) {
         let Some(session) = self.sessions.get_mut(key) else { return self.telemetry.count_denied(action) };
         let mut budget = session.audit;
-        self.telemetry.deny(self.latest, &mut budget, action, resource, || session.who());
+        self.telemetry.deny(self.latest, &mut budget, action, resource, session.asking());
         session.audit = budget;
     }
 

@@ -12,7 +12,7 @@ use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
 use crate::limits::AUTHENTICATION_METHOD_BYTES_MAX;
-use crate::telemetry::{Action, Cause, Event, Table, Text, Who};
+use crate::telemetry::{Action, Asking, Cause, Event, Table, Text};
 use crate::time::Now;
 use core::fmt::Write as _;
 use core::num::{NonZeroU16, NonZeroU32};
@@ -85,7 +85,8 @@ impl Broker {
             }
         };
         let rules = self.admission.authorize(port, &identity, &client_identifier).map_err(|NotAuthorized| {
-            self.deny_connect(Action::Connect, &client_identifier, &client_identifier, &identity);
+            let asking = Asking { client: &client_identifier, identity: &identity, port };
+            self.deny_connect(Action::Connect, &client_identifier, asking);
             let detail = Text::of(format_args!("no rule allows {} to connect", Described(&identity)));
             (ReasonCode::NotAuthorized, detail)
         })?;
@@ -160,6 +161,7 @@ impl Broker {
         let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Connected;
+            connection.connected = now.instant;
             connection.credential_method = credential_method;
             connection.enhanced = Self::enhanced(connect);
             connection.session = Some(session_key);
@@ -307,20 +309,19 @@ impl Broker {
         }
         let asker = Asker { port, rules, identity, client_identifier, memory: None };
         if !self.admission.may_publish(&asker, will.topic) {
-            self.deny_connect(Action::Will, will.topic, client_identifier, identity);
+            self.deny_connect(Action::Will, will.topic, Asking { client: client_identifier, identity, port });
             return Err((ReasonCode::NotAuthorized, Text::new("not allowed to publish its will")));
         }
         Ok(())
     }
 
     /// No rule allows a CONNECT or its Will. How much is said does not begin anew with each attempt.
-    fn deny_connect(&mut self, action: Action, resource: &str, client_identifier: &str, identity: &Identity) {
-        let place = keyed_hash(self.seed, client_identifier) % CONNECT_AUDITS as u64;
+    fn deny_connect(&mut self, action: Action, resource: &str, asking: Asking<'_>) {
+        let place = keyed_hash(self.seed, asking.client) % CONNECT_AUDITS as u64;
         let Some(budget) = usize::try_from(place).ok().and_then(|place| self.connect_audits.get_mut(place)) else {
             return self.telemetry.count_denied(action);
         };
-        let who = || Who::new(client_identifier, identity);
-        self.telemetry.deny(self.latest, budget, action, resource, who);
+        self.telemetry.deny(self.latest, budget, action, resource, asking);
     }
 
     fn store_will(&mut self, connect: &Connect<'_>) -> Result<Option<Will>, (ReasonCode, Text)> {
@@ -362,6 +363,7 @@ impl Broker {
         connection.phase = Phase::Closing(Cause::ConnectRefused);
         self.deadlines.cancel(key.index());
         self.telemetry.counters.connects_refused += 1;
+        self.telemetry.refused(self.latest, &client, &detail, port);
         self.telemetry.record(Event::Refused { client, reason_code: reason.as_u8(), detail, port });
         // A refusal that finds no room goes unsaid; the close says enough.
         let _ = self.reply(key, ReplyKind::ConnAckRefused(reason));

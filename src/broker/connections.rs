@@ -33,6 +33,8 @@ pub struct Connection {
     pub session: Option<Key<Session>>,
     /// One and a half Keep Alive periods; `None` for no Keep Alive. [MQTT-3.1.2-22]
     pub keep_alive_milliseconds: Option<u64>,
+    /// When its CONNECT was accepted.
+    pub connected: Instant,
     /// When the last complete packet came.
     pub last_packet: Instant,
     /// When the credential ends.
@@ -216,6 +218,7 @@ impl Connection {
             version: ProtocolVersion::V5,
             session: None,
             keep_alive_milliseconds: None,
+            connected: now,
             last_packet: now,
             expires: None,
             credential_method: 0,

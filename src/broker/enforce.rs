@@ -133,7 +133,7 @@ impl Broker {
                 continue;
             }
             let mut audit = session.audit;
-            telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, || session.who());
+            telemetry.deny(*latest, &mut audit, Action::KeepSubscription, filter, session.asking());
             session.audit = audit;
             if let Some(number) = subscriptions.get(subscription).map(|subscription| subscription.number)
                 && number != 0

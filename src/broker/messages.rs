@@ -278,6 +278,18 @@ impl MessagePool {
         self.headers.len()
     }
 
+    /// Messages that have room.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.headers.capacity()
+    }
+
+    /// Blocks that there are.
+    #[must_use]
+    pub const fn block_capacity(&self) -> usize {
+        self.next.len()
+    }
+
     /// Blocks in use.
     #[must_use]
     pub fn blocks_used(&self) -> u32 {

@@ -18,10 +18,12 @@ mod connections;
 mod decisions;
 mod durable;
 mod enforce;
+mod explain;
 mod filters;
 mod inside;
 mod keep;
 mod messages;
+mod observe;
 mod publish;
 mod replay;
 mod restore;
@@ -40,7 +42,9 @@ pub use admission::{Admission, Heir, PortAdmission, Succession};
 pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
+pub use explain::{Explanation, GrantView};
 pub use inside::{INSIDE_PREFIX, Insider, InsiderQueue};
+pub use observe::{ClientView, FilterView, Page, RetainedView, SessionView, Shown, StoreView, TableUse};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 
@@ -52,7 +56,7 @@ use crate::collections::{DeadlineHeap, Full, HashIndex, Key, Slab};
 use crate::config::blob::{ClientLimits, QueueStrategy};
 use crate::limits::{AUTHENTICATION_METHOD_BYTES_MAX, Capacities};
 use crate::store::Journal;
-use crate::telemetry::{AuditBudget, Cause, Table, Telemetry, Text};
+use crate::telemetry::{AuditBudget, Cause, Denials, Table, Telemetry, Text};
 use crate::time::{Instant, Now};
 use authenticate::{Parked, Raw};
 use connections::{Phase, Reply, ReplyKind};
@@ -83,6 +87,8 @@ pub struct Broker {
     decisions: Decisions,
     routes: Routes,
     connections: Slab<Connection>,
+    /// How many of them each configured port has, by its index.
+    port_connections: Vec<u32>,
     sessions: Slab<Session>,
     session_index: HashIndex,
     messages: MessagePool,
@@ -262,6 +268,7 @@ impl Broker {
         let reserved = |count: u32| count as usize;
         Self {
             limits: Limits::new(capacities, limits, settings),
+            port_connections: vec![0; admission.ports.len()],
             admission,
             decisions: Decisions::new(seed),
             routes: Routes::new(seed),
@@ -343,7 +350,7 @@ impl Broker {
     /// Every table that a broker of these capacities and its authentication allocate: its name, how many it
     /// holds, and its bytes.
     #[must_use]
-    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 14] {
+    pub fn tables(capacities: &Capacities) -> [(&'static str, u32, u64); 15] {
         let each = |count: u32, bytes: usize| u64::from(count) * bytes as u64;
         [
             (
@@ -388,6 +395,7 @@ impl Broker {
                 Decisions::bytes() + Routes::bytes() + Policy::bytes(capacities),
             ),
             ("verified signatures", capacities.sessions, SignatureMemo::bytes(capacities.sessions)),
+            ("denials", Denials::MAX as u32, Denials::bytes()),
             (
                 "log batches (bytes)",
                 u32::try_from(Journal::bytes(Self::record_bytes_max(capacities))).unwrap_or(u32::MAX),
@@ -407,6 +415,9 @@ impl Broker {
             self.telemetry.full(Table::Connections);
         })?;
         self.telemetry.counters.connections_opened += 1;
+        if let Some(count) = self.port_connections.get_mut(usize::from(port)) {
+            *count += 1;
+        }
         self.deadlines.set(key.index(), now.plus_seconds(u64::from(self.limits.connect_deadline_seconds)));
         Ok(key)
     }

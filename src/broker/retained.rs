@@ -46,6 +46,12 @@ impl RetainedTable {
         self.table.len()
     }
 
+    /// Topics that have room.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.table.capacity()
+    }
+
     /// Bytes of the topics of those that the log knows.
     #[must_use]
     pub const fn kept_topic_bytes(&self) -> u64 {

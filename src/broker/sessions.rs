@@ -11,7 +11,7 @@ use crate::codec::{PacketIdentifier, QoS};
 use crate::collections::{Key, Linked, Queue};
 use crate::identity::Identity;
 use crate::limits::CLIENT_IDENTIFIER_BYTES_MAX;
-use crate::telemetry::{AuditBudget, Who};
+use crate::telemetry::{Asking, AuditBudget, Who};
 use crate::time::Instant;
 use core::cell::Cell;
 
@@ -96,6 +96,12 @@ impl Session {
     #[must_use]
     pub fn who(&self) -> Who {
         Who::new(&self.client_identifier, &self.identity)
+    }
+
+    /// Who asks, for what is said of a denial.
+    #[must_use]
+    pub fn asking(&self) -> Asking<'_> {
+        Asking { client: &self.client_identifier, identity: &self.identity, port: self.port }
     }
 
     /// Whether decisions about it are the same with these rules and this identity.

@@ -128,6 +128,12 @@ impl Subscriptions {
         self.table.len()
     }
 
+    /// Subscriptions that have room.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.table.capacity()
+    }
+
     /// Sets the options of a subscription, which is made if it is not there. `first` is the head of the session's list.
     /// Returns whether it is new.
     ///

@@ -1,6 +1,7 @@
 //! The broker without sockets: bytes in, bytes out, time as an argument.
 
 mod inside;
+mod observe;
 mod replacement;
 mod routes;
 

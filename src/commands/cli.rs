@@ -6,6 +6,7 @@ mod state;
 use super::state::StateOptions;
 use super::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use crate::authentication::PasswordAlgorithm;
+use crate::platform::{Levels, LogFormat, Logging};
 use lexopt::{Arg, Parser, ValueExt as _};
 use log::LevelFilter;
 use std::ffi::OsString;
@@ -17,25 +18,25 @@ pub enum Command {
     /// Print a text and do nothing.
     Print(String),
     /// `demo`.
-    Demo(demo::DemoOptions, LevelFilter),
+    Demo(demo::DemoOptions, Logging),
     /// `run`.
-    Run(run::RunOptions, LevelFilter),
+    Run(run::RunOptions, Logging),
     /// `bake`.
-    Bake(bake::BakeOptions, LevelFilter),
+    Bake(bake::BakeOptions, Levels),
     /// `check`.
-    Check(check::CheckOptions, LevelFilter),
+    Check(check::CheckOptions, Levels),
     /// `inspect`.
-    Inspect(inspect::InspectOptions, LevelFilter),
+    Inspect(inspect::InspectOptions, Levels),
     /// `passwd`.
-    Passwd(passwd::PasswdOptions, LevelFilter),
+    Passwd(passwd::PasswdOptions, Levels),
     /// `explain`.
-    Explain(explain::ExplainOptions, LevelFilter),
+    Explain(explain::ExplainOptions, Levels),
     /// `diff`.
-    Diff(diff::DiffOptions, LevelFilter),
+    Diff(diff::DiffOptions, Levels),
     /// `test`.
-    Test(policy_test::TestOptions, LevelFilter),
+    Test(policy_test::TestOptions, Levels),
     /// `state`.
-    State(StateOptions, LevelFilter),
+    State(StateOptions, Levels),
 }
 
 const HELP: &str = "\
@@ -57,7 +58,8 @@ Commands:
   state     Look into the state folder of a broker that does not run
 
 Options, before or after the command:
-  --log LEVEL   error, warn, info (default), debug, trace or off
+  --log LEVEL   error, warn, info (default), debug, trace or off; or several, as in
+                warn,authorization=debug
   --help        This text, or that of a command: portcullis COMMAND --help
   --version     Version
 
@@ -69,6 +71,7 @@ const DEMO_HELP: &str = "\
 Make the tutorial's certificates, start a broker on them, print what to try
 
 Usage: portcullis demo [--dir DIR] [--port PORT] [--log LEVEL]
+                       [--log-format FORMAT]
 
 Makes two certificate authorities in DIR, one for the broker and one for its
 clients, with certificates for a thermostat, a hygrometer, a heater and a
@@ -80,12 +83,14 @@ Options:
   --dir DIR     Where certificates and keys are kept (default: demo)
   --port PORT   Port with authorization (default: 8883); PORT+1 has none
   --log LEVEL   error, warn, info, debug (default: also denials), trace or off
+  --log-format FORMAT   human (default) or json
 ";
 
 const RUN_HELP: &str = "\
 Start the broker
 
-Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]] [--log LEVEL]
+Usage: portcullis run [--config FILE [--state FOLDER] [--no-fallback]]
+                      [--control PATH] [--log LEVELS] [--log-format human|json]
 
 Without --config, an embedded configuration is used: MQTT without TLS and without
 authentication on port 1883 of the loopback interface.
@@ -99,13 +104,20 @@ Options:
   --no-fallback   Do not start when FILE cannot be used. By default the last
                   configuration that was in force takes its place, with an error in
                   the log; also when FILE is good but does not fit this program
-  --log LEVEL     error, warn, info (default), debug, trace or off
+  --control PATH  The socket for the commands that look at a running broker (default:
+                  `control.sock` in the state folder). Owner and group may use it
+  --log LEVELS    error, warn, info (default), debug, trace or off; of a room by
+                  itself with ROOM=LEVEL, several with commas between. Rooms are
+                  authentication, authorization, bridge, broker, commands, net,
+                  service, store, upstream and libraries
+  --log-format F  human (default), or json: an object a line
 
 FILE is read again when it changes, and on SIGHUP. Policies, trust, limits and
 certificates change while clients stay connected; only those that lost the right
 are disconnected. A FILE that cannot be used, or that changes what needs a restart,
 is refused with a line in the log, and the configuration from before stays in force.
 
+SIGUSR1 has all rooms say one step more: debug, trace, then what it began with.
 SIGTERM and SIGINT (Ctrl-C) stop it: every client gets a DISCONNECT first.
 ";
 
@@ -192,7 +204,7 @@ fn version() -> String {
     format!("portcullis {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> Result<Command, CommandError> {
+fn command_line(name: &str, level: Option<Levels>, mut parser: Parser) -> Result<Command, CommandError> {
     match name {
         "demo" => demo_command(level, &mut parser),
         "run" => run_command(level, &mut parser),
@@ -217,10 +229,12 @@ fn command_line(name: &str, level: Option<LevelFilter>, mut parser: Parser) -> R
     }
 }
 
-fn demo_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn demo_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let mut options = demo::DemoOptions { directory: PathBuf::from("demo"), port: 8883 };
+    let mut format = LogFormat::default();
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
+            Arg::Long("log-format") => format = log_format(parser)?,
             Arg::Long("dir") => options.directory = PathBuf::from(parser.value().map_err(usage)?),
             Arg::Long("port") => {
                 options.port = parser.value().and_then(|value| value.parse()).map_err(usage)?;
@@ -233,16 +247,19 @@ fn demo_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<C
         }
     }
     // A demo that does not show its refusals shows half of what it is for.
-    Ok(Command::Demo(options, level.unwrap_or(LevelFilter::Debug)))
+    Ok(Command::Demo(options, Logging { levels: level.unwrap_or(LevelFilter::Debug.into()), format }))
 }
 
-fn run_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let mut options = run::RunOptions::default();
+    let mut format = LogFormat::default();
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("no-fallback") => options.no_fallback = true,
+            Arg::Long("log-format") => format = log_format(parser)?,
+            Arg::Long("control") => options.control = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }
@@ -250,10 +267,10 @@ fn run_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Co
     if options.configuration.is_none() && (options.state.is_some() || options.no_fallback) {
         return Err(CommandError::Usage("--state and --no-fallback need --config FILE".to_owned()));
     }
-    Ok(Command::Run(options, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Run(options, Logging { levels: level.unwrap_or(LevelFilter::Info.into()), format }))
 }
 
-fn bake_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn bake_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let (mut sources, mut out, mut board, mut embed_secrets) = (Vec::new(), None, None, false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -268,10 +285,10 @@ fn bake_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<C
     let out = out.ok_or_else(|| CommandError::Usage("bake needs --out FILE".to_owned()))?;
     require_sources(&sources, "bake")?;
     let options = bake::BakeOptions { sources, out, board, embed_secrets };
-    Ok(Command::Bake(options, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Bake(options, level.unwrap_or(LevelFilter::Info.into())))
 }
 
-fn check_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn check_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let (mut sources, mut board, mut embed_secrets) = (Vec::new(), None, false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -283,10 +300,10 @@ fn check_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<
         }
     }
     require_sources(&sources, "check")?;
-    Ok(Command::Check(check::CheckOptions { sources, board, embed_secrets }, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Check(check::CheckOptions { sources, board, embed_secrets }, level.unwrap_or(LevelFilter::Info.into())))
 }
 
-fn inspect_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn inspect_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let mut file = None;
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -296,10 +313,10 @@ fn inspect_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Resul
         }
     }
     let file = file.ok_or_else(|| CommandError::Usage("inspect needs a FILE".to_owned()))?;
-    Ok(Command::Inspect(inspect::InspectOptions { file }, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Inspect(inspect::InspectOptions { file }, level.unwrap_or(LevelFilter::Info.into())))
 }
 
-fn passwd_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+fn passwd_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let (mut words, mut delete, mut attributes) = (Vec::new(), false, Vec::new());
     let mut algorithm = PasswordAlgorithm::Argon2id;
     while let Some(argument) = parser.next().map_err(usage)? {
@@ -332,7 +349,7 @@ fn passwd_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result
     }
     let (file, user) = (PathBuf::from(file), user.string().map_err(usage)?);
     let options = passwd::PasswdOptions { file, user, delete, attributes, algorithm };
-    Ok(Command::Passwd(options, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::Passwd(options, level.unwrap_or(LevelFilter::Info.into())))
 }
 
 fn require_sources(sources: &[PathBuf], command: &str) -> Result<(), CommandError> {
@@ -351,14 +368,18 @@ fn common(argument: Arg<'_>, help: &str) -> Result<Command, CommandError> {
     }
 }
 
-fn log_level(parser: &mut Parser) -> Result<LevelFilter, CommandError> {
+fn log_level(parser: &mut Parser) -> Result<Levels, CommandError> {
     let value = parser.value().map_err(usage)?.string().map_err(usage)?;
-    value.parse().map_err(|_| {
-        CommandError::Usage(format!(
-            "--log takes error, warn, info, debug, trace or off, not '{}'",
-            value.escape_debug()
-        ))
-    })
+    Levels::parse(&value).map_err(|fault| CommandError::Usage(format!("--log: {fault}")))
+}
+
+fn log_format(parser: &mut Parser) -> Result<LogFormat, CommandError> {
+    let value = parser.value().map_err(usage)?.string().map_err(usage)?;
+    match value.as_str() {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        other => Err(CommandError::Usage(format!("--log-format takes human or json, not '{}'", other.escape_debug()))),
+    }
 }
 
 fn usage(error: lexopt::Error) -> CommandError {
@@ -384,7 +405,10 @@ mod tests {
     #[test]
     fn the_log_level_may_stand_on_either_side() {
         for line in ["--log warn run", "run --log warn"] {
-            assert_eq!(parsed(line), Ok(Command::Run(run::RunOptions::default(), LevelFilter::Warn)));
+            assert_eq!(
+                parsed(line),
+                Ok(Command::Run(run::RunOptions::default(), Levels::from(LevelFilter::Warn).into()))
+            );
         }
     }
 
@@ -407,7 +431,7 @@ mod tests {
             ("passwd file user --attribute x", "NAME=VALUE"),
             ("passwd file user --algorithm md5", "argon2id"),
             ("run --nonsense", "--nonsense"),
-            ("run --log loud", "--log takes"),
+            ("run --log loud", "loud"),
             ("run --state folder", "--config"),
             ("demo --port 65535", "--port"),
             ("demo --port many", "many"),

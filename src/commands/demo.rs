@@ -1,7 +1,7 @@
 //! `portcullis demo`: the factory tutorial on one machine.
 
 use super::CommandError;
-use super::paths::Paths;
+use super::paths::{Control, Paths};
 use super::start::{Candidate, start};
 use crate::config::{self, LoadOptions};
 use crate::pki;
@@ -116,7 +116,8 @@ pub fn run(options: &DemoOptions, out: &mut dyn Write) -> Result<(), CommandErro
         port.port = options.port + (port.port - TUTORIAL_PORT);
     }
     let text = guide(options, &report.to_string());
-    let paths = Paths { state: None, ..Paths::beside(&options.directory, &configuration.gateway) };
+    let paths =
+        Paths { state: None, control: Control::Absent, ..Paths::beside(&options.directory, &configuration.gateway) };
     start(Candidate::new(configuration, paths)?, None, |_| {
         out.write_all(text.as_bytes())
             .and_then(|()| out.flush())

@@ -10,16 +10,14 @@ use super::paths::Paths;
 use super::{CommandError, inspect, revocation, surroundings};
 use crate::authentication::{Authenticator, Evidence, Granting, Verdict};
 use crate::authorization::{ApplicableRules, Client, Decision, Nearest, Policy, Wish, nearest};
-use crate::codec::topic::{Subscription, TopicName};
 use crate::config::blob::{Configuration, ListenerPort, Method};
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::MAGIC;
 use crate::config::policy_test::{TestAction, TestClient};
-use crate::config::topic::is_too_deep;
 use crate::config::{LoadOptions, load};
 use crate::crypto;
 use crate::identity::{AuthenticationMethod, Identity, Username};
-use crate::limits::{CLIENT_IDENTIFIER_BYTES_MAX, PEER_CHAIN_BYTES_MAX, TOKEN_BYTES_MAX, TOPIC_LEVELS_MAX};
+use crate::limits::{CLIENT_IDENTIFIER_BYTES_MAX, PEER_CHAIN_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::time::{RELEASED, UnixTime};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -234,8 +232,8 @@ impl<'a> Port<'a> {
         let connects = self.ask(known, Wish::Connect);
         let wish = match action {
             TestAction::Connect => return connects,
-            TestAction::Publish(topic) => publishable(topic).map(Wish::Publish),
-            TestAction::Subscribe(filter) => subscribable(filter).map(Wish::Subscribe),
+            TestAction::Publish(topic) => Wish::publish(topic),
+            TestAction::Subscribe(filter) => Wish::subscribe(filter),
         };
         match (connects, wish) {
             (_, Err(reason)) => Answer::refusal(reason),
@@ -267,28 +265,6 @@ impl<'a> Port<'a> {
             }
         }
     }
-}
-
-/// What the broker takes before it asks a policy, as in the broker's PUBLISH.
-fn publishable(topic: &str) -> Result<&str, String> {
-    TopicName::parse(topic).map_err(|fault| format!("not a Topic Name: {fault}"))?;
-    match topic.split('/').next() {
-        Some("$SYS") => Err("topics below $SYS are the broker's own: nobody may publish there".to_owned()),
-        Some("$share") => Err("a topic below $share cannot be subscribed to: nobody may publish there".to_owned()),
-        _ if is_too_deep(topic) => Err(too_deep()),
-        _ => Ok(topic),
-    }
-}
-
-/// The filter that a policy is asked about: without `$share/<group>/`.
-fn subscribable(filter: &str) -> Result<&str, String> {
-    let parsed = Subscription::parse(filter).map_err(|fault| format!("not a Topic Filter: {fault}"))?;
-    let filter = parsed.filter().as_str();
-    if is_too_deep(filter) { Err(too_deep()) } else { Ok(filter) }
-}
-
-fn too_deep() -> String {
-    format!("more than {TOPIC_LEVELS_MAX} levels, which the broker does not take")
 }
 
 /// The identity of a client without a credential that can be judged here.

@@ -6,6 +6,20 @@ use std::path::{Path, PathBuf};
 /// Where the state is while no `Gateway` resource can be read to say so.
 const STATE_FOLDER: &str = "state";
 
+/// The control socket's name in a state folder.
+const CONTROL_SOCKET: &str = "control.sock";
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nowhere.
+    Absent,
+    /// In the state folder. A broker serves without it where the folder cannot have one.
+    InState(PathBuf),
+    /// Where the command line says.
+    AskedFor(PathBuf),
+}
+
 /// The folders of the `Gateway` resource; relative ones start at the folder of the blob.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -17,6 +31,8 @@ pub struct Paths {
     pub revocation: PathBuf,
     /// What is to survive a restart; `None`: nothing is.
     pub state: Option<PathBuf>,
+    /// The socket of `portcullis status` and the other commands that look at a running broker.
+    pub control: Control,
 }
 
 impl Paths {
@@ -28,7 +44,14 @@ impl Paths {
             issuers: blob_folder.join(&gateway.issuers_folder),
             revocation: blob_folder.join(&gateway.revocation_folder),
             state: Some(blob_folder.join(&gateway.state_folder)),
+            control: Control::InState(Self::control_in(&blob_folder.join(&gateway.state_folder))),
         }
+    }
+
+    /// The control socket in a state folder.
+    #[must_use]
+    pub fn control_in(state: &Path) -> PathBuf {
+        state.join(CONTROL_SOCKET)
     }
 
     /// The state folder beside a blob that cannot be read.

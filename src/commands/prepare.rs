@@ -8,12 +8,12 @@ use super::paths::Paths;
 use super::{surroundings, transport};
 use crate::authentication::{Authenticator, Revocation, RevocationInForce, SignatureMemo, Signatures};
 use crate::authorization::Policy;
-use crate::broker::{Admission, PortAdmission, Settings};
+use crate::broker::{Admission, Insider, PortAdmission, Settings};
 use crate::config::blob::{ClientIdentifiers, Configuration, ExpiryNotice, Gateway, Secret, Tls};
 use crate::crypto;
 use crate::net::Transport;
 use crate::platform::SystemClock;
-use crate::service::{Inquiries, Watched};
+use crate::service::{Inquiries, PROBE, Watched};
 use crate::time::UnixTime;
 use sha2::{Digest as _, Sha256};
 use std::rc::Rc;
@@ -57,14 +57,9 @@ pub struct Known {
 pub fn prepare(configuration: &Configuration, paths: &Paths, known: &Known) -> Result<Prepared, CommandError> {
     let mut admission = admission(configuration, known)?;
     let (mut watched, mut faults) = (Vec::new(), Vec::new());
-    surroundings::load_revocation(
-        configuration,
-        paths,
-        &admission.authenticators,
-        &mut watched,
-        known.revoked.as_ref(),
-    )
-    .map_err(CommandError::CannotStart)?;
+    let places = admission.authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
+    surroundings::load_revocation(configuration, paths, places, &mut watched, known.revoked.as_ref())
+        .map_err(CommandError::CannotStart)?;
     surroundings::load_passwords(configuration, paths, &mut admission.authenticators, &mut watched, &mut faults);
     let inquiries = surroundings::inquiries(configuration, paths, &mut watched, &mut faults);
     let transports = transports(configuration, &admission, paths, &mut watched)?;
@@ -118,7 +113,8 @@ fn admission(configuration: &Configuration, known: &Known) -> Result<Admission, 
         .iter()
         .map(|port| PortAdmission { authenticator: port.authentication, policy: port.authorization })
         .collect();
-    Ok(Admission { ports, authenticators, policies, insiders: Vec::new() })
+    let insiders = Insider::new(PROBE).into_iter().collect();
+    Ok(Admission { ports, authenticators, policies, insiders })
 }
 
 fn transports(

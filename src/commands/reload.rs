@@ -7,7 +7,7 @@ use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
 use super::start::Inquirer;
-use super::{last_good, succession};
+use super::{diagnostics, facts, last_good, succession};
 use crate::authentication::{RevocationInForce, SignatureMemo};
 use crate::config::blob::Configuration;
 use crate::config::{self, changes};
@@ -15,6 +15,7 @@ use crate::net::{Change, Reconfiguration, Transport};
 use crate::service::{Fingerprint, Reloaded, Source, Trigger};
 use crate::time::UnixTime;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where the configuration of a broker came from.
@@ -34,18 +35,20 @@ impl Origin {
     }
 
     /// The blob as a source of changes to `configuration`, which is in force. `inquirer` starts those who are to be asked.
+    /// `facts` are replaced with it.
     pub fn watch(
         self,
         configuration: Configuration,
         paths: Paths,
         revocation: Option<Arc<RevocationInForce>>,
-        clock_floor: UnixTime,
-        signatures: Arc<SignatureMemo>,
+        known: diagnostics::Known,
         inquirer: Inquirer,
+        facts: facts::Told,
     ) -> Source {
         let blob = self.blob.clone();
+        let diagnostics::Known { clock_floor, signatures } = known;
         let mut reload =
-            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, inquirer };
+            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, inquirer, facts };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -81,6 +84,8 @@ struct Reload {
     clock_floor: UnixTime,
     signatures: Arc<SignatureMemo>,
     inquirer: Inquirer,
+    /// What is told of it.
+    facts: facts::Told,
 }
 
 impl Reload {
@@ -109,9 +114,11 @@ impl Reload {
             transports,
             judges,
         };
+        let told = facts::of(&next, Some((&self.blob, &contents)), Rc::clone(&inquiries));
         let questions = self.inquirer.serve(inquiries);
         keep(&self.paths, &contents);
         self.configuration = next;
+        self.facts.replace(told);
         // Without anybody to authenticate, what was revoked stays known for when there is.
         self.revocation = revocation.or(self.revocation.take());
         Ok(Reloaded { watched, change: Change::Configuration(Box::new(new), questions) })

@@ -1,6 +1,6 @@
 //! `portcullis run`: the broker, until a signal stops it.
 
-use super::paths::Paths;
+use super::paths::{Control, Paths};
 use super::reload::Origin;
 use super::start::{Candidate, start};
 use super::{CommandError, last_good};
@@ -18,6 +18,8 @@ pub struct RunOptions {
     pub state: Option<PathBuf>,
     /// Whether a blob that cannot be used is an error, even if a last good one is kept.
     pub no_fallback: bool,
+    /// The control socket; `None` for `control.sock` in the state folder.
+    pub control: Option<PathBuf>,
 }
 
 /// Largest blob that is read, bytes.
@@ -32,7 +34,8 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
     let Some(blob) = &options.configuration else {
         let configuration = embedded_default()?;
         // Whoever just tries it finds no new folder.
-        let paths = Paths { state: None, ..Paths::beside(Path::new(""), &configuration.gateway) };
+        let control = options.control.clone().map_or(Control::Absent, Control::AskedFor);
+        let paths = Paths { state: None, control, ..Paths::beside(Path::new(""), &configuration.gateway) };
         return start(Candidate::new(configuration, paths)?, None, |_| Ok(()));
     };
     let folder = blob.parent().unwrap_or(Path::new(""));
@@ -61,6 +64,10 @@ fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candid
     let mut paths = Paths::beside(folder, &configuration.gateway);
     if let Some(state) = &options.state {
         paths.state = Some(state.clone());
+        paths.control = Control::InState(Paths::control_in(state));
+    }
+    if let Some(control) = &options.control {
+        paths.control = Control::AskedFor(control.clone());
     }
     let candidate = Candidate::new(configuration, paths).map_err(|error| match error {
         CommandError::ConfigurationRefused(fault) => refused(fault),

@@ -1,6 +1,8 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::diagnostics;
+use super::facts;
 use super::memory;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare};
@@ -12,8 +14,9 @@ use crate::config::blob::{Bind, Configuration, ListenerPort, Protocol};
 use crate::net::{
     ClockTrust, Inside, ListenerSettings, Services, Sleeper, SystemNetwork, Transport, Turn, TurnSettings, bind, serve,
 };
-use crate::platform::{self, Clock as _, SystemClock};
-use crate::service::{self, ClockRecord, Inquiries};
+use crate::platform::{self, Clock as _, ServiceManager, SystemClock};
+use crate::service::web::Context;
+use crate::service::{self, ClockRecord, History, Inquiries};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -76,10 +79,19 @@ pub fn start(
     let store = state_folder::bring_back(&configuration, &paths, judges, clock_trust, clock.now(), &mut broker)?;
     let (listeners, listener_settings) = open_ports(&configuration, &transports)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let blob = origin.as_ref().map(|origin| (&*origin.blob, &*origin.contents));
+    let mut facts = facts::of(&configuration, blob, Rc::clone(&inquiries));
+    let ports = listener_settings.iter().map(|listener| listener.port);
+    facts::set_addresses(&mut facts, ports.zip(&listeners));
+    facts.applied = clock.now().instant;
+    let facts = Rc::new(RefCell::new(facts));
     let network = SystemNetwork::new(listeners).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let sleeper = Sleeper::new(network.descriptor()).map_err(|error| cannot_start(format!("no poller: {error}")))?;
     let turn_settings = TurnSettings { listeners: listener_settings, capacities: capacities.clone(), clock_trust };
     let turn = Turn::new(network, broker, turn_settings);
+    // Kept until the end: with it the control socket goes away.
+    let guards = diagnostics::Known { clock_floor: clock_record.floor(), signatures: Arc::clone(&signatures) };
+    let mut doors = diagnostics::open(&configuration, &paths, &guards)?;
     let executor = Rc::new(smol::LocalExecutor::new());
     let (answer, answers) = channel::bounded(QUESTIONS_MAX as usize);
     let (change, changes) = channel::bounded(CHANGES_MAX);
@@ -88,14 +100,20 @@ pub fn start(
     let hangups = service::hangups().map_err(|error| cannot_start(format!("cannot listen to SIGHUP: {error}")))?;
     let terminations =
         service::terminations().map_err(|error| cannot_start(format!("cannot listen to SIGTERM: {error}")))?;
+    let more =
+        service::first_user_signals().map_err(|error| cannot_start(format!("cannot listen to SIGUSR1: {error}")))?;
     let (stop, stops) = channel::bounded(1);
-    let (_inside, asks) = Inside::new();
+    let (inside, asks) = Inside::new();
+    let known = diagnostics::Known { clock_floor: clock_record.floor(), signatures };
+    let told = facts::Told { facts: Rc::clone(&facts), clock };
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, clock_record.floor(), signatures, inquirer)
+        origin.watch(configuration, paths, revocation, known, inquirer, told)
     });
     ready(&addresses)?;
     log::info!("ready");
+    let manager = Rc::new(ServiceManager::from_environment());
+    let probed = service::SharedReport::default();
     let services = Services {
         questions,
         answers: Box::pin(answers),
@@ -104,7 +122,14 @@ pub fn start(
         store,
         asks: Some(Box::pin(asks)),
     };
+    let history = Rc::new(RefCell::new(History::new()));
+    executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
+    let context = Context { inside: inside.clone(), facts, history, probe: Rc::clone(&probed) };
+    doors.serve(&Rc::new(context), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop)).detach();
+    executor.spawn(service::say_more_on(more)).detach();
+    executor.spawn(service::keep_probing(inside.clone(), probed, Rc::clone(&manager))).detach();
+    manager.ready();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

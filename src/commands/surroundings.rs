@@ -58,7 +58,7 @@ pub fn load_passwords(
     }
 }
 
-/// Reads the revocation lists and the deny list for all methods.
+/// Reads the revocation lists and the deny list for all who judge certificates at one of `places`.
 /// `former` is what a running broker has in force: where the folder is gone, it stays so.
 ///
 /// # Errors
@@ -66,13 +66,11 @@ pub fn load_passwords(
 pub fn load_revocation(
     configuration: &Configuration,
     paths: &Paths,
-    authenticators: &[Authenticator],
+    places: Vec<Arc<RevocationInForce>>,
     watched: &mut Vec<Watched>,
     former: Option<&Revocation>,
 ) -> Result<(), String> {
     let (folder, stale) = (paths.revocation.clone(), configuration.gateway.stale_revocation_lists);
-    let places: Vec<Arc<RevocationInForce>> =
-        authenticators.iter().map(|authenticator| Arc::clone(authenticator.revocation())).collect();
     let (places_now, folder_now) = (places.clone(), folder.clone());
     // Watched first, so that nothing is missed that changes while it is read.
     watched.push(Watched::new(vec![folder.clone()], move || {

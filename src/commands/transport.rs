@@ -191,7 +191,7 @@ impl ClientVerifier for Unjudged {
 
 /// The wall clock, for certificate dates in a handshake.
 #[derive(Debug)]
-struct WallClock;
+pub struct WallClock;
 
 impl tls::Clock for WallClock {
     fn unix(&self) -> UnixTime {

@@ -7,6 +7,7 @@ use super::blob::{
 use super::board;
 use super::broker::Broker;
 use super::diagnostic::{Place, Report, nearest, quoted};
+use super::diagnostics::DEFAULT_PORT;
 use super::gateway::{self, Settings};
 use super::https_server::Server;
 use super::listener::{Listener, Port, Reference, ServiceType, Tls};
@@ -52,6 +53,7 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
     let authentications: Vec<_> =
         resources.authentications.iter().map(|named| assembly.authentication(named)).collect();
     let ports = assembly.ports(&settings.gateway);
+    let diagnostics = assembly.diagnostics(&settings, &broker, &ports);
     assembly.issued_secrets();
     let secrets = assembly.secrets(&settings, options);
     assembly.run_time_secrets(&settings);
@@ -78,6 +80,7 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
         gateway: settings.gateway,
         clients,
         persistence,
+        diagnostics,
         ports,
         authentications,
         authorizations,
@@ -290,6 +293,30 @@ impl Assembly<'_> {
                 attributes: attributes.clone(),
             },
         })
+    }
+
+    /// Resolves what guards the diagnostics, and compares their port with those of the listeners.
+    fn diagnostics(&mut self, settings: &Settings, broker: &Broker, ports: &[ListenerPort]) -> blob::Diagnostics {
+        let is_taken = |number: u16| ports.iter().any(|port| port.port == number);
+        let port = match &broker.prometheus_port {
+            Some((port, place)) if *port > 0 && is_taken(*port) => {
+                self.report
+                    .error(place, format!("the prometheusPort {port} is the port of a listener; 0 switches it off"));
+                None
+            }
+            Some((port, _)) => Some(*port).filter(|port| *port > 0),
+            // A listener is asked for, and the default is not.
+            None => Some(DEFAULT_PORT).filter(|port| !is_taken(*port)),
+        };
+        let exposed = settings.diagnostics_tls.as_ref().map(|(exposed, _)| blob::ExposedDiagnostics {
+            secret: self.secret(&exposed.secret),
+            // An index that leads nowhere: `None` would mean that no certificate is asked for.
+            trust_bundle: exposed.trust.as_ref().map(|name| self.trust_bundle(name).unwrap_or(u16::MAX)),
+            token_secret: exposed.token.as_ref().map(|reference| self.run_time_secret(reference, "token")),
+        });
+        let (addresses, place) = &settings.diagnostics_addresses;
+        let is_asked_for = port.is_some() && (broker.prometheus_port.is_some() || place.is_some());
+        blob::Diagnostics { port, is_asked_for, addresses: addresses.clone(), exposed }
     }
 
     fn key_sets(&mut self, reference: &Reference) -> Vec<String> {

@@ -25,6 +25,8 @@ pub struct Configuration {
     pub clients: ClientLimits,
     /// `spec.persistence` of the Broker resource.
     pub persistence: Persistence,
+    /// Where the gateway shows what it is doing.
+    pub diagnostics: Diagnostics,
     /// Every port of every BrokerListener.
     pub ports: Vec<ListenerPort>,
     /// BrokerAuthentication resources.
@@ -246,6 +248,30 @@ pub enum Kept {
         /// Whether a client may ask for more with the user property `aio-persistence: true`.
         dynamic: bool,
     },
+}
+
+/// `diagnostics.metrics` of the Broker resource, `bind.diagnostics` and `diagnosticsTls` of the Gateway resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostics {
+    /// TCP port; `None` for none.
+    pub port: Option<u16>,
+    /// Whether somebody asked for that port. Nobody is kept from serving MQTT by a default that is taken.
+    pub is_asked_for: bool,
+    /// Addresses to bind; with one beyond loopback, `exposed` is there.
+    pub addresses: Vec<String>,
+    /// What protects addresses beyond loopback.
+    pub exposed: Option<ExposedDiagnostics>,
+}
+
+/// `diagnosticsTls`. Where both are there, who reads needs certificate and token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposedDiagnostics {
+    /// Index into [`Configuration::secrets`]: certificate and key that are shown.
+    pub secret: u16,
+    /// Index into [`Configuration::trust_bundles`]: who issues the certificates of those who may read.
+    pub trust_bundle: Option<u16>,
+    /// Name of the Secret with the token, `<secrets folder>/<name>/token`.
+    pub token_secret: Option<String>,
 }
 
 /// One port of a BrokerListener.

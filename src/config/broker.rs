@@ -29,6 +29,8 @@ pub struct Broker {
     pub subscriber_queue_length: u64,
     /// `subscriberQueueLimit.strategy`.
     pub subscriber_queue_strategy: QueueStrategy,
+    /// `diagnostics.metrics.prometheusPort` and where it stands; 0 for no port.
+    pub prometheus_port: Option<(u16, Place)>,
     /// `persistence`; the commit interval is not of this resource.
     pub persistence: Persistence,
 }
@@ -51,6 +53,7 @@ impl Default for Broker {
             max_keep_alive_seconds: None,
             subscriber_queue_length: 1_000,
             subscriber_queue_strategy: QueueStrategy::None,
+            prometheus_port: None,
             persistence: Persistence::default(),
         }
     }
@@ -73,8 +76,7 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Broker> {
         note_no_effect(node, "cardinality", report);
     }
     if let Some(node) = fields.optional("diagnostics") {
-        diagnostics(node, report);
-        note_no_effect(node, "diagnostics", report);
+        diagnostics(node, &mut broker, report);
     }
     if let Some(node) = fields.optional("generateResourceLimits") {
         if let Some(mut limits) = Fields::of(node, "generateResourceLimits", report) {
@@ -210,7 +212,7 @@ fn required_number(
     }
 }
 
-fn diagnostics(node: &Node, report: &mut Report) {
+fn diagnostics(node: &Node, broker: &mut Broker, report: &mut Report) {
     let Some(mut fields) = Fields::of(node, "diagnostics", report) else { return };
     if let Some(node) = fields.optional("logs")
         && let Some(mut logs) = Fields::of(node, "diagnostics.logs", report)
@@ -219,11 +221,15 @@ fn diagnostics(node: &Node, report: &mut Report) {
             text(node, "diagnostics.logs.level", report);
         }
         logs.finish(report);
+        note_no_effect(node, "diagnostics.logs", report);
     }
     if let Some(node) = fields.optional("metrics")
         && let Some(mut metrics) = Fields::of(node, "diagnostics.metrics", report)
     {
-        number(&mut metrics, "prometheusPort", 0..=65_535, report);
+        if let Some(node) = metrics.optional("prometheusPort") {
+            let port = integer(node, "prometheusPort", 0..=65_535, report).and_then(|port| u16::try_from(port).ok());
+            broker.prometheus_port = port.map(|port| (port, node.place.clone()));
+        }
         metrics.finish(report);
     }
     if let Some(node) = fields.optional("selfCheck")
@@ -233,6 +239,7 @@ fn diagnostics(node: &Node, report: &mut Report) {
         number(&mut check, "intervalSeconds", 30..=300, report);
         number(&mut check, "timeoutSeconds", 5..=120, report);
         check.finish(report);
+        note_no_effect(node, "diagnostics.selfCheck", report);
     }
     if let Some(node) = fields.optional("traces")
         && let Some(mut traces) = Fields::of(node, "diagnostics.traces", report)
@@ -248,6 +255,7 @@ fn diagnostics(node: &Node, report: &mut Report) {
             tracing.finish(report);
         }
         traces.finish(report);
+        note_no_effect(node, "diagnostics.traces", report);
     }
     fields.finish(report);
 }

@@ -3,7 +3,7 @@
 //! **Invariant:** every structure is taken apart without `..`, so that a new field does not compile until somebody has
 //! decided whether it needs a restart.
 
-use super::blob::{Board, Configuration, Gateway, ListenerPort, Persistence, Tls};
+use super::blob::{Board, Configuration, Diagnostics, ExposedDiagnostics, Gateway, ListenerPort, Persistence, Tls};
 use crate::limits::Capacities;
 
 /// Notes the names of fields that differ.
@@ -28,6 +28,7 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
         board,
         gateway,
         persistence,
+        diagnostics,
         ports,
         // All of these are read anew.
         clients: _,
@@ -39,6 +40,7 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
     compare_boards(&mut differences, board, &next.board);
     compare_gateways(&mut differences, gateway, &next.gateway);
     compare_persistence(&mut differences, persistence, &next.persistence);
+    compare_diagnostics(&mut differences, (former, diagnostics), (next, &next.diagnostics));
     differences.compare("ports", &ports.len(), &next.ports.len());
     if ports.len() == next.ports.len() {
         for (index, (former, next)) in ports.iter().zip(&next.ports).enumerate() {
@@ -141,6 +143,28 @@ fn compare_persistence(differences: &mut Differences, former: &Persistence, next
     differences.compare("persistence", &(size_bytes, retain, subscriber_queue), &next);
 }
 
+/// The doors are opened once, at start, with what guards them: names count, not indices, and of trust the certificates.
+fn compare_diagnostics(
+    differences: &mut Differences,
+    (whole, former): (&Configuration, &Diagnostics),
+    (whole_next, next): (&Configuration, &Diagnostics),
+) {
+    fn guards(whole: &Configuration, exposed: &ExposedDiagnostics) -> impl PartialEq + use<> {
+        let ExposedDiagnostics { secret, trust_bundle, token_secret } = exposed;
+        let trust = trust_bundle.map(|index| whole.trust_bundles.get(usize::from(index)).cloned());
+        (whole.secrets.get(usize::from(*secret)).cloned(), trust, token_secret.clone())
+    }
+    let Diagnostics { port, is_asked_for: _, addresses, exposed } = former;
+    differences.compare("diagnostics.metrics.prometheusPort", port, &next.port);
+    differences.compare("gateway.bind.diagnostics", addresses, &next.addresses);
+    let former = exposed.as_ref().map(|exposed| guards(whole, exposed));
+    differences.compare(
+        "gateway.diagnosticsTls",
+        &former,
+        &next.exposed.as_ref().map(|exposed| guards(whole_next, exposed)),
+    );
+}
+
 fn compare_ports(differences: &mut Differences, index: usize, former: &ListenerPort, next: &ListenerPort) {
     let ListenerPort {
         port,
@@ -231,6 +255,14 @@ mod tests {
         next = former.clone();
         next.persistence.commit_interval_milliseconds += 1;
         assert_eq!(that_need_a_restart(&former, &next), ["gateway.commitIntervalMilliseconds"]);
+        next = former.clone();
+        next.diagnostics.port = None;
+        next.diagnostics.addresses.clear();
+        next.diagnostics.exposed = Some(ExposedDiagnostics { secret: 0, trust_bundle: None, token_secret: None });
+        assert_eq!(
+            that_need_a_restart(&former, &next),
+            ["diagnostics.metrics.prometheusPort", "gateway.bind.diagnostics", "gateway.diagnosticsTls"]
+        );
         next = former.clone();
         next.ports.pop();
         assert_eq!(that_need_a_restart(&former, &next), ["ports"]);

@@ -2,6 +2,7 @@
 
 use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, Persistence, StaleRevocationLists};
 use super::diagnostic::{Place, Report, quoted};
+use super::diagnostics;
 use super::kept::COMMIT_INTERVAL_MILLISECONDS;
 use super::listener::{Reference, reference};
 use super::service_account::{self, TokenSource};
@@ -21,6 +22,10 @@ pub struct Settings {
     pub has_token_field: bool,
     /// `commitIntervalMilliseconds`.
     pub commit_interval_milliseconds: u16,
+    /// `bind.diagnostics`, and where it stands.
+    pub diagnostics_addresses: (Vec<String>, Option<Place>),
+    /// `diagnosticsTls`, whose references are yet to be resolved, and where it stands.
+    pub diagnostics_tls: Option<(diagnostics::Exposed, Place)>,
     /// The rest, with defaults where it is absent.
     pub gateway: Gateway,
 }
@@ -32,6 +37,8 @@ impl Default for Settings {
             token_source: None,
             has_token_field: false,
             commit_interval_milliseconds: Persistence::default().commit_interval_milliseconds,
+            diagnostics_addresses: (vec!["127.0.0.1".to_owned(), "::1".to_owned()], None),
+            diagnostics_tls: None,
             gateway: Gateway {
                 secrets_folder: "secrets".to_owned(),
                 state_folder: "state".to_owned(),
@@ -86,6 +93,9 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
                 *addresses = read_addresses(node, name, report);
             }
         }
+        if let Some(node) = bind.optional("diagnostics") {
+            settings.diagnostics_addresses = (read_addresses(node, "diagnostics", report), Some(node.place.clone()));
+        }
         bind.finish(report);
     }
     if let Some(node) = fields.optional("clockPolicy") {
@@ -122,6 +132,12 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
         settings.has_token_field = true;
         settings.token_source = service_account::read(node, report).map(|source| (source, node.place.clone()));
     }
+    if let Some(node) = fields.optional("diagnosticsTls") {
+        settings.diagnostics_tls = diagnostics::read(node, report).map(|exposed| (exposed, node.place.clone()));
+    }
+    let (addresses, place) = &settings.diagnostics_addresses;
+    let exposed = settings.diagnostics_tls.as_ref().map(|(exposed, place)| (exposed, place));
+    diagnostics::check(addresses, place.as_ref(), exposed, report);
     fields.finish(report);
     Some(settings)
 }

@@ -15,6 +15,7 @@ mod broker;
 mod certificate;
 pub mod changes;
 pub mod diagnostic;
+pub mod diagnostics;
 pub mod envelope;
 mod gateway;
 pub mod https_server;

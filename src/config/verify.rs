@@ -4,8 +4,8 @@
 //! refused before anything relies on it.
 
 use super::blob::{
-    Action, Authorization, AutomaticCertificate, Configuration, HttpsServer, Method, Range, ServiceAccountTokens,
-    SubjectAttributes, Text, Tls,
+    Action, Authorization, AutomaticCertificate, Configuration, Diagnostics, HttpsServer, Method, Range,
+    ServiceAccountTokens, SubjectAttributes, Text, Tls,
 };
 use super::certificate::{check_times, is_certificate_name};
 use super::https_server::{check_endpoint, check_headers};
@@ -65,6 +65,8 @@ pub enum Defect {
     ServiceAccountTokens,
     /// A certificate of mode Automatic.
     AutomaticCertificate,
+    /// Where the gateway shows what it is doing, or what guards that.
+    Diagnostics,
 }
 
 impl fmt::Display for Defect {
@@ -92,6 +94,7 @@ impl fmt::Display for Defect {
             Self::Method => "an authentication method lacks what it needs",
             Self::ServiceAccountTokens => "who judges tokens of service accounts is not valid",
             Self::AutomaticCertificate => "a certificate of mode Automatic is not valid",
+            Self::Diagnostics => "diagnostics are not guarded, or not at a valid address",
         })
     }
 }
@@ -109,6 +112,7 @@ fn ensure(condition: bool, defect: Defect) -> Result<(), Defect> {
 /// The first defect.
 pub fn configuration(configuration: &Configuration) -> Result<(), Defect> {
     gateway(configuration)?;
+    diagnostics(configuration)?;
     ports(configuration)?;
     authentications(configuration)?;
     for bundle in &configuration.trust_bundles {
@@ -150,6 +154,21 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
         && clients.max_message_expiry_seconds != Some(0);
     ensure(in_range, Defect::ClientLimit)?;
     ensure(configuration.persistence.is_valid(), Defect::Persistence)
+}
+
+/// Whatever leaves the machine is guarded.
+fn diagnostics(configuration: &Configuration) -> Result<(), Defect> {
+    let Diagnostics { port, is_asked_for: _, addresses, exposed } = &configuration.diagnostics;
+    let is_valid =
+        |address: &String| address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || exposed.is_some());
+    ensure(*port != Some(0) && !addresses.is_empty() && addresses.iter().all(is_valid), Defect::Diagnostics)?;
+    let Some(exposed) = exposed else { return Ok(()) };
+    secret_index(configuration, exposed.secret)?;
+    if let Some(index) = exposed.trust_bundle {
+        trust_bundle_index(configuration, index)?;
+    }
+    ensure(exposed.token_secret.as_deref().is_none_or(is_object_name), Defect::SecretName)?;
+    ensure(exposed.trust_bundle.is_some() || exposed.token_secret.is_some(), Defect::Diagnostics)
 }
 
 fn ports(configuration: &Configuration) -> Result<(), Defect> {

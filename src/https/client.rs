@@ -132,6 +132,8 @@ pub struct Server {
     name: ServerName<'static>,
     connector: TlsConnector,
     headers: Vec<(String, String)>,
+    /// The certificate that is shown to it.
+    certificate: Option<CertificateDer<'static>>,
     timing: Timing,
     resolver: Resolver,
     idle: RefCell<Vec<Stream>>,
@@ -151,6 +153,7 @@ impl Server {
             .with_safe_default_protocol_versions()
             .map_err(|_| HttpsFault::Roots)?
             .with_root_certificates(roots(&settings.roots)?);
+        let certificate = settings.identity.as_ref().and_then(|(chain, _)| chain.first().cloned());
         let config = match settings.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|_| HttpsFault::Identity)?,
@@ -162,10 +165,23 @@ impl Server {
             name,
             connector: TlsConnector::from(Arc::new(config)),
             headers: settings.headers,
+            certificate,
             timing: settings.timing,
             resolver,
             idle: RefCell::new(Vec::new()),
         })
+    }
+
+    /// Its name or address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The certificate that is shown to it, if one is.
+    #[must_use]
+    pub const fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
     }
 
     /// Asks, and waits for the answer. A kept connection that turns out to be dead is replaced once; nothing else is tried

@@ -20,6 +20,18 @@ impl Pool {
         self.bytes.saturating_sub(self.taken)
     }
 
+    /// Bytes that there are.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that are taken.
+    #[must_use]
+    pub const fn taken(self) -> usize {
+        self.taken
+    }
+
     /// Whether more than half is taken.
     #[must_use]
     pub const fn is_short(self) -> bool {

@@ -1,27 +1,28 @@
 //! Events of the broker as log lines.
 //!
 //! Lines that begin with `audit` have fixed words and `name=value` pairs, for programs: a denial, and the end of a connection
-//! because of its credential or of the rules. What a peer can cause without being let in is said so many times a second; the
-//! rest is counted.
+//! because of its credential or of the rules. How much is said in a second is for the sink to bound.
 
 use super::network::Network;
 use super::turn::Turn;
+use crate::broker::INSIDE_PREFIX;
 use crate::codec::ReasonCode;
+use crate::identity::AuthenticationMethod;
 use crate::telemetry::{Action, Cause, Counters, Event};
 use crate::time::Instant;
 
-/// Lines about refused connections and denials in one second.
-const REFUSALS_MAX: u32 = 50;
+/// What lines say by whom they are: those of the room that has decided, though all are written here.
+const AUTHENTICATION: &str = "portcullis::authentication";
+const AUTHORIZATION: &str = "portcullis::authorization";
+const BROKER: &str = "portcullis::broker";
+const STORE: &str = "portcullis::store";
+
 /// How often the totals of the audit are said, if they have changed, milliseconds.
 const TOTALS_MILLISECONDS: u64 = 60_000;
 
 /// Says what happened.
 #[derive(Debug, Default)]
 pub struct Reporter {
-    /// The second in which so many lines were said and so many left out.
-    second: u64,
-    said: u32,
-    left_out: u64,
     totals_due: Instant,
     totals: ([u64; Action::ALL.len()], [u64; Cause::CREDENTIAL_DRIVEN.len()], u64),
 }
@@ -29,36 +30,14 @@ pub struct Reporter {
 impl Reporter {
     /// Logs what happened since the last call.
     pub fn report<N: Network>(&mut self, now: Instant, turn: &mut Turn<N>) {
-        let second = now.as_milliseconds() / 1_000;
-        if second != self.second {
-            (self.second, self.said) = (second, 0);
-            let left_out = core::mem::take(&mut self.left_out);
-            if left_out > 0 {
-                log::warn!("{left_out} lines about refused connections and denials were left out");
-            }
-        }
         let telemetry = turn.broker().telemetry();
         while let Some(event) = telemetry.take_event() {
-            if self.may_say(&event) {
-                log(&event);
-            }
+            log(&event);
         }
         if now >= self.totals_due {
             self.totals_due = now.plus_milliseconds(TOTALS_MILLISECONDS);
             self.say_totals(&telemetry.counters);
         }
-    }
-
-    fn may_say(&mut self, event: &Event) -> bool {
-        if !matches!(event, Event::Refused { .. } | Event::Denied { .. }) {
-            return true;
-        }
-        if self.said == REFUSALS_MAX {
-            self.left_out += 1;
-            return false;
-        }
-        self.said += 1;
-        true
     }
 
     fn say_totals(&mut self, counters: &Counters) {
@@ -75,7 +54,7 @@ impl Reporter {
         for (cause, count) in Cause::CREDENTIAL_DRIVEN.into_iter().zip(counters.credential_ends) {
             let _ = core::fmt::write(&mut line, format_args!(" {}={count}", word(cause)));
         }
-        log::info!("audit totals{line} authentication-refused={}", counters.authentication_refused);
+        log::info!(target: AUTHORIZATION, "audit totals{line} authentication-refused={}", counters.authentication_refused);
     }
 }
 
@@ -92,64 +71,79 @@ const fn word(cause: Cause) -> &'static str {
 
 fn log(event: &Event) {
     match event {
+        // The probe comes and goes all the time; bridges tell their own.
+        Event::Connected { client, method: method @ AuthenticationMethod::Inside, .. } => {
+            log::debug!(target: BROKER, "client '{client}' connected, {method}");
+        }
         Event::Connected { client, username, method, attributes, .. } => match (username, attributes.is_empty()) {
-            (None, _) => log::info!("client '{client}' connected, {method}"),
+            (None, _) => log::info!(target: BROKER, "client '{client}' connected, {method}"),
             (Some(username), true) => {
-                log::info!("client '{client}' connected as '{username}', {method}, no attributes")
+                log::info!(target: BROKER, "client '{client}' connected as '{username}', {method}, no attributes");
             }
             (Some(username), false) => {
-                log::info!("client '{client}' connected as '{username}', {method}, attributes: {attributes}");
+                log::info!(
+                    target: BROKER,
+                    "client '{client}' connected as '{username}', {method}, attributes: {attributes}"
+                );
             }
         },
         Event::Refused { client, reason_code, detail, .. } => {
             let reason = ReasonCode::from_u8(*reason_code).filter(|_| *reason_code != 0);
             match reason {
                 Some(reason) if client.is_empty() => {
-                    log::info!("connection refused: {detail} (0x{reason_code:02X} {reason})")
+                    log::info!(target: AUTHENTICATION, "connection refused: {detail} (0x{reason_code:02X} {reason})")
                 }
-                Some(reason) => log::info!("client '{client}' refused: {detail} (0x{reason_code:02X} {reason})"),
-                None => log::info!("connection closed: {detail}"),
+                Some(reason) => {
+                    log::info!(target: AUTHENTICATION, "client '{client}' refused: {detail} (0x{reason_code:02X} {reason})")
+                }
+                None => log::info!(target: BROKER, "connection closed: {detail}"),
             }
         }
         Event::Disconnected { who, cause, reason_code, detail } if cause.is_credential_driven() => {
             let code = reason_code.unwrap_or(0);
-            log::info!("audit disconnected {who} cause='{cause}' detail='{detail}' code=0x{code:02X}");
+            log::info!(target: AUTHENTICATION, "audit disconnected {who} cause='{cause}' detail='{detail}' code=0x{code:02X}");
+        }
+        Event::Disconnected { who, cause, reason_code, .. } if who.client.starts_with(INSIDE_PREFIX) => {
+            log::debug!(target: BROKER, "client '{}' closed: {cause}{}", who.client, Code(*reason_code));
         }
         Event::Disconnected { who, cause, reason_code, detail } => {
             let separator = if detail.is_empty() { "" } else { ": " };
             let (client, code) = (&who.client, Code(*reason_code));
             match cause {
-                Cause::ClientDisconnected => log::info!("client '{client}' disconnected{code}"),
-                cause => log::info!("client '{client}' closed: {cause}{separator}{detail}{code}"),
+                Cause::ClientDisconnected => log::info!(target: BROKER, "client '{client}' disconnected{code}"),
+                cause => log::info!(target: BROKER, "client '{client}' closed: {cause}{separator}{detail}{code}"),
             }
         }
-        Event::TableFull { table, times } => log::warn!("{table}: {times} times so far"),
-        Event::SessionExpired { client } => log::info!("session of client '{client}' expired"),
+        Event::TableFull { table, times } => log::warn!(target: BROKER, "{table}: {times} times so far"),
+        Event::SessionExpired { client } => log::info!(target: BROKER, "session of client '{client}' expired"),
         Event::StoreFailed { detail, retry_seconds } => log::error!(
+            target: STORE,
             "store failed: {detail}; nothing that must be safe is acknowledged until it works again, next attempt in \
              {retry_seconds} s"
         ),
-        Event::StoreRewrites => log::warn!("store: writing everything that is live into new segments"),
-        Event::StoreRewritten => log::warn!("store works again: everything that was held back is safe"),
+        Event::StoreRewrites => log::warn!(target: STORE, "store: writing everything that is live into new segments"),
+        Event::StoreRewritten => log::warn!(target: STORE, "store works again: everything that was held back is safe"),
         Event::StoreFull { used_bytes } => log::error!(
+            target: STORE,
             "store full: {} KiB in use; new messages, subscriptions and sessions that must be safe are refused until something \
              is taken away",
             used_bytes / 1_024
         ),
-        Event::StoreHasRoom => log::warn!("store has room again"),
+        Event::StoreHasRoom => log::warn!(target: STORE, "store has room again"),
         Event::StoreSlow { times } => {
             log::warn!(
+                target: STORE,
                 "store slow: a write has taken more than a second ({times} so far); acknowledgements wait for it"
             );
         }
         // Rules only allow: what is denied is denied by the lack of one. `portcullis explain` tells the nearest.
         Event::Denied { who, action, resource, unsaid: 0 } => {
-            log::info!("audit denied {who} action={action} resource='{resource}' rule=none");
+            log::info!(target: AUTHORIZATION, "audit denied {who} action={action} resource='{resource}' rule=none");
         }
         Event::Denied { who, action, resource, unsaid } => {
-            log::info!("audit denied {who} action={action} resource='{resource}' rule=none unsaid={unsaid}");
+            log::info!(target: AUTHORIZATION, "audit denied {who} action={action} resource='{resource}' rule=none unsaid={unsaid}");
         }
-        Event::DeniedUnsaid { who, count } => log::info!("audit denied {who} unsaid={count}"),
+        Event::DeniedUnsaid { who, count } => log::info!(target: AUTHORIZATION, "audit denied {who} unsaid={count}"),
     }
 }
 

@@ -1052,6 +1052,8 @@ impl<N: Network> Turn<N> {
     }
 }
 
+mod observe;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

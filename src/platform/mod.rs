@@ -2,11 +2,15 @@
 
 mod clock;
 mod embassy_clock;
+mod log_levels;
 mod log_sink;
+mod notify;
 
 pub use clock::{Clock, SystemClock};
 pub use embassy_clock::SimulatedClock;
-pub use log_sink::{LogSink, install};
+pub use log_levels::Levels;
+pub use log_sink::{LogFormat, Logging, install, levels, lines_left_out, say_more, set_levels, tell_left_out};
+pub use notify::ServiceManager;
 
 /// Whether the wall clock was set at start from a clock that runs without power.
 #[must_use]

@@ -5,12 +5,21 @@
 
 mod automatic;
 mod clock_record;
+mod facts;
+mod history;
 mod inquiries;
+mod probe;
 mod store;
+mod verbosity;
 mod watch;
+pub mod web;
 
 pub use automatic::{Authority, AuthorityFault, Automatic, IssueFault};
 pub use clock_record::ClockRecord;
+pub use facts::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, ListenerFacts};
+pub use history::History;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
+pub use probe::{HealthState, Latency, Operation, PROBE, ProbeReport, SharedReport, keep_probing};
 pub use store::spawn_store;
-pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch};
+pub use verbosity::{first_user_signals, say_more_on};
+pub use watch::{Fingerprint, Reloaded, Source, Trigger, Watched, hangups, stop_on, terminations, watch, watch_files};

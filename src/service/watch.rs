@@ -5,6 +5,7 @@
 //! whether it has changed or not.
 
 use crate::net::Change;
+use crate::platform;
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use smol::channel::Sender;
@@ -172,6 +173,18 @@ pub async fn stop_on(mut signals: Signals, stops: Sender<&'static str>) {
     }
 }
 
+/// Watches files that no configuration replaces; ends when nobody wants to hear of changes any more.
+pub async fn watch_files(mut watched: Vec<Watched>, changes: Sender<Change>) {
+    loop {
+        Timer::after(PERIOD).await;
+        for change in watched.iter_mut().flat_map(Watched::look).collect::<Vec<_>>() {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// Watches for ever; ends when nobody wants to hear of changes any more.
 pub async fn watch(
     mut watched: Vec<Watched>,
@@ -181,6 +194,8 @@ pub async fn watch(
 ) {
     loop {
         let trigger = wait(&mut hangups).await;
+        // Not only the next line is to say that some are missing.
+        platform::tell_left_out();
         if source.is_none() && trigger.is_some() {
             log::info!("SIGHUP: there is no configuration file to read again");
         }

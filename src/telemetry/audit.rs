@@ -1,6 +1,6 @@
 //! Who was denied what: counted always, said as often as somebody can read it.
 
-use super::{Event, Telemetry, Text};
+use super::{Asking, Event, Telemetry, Text};
 use crate::identity::{AuthenticationMethod, Identity};
 use crate::time::Instant;
 use core::fmt;
@@ -117,17 +117,12 @@ impl AuditBudget {
 
 impl Telemetry {
     /// No rule allows a client what it asked for. `resource` is the topic or filter.
-    pub fn deny(
-        &mut self,
-        now: Instant,
-        budget: &mut AuditBudget,
-        action: Action,
-        resource: &str,
-        who: impl FnOnce() -> Who,
-    ) {
+    pub fn deny(&mut self, now: Instant, budget: &mut AuditBudget, action: Action, resource: &str, asking: Asking<'_>) {
         self.count_denied(action);
         if let Some(unsaid) = budget.spend(now) {
-            self.record(Event::Denied { who: who(), action, resource: Text::new(resource), unsaid });
+            self.denials.deny(now, asking, action, resource);
+            let who = Who::new(asking.client, asking.identity);
+            self.record(Event::Denied { who, action, resource: Text::new(resource), unsaid });
         }
     }
 
@@ -146,9 +141,11 @@ mod tests {
     #[test]
     fn ten_denials_a_minute_are_said_and_the_others_counted() {
         let (mut telemetry, mut budget) = (Telemetry::new(), AuditBudget::default());
+        let identity = Identity::default();
+        let asking = Asking { client: "c", identity: &identity, port: 0 };
         let mut deny = |milliseconds| {
             let now = Instant::from_milliseconds(milliseconds);
-            telemetry.deny(now, &mut budget, Action::Publish, "t", || Who::new("c", &Identity::default()));
+            telemetry.deny(now, &mut budget, Action::Publish, "t", asking);
             match telemetry.take_event() {
                 Some(Event::Denied { unsaid, .. }) => Some(unsaid),
                 _ => None,

@@ -35,10 +35,28 @@ impl Text {
         copy
     }
 
+    /// What is kept, as it came: whoever prints it escapes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.kept
+    }
+
+    /// Whether there was more.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// Whether nothing is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
+    }
+
+    /// Whether what is kept begins so.
+    #[must_use]
+    pub fn starts_with(&self, prefix: &str) -> bool {
+        self.kept.starts_with(prefix)
     }
 }
 
@@ -173,6 +191,8 @@ pub enum Cause {
     AuthenticationChanged,
     /// The broker stops.
     ShuttingDown,
+    /// The operator ended it.
+    AdministrativeAction,
     /// The TLS session failed.
     TlsFailed,
     /// The WebSocket was closed by the client, or broke its rules.
@@ -210,6 +230,7 @@ impl fmt::Display for Cause {
             Self::CredentialRefused => "credential refused",
             Self::AuthenticationChanged => "authentication changed, the credential must be shown again",
             Self::ShuttingDown => "broker shutting down",
+            Self::AdministrativeAction => "disconnected by the operator",
             Self::TlsFailed => "TLS failed",
             Self::WebSocketEnded => "WebSocket closed",
         })

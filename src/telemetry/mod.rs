@@ -5,9 +5,11 @@
 //! anything: whoever prints it escapes it.
 
 mod audit;
+mod denials;
 mod events;
 
 pub use audit::{Action, AuditBudget, Who};
+pub use denials::{Asking, Denial, DenialExplanation, Denials};
 pub use events::{Cause, Event, Table, Text};
 
 use std::collections::VecDeque;
@@ -74,6 +76,8 @@ pub struct Counters {
     pub store_sweeps: u64,
     /// Milliseconds that batches took, until they were on the disk.
     pub store_milliseconds: u64,
+    /// Milliseconds that the last of them took.
+    pub store_milliseconds_last: u64,
     /// Milliseconds that the slowest of them took.
     pub store_milliseconds_max: u64,
     /// Batches that took longer than a second.
@@ -101,6 +105,8 @@ impl Counters {
 pub struct Telemetry {
     /// The counters.
     pub counters: Counters,
+    /// What was denied last.
+    pub denials: Denials,
     /// On the heap, and never more than was reserved: with its ring inline, each move of a broker would copy half a
     /// megabyte of stack.
     events: VecDeque<Event>,
@@ -110,7 +116,7 @@ impl Telemetry {
     /// Nothing counted, nothing happened.
     #[must_use]
     pub fn new() -> Self {
-        Self { counters: Counters::default(), events: VecDeque::with_capacity(EVENTS_MAX) }
+        Self { counters: Counters::default(), denials: Denials::new(), events: VecDeque::with_capacity(EVENTS_MAX) }
     }
 
     /// Leaves an event for the shell.

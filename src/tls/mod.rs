@@ -23,7 +23,7 @@ pub use connection::{
     SESSION_BYTES_MAX, TlsConnection,
 };
 pub use fault::{Culprit, TlsFault};
-pub use server::{ClientCertificates, ClientVerifier, Clock, ServerTls, WallClock};
+pub use server::{ClientCertificates, ClientVerifier, Clock, ServerTls, WallClock, server_config};
 pub use tickets::{TICKET_KEY_SECONDS, TICKET_SESSION_BYTES_MAX};
 
 #[cfg(test)]

@@ -84,6 +84,8 @@ pub enum ClientCertificates {
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     tickets: Arc<Tickets>,
+    /// Its own certificate.
+    certificate: Arc<CertificateDer<'static>>,
 }
 
 impl ServerTls {
@@ -108,29 +110,13 @@ impl ServerTls {
         clients: ClientCertificates,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsFault> {
-        let algorithms = provider.signature_verification_algorithms;
-        let key = provider.key_provider.load_private_key(key).map_err(|_| TlsFault::ServerKeyUnsupported)?;
-        let certified = CertifiedKey::new(chain, key);
-        key_belongs_to_certificate(&certified, &algorithms)?;
+        let certificate = Arc::new(chain.first().ok_or(TlsFault::ChainEmpty)?.clone());
         let chain_is_required = matches!(clients, ClientCertificates::Required(_));
         let tickets = Arc::new(Tickets::new(Arc::clone(&clock), chain_is_required));
-        let verifier: Arc<dyn ClientCertVerifier> = match clients {
-            ClientCertificates::NotRequested => Arc::new(NoClientAuth),
-            ClientCertificates::Requested(judge) => Arc::new(Judged { judge, mandatory: false, algorithms }),
-            ClientCertificates::Required(judge) => Arc::new(Judged { judge, mandatory: true, algorithms }),
-        };
-        let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsClock(clock)))
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .map_err(TlsFault::Internal)?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.ignore_client_order = true;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let mut config = config(provider, chain, key, clients, clock)?;
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
         config.send_tls13_tickets = 1;
-        config.max_early_data_size = 0;
-        config.send_half_rtt_data = false;
-        Ok(Self { config: Arc::new(config), tickets })
+        Ok(Self { config: Arc::new(config), tickets, certificate })
     }
 
     /// The same server after a change of trust: tickets from before are worth nothing, also in handshakes that have begun.
@@ -140,7 +126,13 @@ impl ServerTls {
         let tickets = Arc::new(self.tickets.anew());
         let mut config = ServerConfig::clone(&self.config);
         config.ticketer = Arc::clone(&tickets) as Arc<dyn ProducesTickets>;
-        Self { config: Arc::new(config), tickets }
+        Self { config: Arc::new(config), tickets, certificate: Arc::clone(&self.certificate) }
+    }
+
+    /// The server's own certificate, the first of its chain: for people, who want to know when it ends.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
     /// Makes the tickets of this server worthless; it gives no new ones.
@@ -152,6 +144,50 @@ impl ServerTls {
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
+}
+
+/// The configuration of a server for which every handshake is a whole one: nobody is let in by a ticket, so that each time
+/// somebody connects he is judged.
+///
+/// # Errors
+/// As [`ServerTls::new`].
+pub fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: ClientCertificates,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<ServerConfig>, TlsFault> {
+    config(crypto::shared_provider(), chain, key, clients, clock).map(Arc::new)
+}
+
+/// A configuration without tickets.
+fn config(
+    provider: Arc<CryptoProvider>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: ClientCertificates,
+    clock: Arc<dyn Clock>,
+) -> Result<ServerConfig, TlsFault> {
+    let algorithms = provider.signature_verification_algorithms;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| TlsFault::ServerKeyUnsupported)?;
+    let certified = CertifiedKey::new(chain, key);
+    key_belongs_to_certificate(&certified, &algorithms)?;
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        ClientCertificates::NotRequested => Arc::new(NoClientAuth),
+        ClientCertificates::Requested(judge) => Arc::new(Judged { judge, mandatory: false, algorithms }),
+        ClientCertificates::Required(judge) => Arc::new(Judged { judge, mandatory: true, algorithms }),
+    };
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(RustlsClock(clock)))
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+        .map_err(TlsFault::Internal)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    config.ignore_client_order = true;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    Ok(config)
 }
 
 /// Signs a text with the key and verifies it with the certificate.

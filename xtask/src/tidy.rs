@@ -16,7 +16,7 @@ Checks that rooms use only rooms of lower levels, and the rules for files.
 Usage: cargo xtask tidy";
 
 /// Every room and its level.
-const LEVELS: [(&str, u8); 24] = [
+const LEVELS: [(&str, u8); 25] = [
     ("limits", 0),
     ("time", 0),
     ("identity", 1),
@@ -33,6 +33,7 @@ const LEVELS: [(&str, u8); 24] = [
     ("broker", 6),
     ("tls", 7),
     ("platform", 7),
+    ("http", 7),
     ("https", 7),
     ("websocket", 7),
     ("net", 8),

@@ -6,7 +6,7 @@ use crate::authorization::Policy;
 use crate::config::{LoadOptions, load_embedded};
 
 /// A policy in which each client identifier may connect, publish anywhere and subscribe to its filters.
-fn policy(clients: &[(&str, &[&str])]) -> Policy {
+pub(super) fn policy(clients: &[(&str, &[&str])]) -> Policy {
     let rule = |(client, filters): &(&str, &[&str])| {
         format!(
             "{{principals: {{clientIds: [{client}]}}, brokerResources: [{{method: Connect}}, \
@@ -20,7 +20,7 @@ fn policy(clients: &[(&str, &[&str])]) -> Policy {
     Policy::new(loaded.configuration.authorizations[0].clone()).unwrap()
 }
 
-fn ruled(policy: Policy) -> Admission {
+pub(super) fn ruled(policy: Policy) -> Admission {
     let port = PortAdmission { authenticator: None, policy: Some(0) };
     Admission { ports: vec![port], authenticators: Vec::new(), policies: vec![policy], insiders: Vec::new() }
 }

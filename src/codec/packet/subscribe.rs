@@ -24,6 +24,18 @@ pub enum RetainHandling {
     DoNotSend,
 }
 
+impl RetainHandling {
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::SendAtSubscribe => 0,
+            Self::SendAtSubscribeIfNew => 1,
+            Self::DoNotSend => 2,
+        }
+    }
+}
+
 /// What a subscriber asks for beside the filter (§3.8.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SubscriptionOptions {
@@ -67,11 +79,7 @@ impl SubscriptionOptions {
     /// The byte on the wire; what MQTT 3.1.1 has no bits for is left out there.
     #[must_use]
     pub fn bits(self, version: ProtocolVersion) -> u8 {
-        let retain_handling = match self.retain_handling {
-            RetainHandling::SendAtSubscribe => 0,
-            RetainHandling::SendAtSubscribeIfNew => 1,
-            RetainHandling::DoNotSend => 2,
-        };
+        let retain_handling = self.retain_handling.bits();
         match version {
             ProtocolVersion::V311 => self.maximum_qos.bits(),
             ProtocolVersion::V5 => {

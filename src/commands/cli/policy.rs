@@ -3,6 +3,7 @@
 use super::{Command, common, log_level, usage};
 use crate::commands::{CommandError, diff, explain, policy_test};
 use crate::config::policy_test::TestAction;
+use crate::platform::Levels;
 use crate::time::UnixTime;
 use lexopt::{Arg, Parser, ValueExt as _};
 use log::LevelFilter;
@@ -76,7 +77,7 @@ refused, 4 a credential cannot be read or judged.
 
 type Parsed = Result<Command, CommandError>;
 
-pub(super) fn explain_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Parsed {
+pub(super) fn explain_command(mut level: Option<Levels>, parser: &mut Parser) -> Parsed {
     let mut options = explain::ExplainOptions::default();
     let mut words: Vec<String> = Vec::new();
     while let Some(argument) = parser.next().map_err(usage)? {
@@ -111,7 +112,7 @@ pub(super) fn explain_command(mut level: Option<LevelFilter>, parser: &mut Parse
         [.., extra] => return Err(CommandError::Usage(format!("what is '{}' for?", extra.escape_debug()))),
     };
     check_client(&options)?;
-    Ok(Command::Explain(options, level.unwrap_or(LevelFilter::Warn)))
+    Ok(Command::Explain(options, level.unwrap_or(LevelFilter::Warn.into())))
 }
 
 /// A client is somebody, and its attributes come from one side.
@@ -131,7 +132,7 @@ fn check_client(options: &explain::ExplainOptions) -> Result<(), CommandError> {
     Err(CommandError::Usage(fault.to_owned()))
 }
 
-pub(super) fn diff_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Parsed {
+pub(super) fn diff_command(mut level: Option<Levels>, parser: &mut Parser) -> Parsed {
     let (mut paths, mut json) = (Vec::new(), false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -143,10 +144,10 @@ pub(super) fn diff_command(mut level: Option<LevelFilter>, parser: &mut Parser) 
     }
     let paths: Result<[PathBuf; 2], _> = paths.try_into();
     let [old, new] = paths.map_err(|_| CommandError::Usage("diff needs OLD and NEW".to_owned()))?;
-    Ok(Command::Diff(diff::DiffOptions { old, new, json }, level.unwrap_or(LevelFilter::Warn)))
+    Ok(Command::Diff(diff::DiffOptions { old, new, json }, level.unwrap_or(LevelFilter::Warn.into())))
 }
 
-pub(super) fn test_command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Parsed {
+pub(super) fn test_command(mut level: Option<Levels>, parser: &mut Parser) -> Parsed {
     let (mut file, mut sources) = (None, Vec::new());
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -157,7 +158,7 @@ pub(super) fn test_command(mut level: Option<LevelFilter>, parser: &mut Parser) 
         }
     }
     let file = file.ok_or_else(|| CommandError::Usage("test needs a FILE with policy tests".to_owned()))?;
-    Ok(Command::Test(policy_test::TestOptions { file, sources }, level.unwrap_or(LevelFilter::Warn)))
+    Ok(Command::Test(policy_test::TestOptions { file, sources }, level.unwrap_or(LevelFilter::Warn.into())))
 }
 
 fn path(parser: &mut Parser) -> Result<PathBuf, CommandError> {

@@ -3,6 +3,7 @@
 use super::{Command, common, log_level, usage};
 use crate::commands::CommandError;
 use crate::commands::state::{Action, StateOptions};
+use crate::platform::Levels;
 use lexopt::{Arg, Parser};
 use log::LevelFilter;
 use std::ffi::OsString;
@@ -36,7 +37,7 @@ folder is not there, in use, or of a newer version.
 ";
 
 /// Reads the words behind `state`.
-pub fn command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Command, CommandError> {
+pub fn command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let (mut words, mut json, mut output) = (Vec::new(), false, None);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -65,7 +66,10 @@ pub fn command(mut level: Option<LevelFilter>, parser: &mut Parser) -> Result<Co
     if output.is_some() && !matches!(action, Action::Export { .. }) {
         return Err(wrong("--output belongs to export"));
     }
-    Ok(Command::State(StateOptions { action, folder: PathBuf::from(folder) }, level.unwrap_or(LevelFilter::Info)))
+    Ok(Command::State(
+        StateOptions { action, folder: PathBuf::from(folder) },
+        level.unwrap_or(LevelFilter::Info.into()),
+    ))
 }
 
 fn wrong(message: &str) -> CommandError {

@@ -1,0 +1,334 @@
+//! The broker's check of itself: a client that connects, subscribes, publishes, unsubscribes and pings, over and over.
+//! azure-model §4.5.
+//!
+//! It is an ordinary client on an inside connection, made of minimq and not of our own codec, so that what both get wrong is
+//! noticed. What it finds is the broker's health; that it is answered at all is what the watchdog of the service manager is fed
+//! with.
+
+use crate::broker::INSIDE_PREFIX;
+use crate::net::Inside;
+use crate::platform::{ServiceManager, SystemClock};
+use crate::time::UnixTime;
+use crate::upstream::{Link, LinkError};
+use async_io::Async;
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use embassy_time::{Duration, Instant, Timer, with_timeout};
+use minimq::{Buffers, ConfigBuilder, Connection, Error, Op, PubError, Publication, QoS, Session, TopicFilter};
+use smol::io::{AsyncRead, AsyncWrite};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+/// The probe's name among the insiders.
+pub const PROBE: &str = "probe";
+
+/// Where it publishes. Below `$`, so that nobody who subscribes to everything sees it.
+const TOPIC: &str = "$portcullis/selftest";
+
+/// From the beginning of one round to that of the next, seconds: the vendor's.
+const PERIOD_SECONDS: u64 = 30;
+/// How long a round may take, seconds: the vendor's.
+const ROUND_SECONDS: u64 = 15;
+/// Keep Alive, seconds: after half of it minimq pings.
+const KEEP_ALIVE_SECONDS: u16 = 1;
+/// More than any of its packets takes.
+const BUFFER_BYTES: usize = 256;
+
+/// What it does, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// CONNECT, until CONNACK.
+    Connect,
+    /// SUBSCRIBE, until SUBACK.
+    Subscribe,
+    /// PUBLISH with QoS 1, until PUBACK and until the message is back.
+    Publish,
+    /// UNSUBSCRIBE, until UNSUBACK.
+    Unsubscribe,
+    /// PINGREQ, until PINGRESP.
+    Ping,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Connect, Self::Subscribe, Self::Publish, Self::Unsubscribe, Self::Ping];
+
+    /// The word of the vendor's metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Subscribe => "subscribe",
+            Self::Publish => "publish",
+            Self::Unsubscribe => "unsubscribe",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+/// How the broker is. The vendor's states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HealthState {
+    /// The probe has not been around yet.
+    #[default]
+    Unknown,
+    /// All is well.
+    Available,
+    /// It serves, and something is wrong.
+    Degraded,
+    /// It does not answer.
+    Unavailable,
+}
+
+impl fmt::Display for HealthState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "Unknown",
+            Self::Available => "Available",
+            Self::Degraded => "Degraded",
+            Self::Unavailable => "Unavailable",
+        })
+    }
+}
+
+/// How long one operation took, of all rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Latency {
+    /// The last one, microseconds.
+    pub last: f64,
+    /// Mean, microseconds.
+    pub mean: f64,
+    /// Sum of squares of differences from the mean.
+    squares: f64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Latency {
+    fn add(&mut self, microseconds: u64) {
+        // A day of microseconds is exact.
+        #[allow(clippy::cast_precision_loss)]
+        let (value, count) = (microseconds as f64, (self.count + 1) as f64);
+        let difference = value - self.mean;
+        self.mean += difference / count;
+        self.squares += difference * (value - self.mean);
+        (self.last, self.count) = (value, self.count + 1);
+    }
+
+    /// Standard deviation, microseconds.
+    #[must_use]
+    pub fn deviation(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss)]
+        let count = self.count.max(1) as f64;
+        (self.squares / count).sqrt()
+    }
+}
+
+/// What the probe has found.
+#[derive(Clone, Debug, Default)]
+pub struct ProbeReport {
+    /// In the last round.
+    pub state: HealthState,
+    /// Why it is not available; empty if it is.
+    pub reason: String,
+    /// When the last round ended.
+    pub last: Option<UnixTime>,
+    /// Rounds so far.
+    pub rounds: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// By [`Operation`].
+    pub latencies: [Latency; Operation::ALL.len()],
+}
+
+/// What the probe has found, for those who tell others.
+pub type SharedReport = Rc<RefCell<ProbeReport>>;
+
+/// Why a round failed.
+enum Failure {
+    /// The broker answered, and not as it should.
+    Refused(String),
+    /// It did not answer.
+    Silent,
+    /// The broker stops.
+    Ending,
+}
+
+/// Probes for as long as the broker serves. `manager` is told of each round in which the broker answered; the period is half of
+/// what its watchdog allows, if that is less than 30 s.
+pub async fn keep_probing(inside: Inside, report: SharedReport, manager: Rc<ServiceManager>) {
+    let watchdog = manager.watchdog().map(|limit| u64::try_from(limit.as_micros() / 2).unwrap_or(u64::MAX));
+    let period = Duration::from_micros(watchdog.unwrap_or(u64::MAX).min(PERIOD_SECONDS * 1_000_000));
+    loop {
+        let begin = Instant::now();
+        let mut round = Round { operation: Operation::Connect, begin, report: &report };
+        let limit = Duration::from_secs(ROUND_SECONDS);
+        let outcome = with_timeout(limit, round.run(&inside)).await.unwrap_or(Err(Failure::Silent));
+        let operation = round.operation;
+        match &outcome {
+            Err(Failure::Ending) => return,
+            Err(Failure::Silent) => {}
+            Ok(()) | Err(Failure::Refused(_)) => manager.alive(),
+        }
+        report.borrow_mut().conclude(operation, outcome);
+        Timer::at(begin + period).await;
+    }
+}
+
+impl ProbeReport {
+    fn conclude(&mut self, operation: Operation, outcome: Result<(), Failure>) {
+        self.rounds += 1;
+        self.last = Some(SystemClock::unix());
+        let (state, why) = match outcome {
+            Ok(()) => (HealthState::Available, String::new()),
+            Err(Failure::Refused(why)) => (HealthState::Degraded, why),
+            Err(Failure::Silent | Failure::Ending) => (HealthState::Unavailable, "no answer in time".to_owned()),
+        };
+        self.reason.clear();
+        if state == HealthState::Available {
+            if self.state > HealthState::Available {
+                log::warn!("probe: the broker is available again");
+            }
+        } else {
+            self.failed += 1;
+            let (number, of) = (operation as usize + 1, Operation::ALL.len());
+            let name = operation.name().to_ascii_uppercase();
+            self.reason = format!("Probe failed: Failed Operation {name} ({number}/{of}): {why}");
+            if self.state != state {
+                log::error!("BrokerProbeFailed: {}", self.reason);
+            }
+        }
+        self.state = state;
+    }
+}
+
+/// One round.
+struct Round<'r> {
+    /// What is being done.
+    operation: Operation,
+    begin: Instant,
+    report: &'r SharedReport,
+}
+
+impl Round<'_> {
+    fn done(&mut self, next: Operation) {
+        self.took(self.begin.elapsed());
+        (self.operation, self.begin) = (next, Instant::now());
+    }
+
+    fn took(&self, time: Duration) {
+        if let Some(latency) = self.report.borrow_mut().latencies.get_mut(self.operation as usize) {
+            latency.add(time.as_micros());
+        }
+    }
+
+    async fn run(&mut self, inside: &Inside) -> Result<(), Failure> {
+        let stream = inside.connect(PROBE).await.map_err(|error| match error.kind() {
+            io::ErrorKind::ConnectionAborted => Failure::Ending,
+            _ => Failure::Refused(error.to_string()),
+        })?;
+        let pings = Pings::default();
+        let stream = Watched { stream, pings: &pings };
+        let (mut receive, mut transmit) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
+        let config = ConfigBuilder::new(Buffers::new(&mut receive, &mut transmit))
+            .keepalive_interval(KEEP_ALIVE_SECONDS)
+            .client_id(&format!("{INSIDE_PREFIX}{PROBE}"))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let mut session = Session::new(config);
+        let mut connection = session.connect(Link::new(stream)).await.map_err(refusal)?;
+        self.done(Operation::Subscribe);
+        let subscribing = connection.subscribe(&[TopicFilter::new(TOPIC)], &[]).await.map_err(refusal)?;
+        complete(&mut connection, &subscribing).await?;
+        self.done(Operation::Publish);
+        let token = self.report.borrow().rounds.to_string();
+        let publication = Publication::text(TOPIC, &token).qos(QoS::AtLeastOnce);
+        let published = connection.publish(publication).await.map_err(|error| match error {
+            PubError::Session(error) => refusal(error),
+            PubError::Payload(_) => Failure::Refused("the payload does not fit".to_owned()),
+        })?;
+        let mut is_back = false;
+        while !is_back || published.as_ref().is_some_and(|op| connection.is_pending(op)) {
+            if let Some(message) = connection.poll().await.map_err(refusal)? {
+                is_back |= message.topic() == TOPIC && message.payload() == token.as_bytes();
+            }
+        }
+        self.done(Operation::Unsubscribe);
+        let unsubscribing = connection.unsubscribe(&[TOPIC], &[]).await.map_err(refusal)?;
+        complete(&mut connection, &unsubscribing).await?;
+        self.done(Operation::Ping);
+        let time = loop {
+            if let Some(time) = pings.took.get() {
+                break time;
+            }
+            connection.poll().await.map_err(refusal)?;
+        };
+        self.took(time);
+        connection.disconnect().await.map_err(refusal)
+    }
+}
+
+type OverInside<'p> = Link<Watched<'p>>;
+
+async fn complete(connection: &mut Connection<'_, '_, OverInside<'_>>, op: &Op) -> Result<(), Failure> {
+    while connection.is_pending(op) {
+        connection.poll().await.map_err(refusal)?;
+    }
+    Ok(())
+}
+
+fn refusal(error: Error<LinkError>) -> Failure {
+    Failure::Refused(error.to_string())
+}
+
+/// When PINGREQ went out, and how long its answer took: minimq pings by itself and does not tell.
+#[derive(Default)]
+struct Pings {
+    sent: Cell<Option<Instant>>,
+    took: Cell<Option<Duration>>,
+}
+
+/// A stream on which pings are watched.
+struct Watched<'p> {
+    stream: Async<UnixStream>,
+    pings: &'p Pings,
+}
+
+/// MQTT 5 §3.12 and §3.13.
+const PINGREQ: [u8; 2] = [0xC0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
+
+impl AsyncRead for Watched<'_> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Self { stream, pings } = self.get_mut();
+        let read = Pin::new(stream).poll_read(context, buffer);
+        // Nothing else comes after all else was answered; it may come in two pieces.
+        if let Poll::Ready(Ok(count)) = read
+            && let Some(sent) = pings.sent.get()
+            && buffer.get(..count).is_some_and(|bytes| bytes == PINGRESP || bytes == &PINGRESP[1..])
+        {
+            pings.took.set(Some(sent.elapsed()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched<'_> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { stream, pings } = self.get_mut();
+        if bytes == PINGREQ {
+            pings.sent.set(Some(Instant::now()));
+        }
+        Pin::new(stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_close(context)
+    }
+}

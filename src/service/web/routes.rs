@@ -1,0 +1,47 @@
+//! Which page answers which request.
+//!
+//! A page is a function that takes a [`Context`] and what it needs of the [`Request`], and gives a [`Response`]; it is asynchronous
+//! because it asks the loop. It is reached by one line in [`answer`].
+
+use super::api;
+use super::page;
+use crate::http::{Method, Request, Response, Status};
+use crate::net::Inside;
+use crate::service::{FactsInForce, History, SharedReport};
+use core::cell::RefCell;
+use std::rc::Rc;
+
+/// What pages are made of.
+pub struct Context {
+    /// The way to the loop.
+    pub inside: Inside,
+    /// What is known of the configuration in force.
+    pub facts: FactsInForce,
+    /// The last hour.
+    pub history: Rc<RefCell<History>>,
+    /// What the probe has found.
+    pub probe: SharedReport,
+}
+
+/// What a path that is there for reading takes.
+const READ: &str = "GET, HEAD";
+
+/// Answers a request that was admitted.
+pub(super) async fn answer(context: &Context, request: &Request) -> Response {
+    let segments: Vec<&str> = request.segments.iter().map(String::as_str).collect();
+    match (request.method, segments.as_slice()) {
+        (_, ["api", "v1", path @ ..]) => api::answer(context, request, path).await,
+        (Method::Get, []) => page::status_page(),
+        (Method::Get, ["healthz" | "readyz"]) => alive(context).await,
+        (Method::Post, [] | ["healthz" | "readyz" | "metrics"]) => Response::method_not_allowed(READ),
+        (Method::Get | Method::Post, _) => Status::NotFound.into(),
+    }
+}
+
+/// Whether the loop answers.
+async fn alive(context: &Context) -> Response {
+    match context.inside.ask(|_, _| ()).await {
+        Some(()) => Response::text(Status::Ok, "ok"),
+        None => Response::text(Status::ServiceUnavailable, "the broker stops"),
+    }
+}
