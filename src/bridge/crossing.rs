@@ -159,7 +159,7 @@ impl Crossing<'_> {
                 };
                 let from_local = async {
                     if !may_take_in {
-                        return Happened::Local(Err(local.flush_for_ever().await));
+                        return Happened::Local(local.drain().await.map(|()| LocalEvent::Nothing));
                     }
                     Happened::Local(local.next().await)
                 };

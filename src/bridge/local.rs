@@ -6,7 +6,7 @@
 //! **Invariant:** [`Local::next`] writes and reads at the same time: the broker does not read from who does not read from it.
 
 use crate::codec::{
-    Acknowledgement, Connect, ConnectProperties, DecodeError, Disconnect, DisconnectProperties, Packet,
+    Acknowledgement, Connect, ConnectProperties, DecodeError, Disconnect, DisconnectProperties, FixedHeader, Packet,
     PacketIdentifier, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilters,
     SubscribeProperties, SubscriptionOptions, Unsubscribe, UnsubscribeFilters, UnsubscribeProperties, Writer, decode,
     decode_fixed_header,
@@ -231,11 +231,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         self.send(&Packet::PubAck(acknowledgement)).map_err(|NotSendable| LocalFault::Unexpected)
     }
 
-    /// Waits for what the broker sends next; it is read over by the next call. Can be given up and called again.
+    /// Waits for what the broker sends next; it is read over by the next call. Also returns, with nothing, when there is room for
+    /// a message again. Can be given up and called again.
     ///
     /// # Errors
     /// [`LocalFault`]
     pub async fn next(&mut self) -> Result<LocalEvent<'_>, LocalFault> {
+        if !self.is_drained() {
+            self.begin += core::mem::take(&mut self.current);
+            while self.whole()?.is_none() {
+                poll_fn(|context| self.poll_exchange(context)).await?;
+                if self.is_drained() {
+                    return Ok(LocalEvent::Nothing);
+                }
+            }
+        }
         Ok(match self.packet().await? {
             Packet::Publish(publish) => LocalEvent::Message(publish),
             Packet::PubAck(answer) => LocalEvent::Answered(answer.packet_identifier, answer.reason_code),
@@ -260,16 +270,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         self.current = 0;
     }
 
-    /// Writes what is to be written, and then waits for ever.
+    /// Writes what is to be written; without anything, waits for ever.
     ///
     /// # Errors
     /// [`LocalFault`]
-    pub async fn flush_for_ever(&mut self) -> LocalFault {
-        poll_fn(|context| match self.poll_write(context) {
-            Poll::Ready(Err(error)) => Poll::Ready(LocalFault::from(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        })
-        .await
+    pub async fn drain(&mut self) -> Result<(), LocalFault> {
+        if self.is_drained() {
+            return smol::future::pending().await;
+        }
+        Ok(poll_fn(|context| self.poll_write(context)).await?)
     }
 
     fn next_identifier(&mut self) -> PacketIdentifier {
@@ -295,11 +304,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
     async fn packet(&mut self) -> Result<Packet<'_>, LocalFault> {
         self.begin += core::mem::take(&mut self.current);
         let header = loop {
-            let bytes = self.input.get(self.begin..self.end).unwrap_or_default();
-            match decode_fixed_header(bytes)? {
-                Some(header) if header.packet_bytes() <= bytes.len() => break header,
-                Some(header) if header.packet_bytes() > self.input.len() => return Err(LocalFault::Unexpected),
-                Some(_) | None => poll_fn(|context| self.poll_exchange(context)).await?,
+            match self.whole()? {
+                Some(header) => break header,
+                None => poll_fn(|context| self.poll_exchange(context)).await?,
             }
         };
         self.current = header.packet_bytes();
@@ -307,10 +314,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         Ok(decode(header, self.input.get(body).unwrap_or_default(), VERSION)?)
     }
 
-    /// Writes what can be written; ready when something was read.
+    /// The header of the packet that begins what was read, if all of that is there.
+    fn whole(&self) -> Result<Option<FixedHeader>, LocalFault> {
+        let bytes = self.input.get(self.begin..self.end).unwrap_or_default();
+        let header = decode_fixed_header(bytes)?;
+        if header.is_some_and(|header| header.packet_bytes() > self.input.len()) {
+            return Err(LocalFault::Unexpected);
+        }
+        Ok(header.filter(|header| header.packet_bytes() <= bytes.len()))
+    }
+
+    /// Writes what can be written; ready when something was read, or everything written.
     fn poll_exchange(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.poll_write(context) {
-            return Poll::Ready(Err(error));
+        if !self.is_drained()
+            && let Poll::Ready(outcome) = self.poll_write(context)
+        {
+            return Poll::Ready(outcome);
         }
         if self.begin > 0 {
             self.input.copy_within(self.begin..self.end, 0);

@@ -51,10 +51,13 @@ pub(super) async fn answer(context: &Context, request: &Request, path: &[&str]) 
         (Method::Get, ["explain"]) => explanation::document(context, request).await,
         (Method::Post, ["clients", id, "disconnect"]) => disconnect(context, id).await,
         (Method::Post, ["log"]) => set_log(request),
-        (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"] | ["log"]) => Response::method_not_allowed("POST"),
-        (Method::Post, ["status" | "history" | "client" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _]) => {
-            Response::method_not_allowed("GET, HEAD")
+        (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"] | ["log"]) => {
+            Response::method_not_allowed("POST")
         }
+        (
+            Method::Post,
+            ["status" | "history" | "client" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _],
+        ) => Response::method_not_allowed("GET, HEAD"),
         (Method::Get | Method::Post, _) => fault(Status::NotFound, "there is no such document"),
     }
 }
