@@ -33,6 +33,8 @@ pub struct Configuration {
     pub authentications: Vec<Authentication>,
     /// BrokerAuthorization resources.
     pub authorizations: Vec<Authorization>,
+    /// BrokerBridge resources.
+    pub bridges: Vec<Bridge>,
     /// ConfigMaps that are used as bundles of certificate authorities.
     pub trust_bundles: Vec<TrustBundle>,
     /// Secrets with a certificate and its key, embedded or to be found at run time: those that listeners serve, and those

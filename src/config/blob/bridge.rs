@@ -29,6 +29,8 @@ pub struct Bridge {
     pub incoming: Vec<TopicMap>,
     /// `queueLimit.length`: messages that wait for it, at least 1.
     pub queue_length: u32,
+    /// `queueLimit.bytes`: bytes of the message pool that may wait for it.
+    pub queue_bytes: u64,
     /// `queueLimit.strategy`; never `None`.
     pub queue_strategy: QueueStrategy,
     /// `maxHops`: what has crossed as many bridges is not sent out, at least 1.
