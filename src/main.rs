@@ -1,7 +1,9 @@
 //! The executable: reads the command line, runs a command, ends with its exit code.
 
 use portcullis::commands::cli::{self, Command};
-use portcullis::commands::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run, state};
+use portcullis::commands::{
+    CommandError, bake, check, control, demo, diff, explain, inspect, passwd, policy_test, run, state,
+};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -65,6 +67,10 @@ fn execute() -> Result<(), CommandError> {
         Command::Test(options, level) => {
             portcullis::platform::install(level);
             policy_test::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Control(options, level) => {
+            portcullis::platform::install(level);
+            control::run(&options, &mut out, &mut diagnostics)
         }
         Command::State(options, level) => {
             portcullis::platform::install(level);

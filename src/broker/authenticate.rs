@@ -17,7 +17,7 @@ use crate::codec::{Auth, Connect, FixedHeader, Packet, PacketType, ProtocolVersi
 use crate::collections::Key;
 use crate::identity::Identity;
 use crate::telemetry::{Cause, Text};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use core::sync::atomic::{AtomicBool, Ordering};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct Parked {
     version: ProtocolVersion,
     /// The method that asked.
     method: u16,
+    /// When it asked.
+    since: Instant,
     /// Which methods and users were in force when it asked.
     judges_epoch: u32,
     /// Whether the shell has taken the question. It is answered then, whether its connection is still there or not.
@@ -88,6 +90,7 @@ impl Broker {
     pub fn answer(&mut self, now: Now, ticket: Ticket, peer_chain: &[CertificateDer<'_>], answer: Answer) {
         let Some(parked) = self.take_parked(ticket) else { return };
         let key = parked.connection;
+        self.telemetry.durations.question.observe(now.instant.milliseconds_since(parked.since));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.parked = None;
         if connection.phase == Phase::Authenticating {
@@ -158,6 +161,7 @@ impl Broker {
             body: raw.body.to_vec(),
             version,
             method: question.method,
+            since: now.instant,
             judges_epoch: self.judges_epoch,
             is_asked: false,
             abandoned: Arc::clone(&question.abandoned),

@@ -12,7 +12,7 @@ use crate::codec::{Connect, ProtocolVersion, ReasonCode, TopicName};
 use crate::collections::{Key, keyed_hash};
 use crate::identity::Identity;
 use crate::limits::AUTHENTICATION_METHOD_BYTES_MAX;
-use crate::telemetry::{Action, Asking, Cause, Event, Table, Text};
+use crate::telemetry::{Action, Asking, Cause, Event, PROPERTY, Table, Text};
 use crate::time::Now;
 use core::fmt::Write as _;
 use core::num::{NonZeroU16, NonZeroU32};
@@ -77,7 +77,12 @@ impl Broker {
             authentication_method: properties.authentication_method,
             authentication_data: properties.authentication_data,
         };
-        let (identity, credential_method) = match self.judge_connect(now, key, &evidence, answered)? {
+        let named = properties.user_properties.iter().find(|(name, _)| *name == PROPERTY).map(|(_, value)| value);
+        let ruling = self.judge_connect(now, key, &evidence, answered).inspect_err(|_| {
+            let category = self.telemetry.categories.find(named);
+            self.telemetry.categories.row(category).authentication_failures += 1;
+        });
+        let (identity, credential_method) = match ruling? {
             Ruling::Identified(identity, method) => (identity, method),
             Ruling::Undecided(question) => {
                 let parked = self.park(now, key, raw, connect.protocol_version, question);
@@ -159,8 +164,13 @@ impl Broker {
                 && (connect.keep_alive == 0 || connect.keep_alive > *cap)
         });
         let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
+        let category = self.telemetry.categories.admit(named);
+        if self.admission.authenticator(port).is_some() {
+            self.telemetry.categories.row(category).authentication_successes += 1;
+        }
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Connected;
+            connection.category = category;
             connection.connected = now.instant;
             connection.credential_method = credential_method;
             connection.enhanced = Self::enhanced(connect);

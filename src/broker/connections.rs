@@ -6,7 +6,7 @@ use super::messages::{Mark, Message};
 use super::sessions::{IDENTIFIERS_PER_DELIVERY, Session};
 use crate::codec::{PacketIdentifier, ProtocolVersion, ReasonCode, publish};
 use crate::collections::{Key, Linked, Queue};
-use crate::telemetry::Cause;
+use crate::telemetry::{Category, Cause};
 use crate::time::{Instant, UnixTime};
 
 /// Bytes at the front of an outgoing PUBLISH: type, remaining length, topic length.
@@ -33,6 +33,12 @@ pub struct Connection {
     pub session: Option<Key<Session>>,
     /// One and a half Keep Alive periods; `None` for no Keep Alive. [MQTT-3.1.2-22]
     pub keep_alive_milliseconds: Option<u64>,
+    /// When it was accepted.
+    pub opened: Instant,
+    /// What the client's messages are counted under.
+    pub category: Category,
+    /// The PUBLISH whose acknowledgement is waited for, and since when.
+    pub followed: Option<(PacketIdentifier, Instant)>,
     /// When its CONNECT was accepted.
     pub connected: Instant,
     /// When the last complete packet came.
@@ -218,6 +224,9 @@ impl Connection {
             version: ProtocolVersion::V5,
             session: None,
             keep_alive_milliseconds: None,
+            opened: now,
+            category: Category::default(),
+            followed: None,
             connected: now,
             last_packet: now,
             expires: None,

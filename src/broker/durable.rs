@@ -441,6 +441,9 @@ impl Broker {
         counters.store_commits += u64::from(!batch.bytes.is_empty());
         counters.store_bytes += batch.bytes.len() as u64;
         counters.store_milliseconds += took;
+        if !batch.bytes.is_empty() {
+            self.telemetry.durations.sync.observe(took);
+        }
         counters.store_milliseconds_last = took;
         counters.store_milliseconds_max = counters.store_milliseconds_max.max(took);
         match outcome {

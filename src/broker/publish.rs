@@ -12,7 +12,7 @@ use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
 use crate::limits::TOPIC_LEVELS_MAX;
-use crate::telemetry::{Action, Cause, Table};
+use crate::telemetry::{Action, CategoryCounters, Cause, Table};
 use crate::time::{Instant, Now};
 
 /// The vendor's user property that keeps messages of one value with one member of a shared subscription.
@@ -115,6 +115,11 @@ impl Broker {
     pub(super) fn publish(&mut self, now: Now, key: Key<Connection>, publish: &Publish<'_>) {
         self.telemetry.counters.publishes_received += 1;
         self.telemetry.counters.payload_bytes_received += publish.payload.len() as u64;
+        if let Some(connection) = self.connections.get(key) {
+            let row = self.telemetry.categories.row(connection.category);
+            row.publishes_received += 1;
+            row.payload_bytes_received += publish.payload.len() as u64;
+        }
         if publish.properties.subscription_identifiers.iter().next().is_some() {
             // [MQTT-3.3.4-6]
             return self.violate(key, ReasonCode::ProtocolError);
@@ -211,6 +216,9 @@ impl Broker {
         Outcome { reason, gate, needs }: Outcome,
     ) {
         let reply = ReplyKind::PublishAck { exactly_once, packet_identifier, reason, gate };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.followed.get_or_insert((packet_identifier, self.latest));
+        }
         // Room was checked before the packet was taken.
         if self.reply_after(key, reply, needs).is_err() {
             self.violate(key, ReasonCode::QuotaExceeded);
@@ -248,6 +256,7 @@ impl Broker {
             if !self.admission.may_publish(&session.asker(publisher, &self.decisions), topic) {
                 if publish.qos == QoS::AtMostOnce {
                     self.telemetry.counters.qos0_denied += 1;
+                    self.category_of(publisher).qos0_dropped_incoming += 1;
                 }
                 self.denied(publisher, Action::Publish, topic);
                 return ReasonCode::NotAuthorized.into();
@@ -285,9 +294,13 @@ impl Broker {
             Ok(routed) => Outcome { reason: ReasonCode::Success, gate: routed.slowest, needs: routed.needs },
             Err(Unroutable::Full(table)) => {
                 self.telemetry.full(table);
+                self.category_of(publisher).publishes_refused += 1;
                 ReasonCode::QuotaExceeded.into()
             }
-            Err(Unroutable::Unkept(unkept)) => unkept.reason().into(),
+            Err(Unroutable::Unkept(unkept)) => {
+                self.category_of(publisher).publishes_refused += 1;
+                unkept.reason().into()
+            }
         }
     }
 
@@ -399,6 +412,9 @@ impl Broker {
             if let Err(table) = room {
                 self.telemetry.full(table);
                 self.telemetry.counters.queue_dropped += self.matches.len() as u64;
+                if let Some(publisher) = sending.publisher {
+                    self.category_of(publisher).qos0_dropped_incoming += 1;
+                }
                 return Ok(routed);
             }
         } else {
@@ -689,6 +705,13 @@ impl Broker {
         has_groups
     }
 
+    /// The counters of a session's client; those of clients without a category where it has no connection.
+    fn category_of(&mut self, session: Key<Session>) -> &mut CategoryCounters {
+        let connection = self.sessions.get(session).and_then(|session| session.connection);
+        let category = connection.and_then(|key| self.connections.get(key)).map(|connection| connection.category);
+        self.telemetry.categories.row(category.unwrap_or_default())
+    }
+
     /// Puts one message into one session's queue, by the queue's rules. Returns its delivery, if there is one.
     pub(super) fn deliver(
         &mut self,
@@ -714,12 +737,15 @@ impl Broker {
             match self.limits.queue_strategy {
                 QueueStrategy::DropOldest => {
                     if let Some(oldest) = session.waiting.pop_front(&mut self.deliveries) {
+                        let is_qos0 = self.deliveries.get(oldest).is_some_and(|it| it.qos == QoS::AtMostOnce);
+                        self.category_of(key).qos0_dropped_outgoing += u64::from(is_qos0);
                         self.finish_delivery(oldest);
                         self.telemetry.counters.queue_dropped += 1;
                     }
                 }
                 QueueStrategy::None if qos == QoS::AtMostOnce => {
                     self.telemetry.counters.queue_dropped += 1;
+                    self.category_of(key).qos0_dropped_outgoing += 1;
                     return None;
                 }
                 // The second is for insiders only.
@@ -732,6 +758,7 @@ impl Broker {
             return Some(delivery);
         }
         self.telemetry.counters.queue_dropped += 1;
+        self.category_of(key).qos0_dropped_outgoing += u64::from(qos == QoS::AtMostOnce);
         // One subscriber may not take what all need: it is told to go, and its queue goes with it.
         if let Some(connection) = connection {
             self.condemn(connection, Cause::QueueFull, ReasonCode::QuotaExceeded);

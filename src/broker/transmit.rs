@@ -136,9 +136,7 @@ impl Broker {
                     match next {
                         NextReply::Queued { acknowledgement, kind } => {
                             self.pop_reply(key, acknowledgement);
-                            if let Some(connection) = self.connections.get_mut(key) {
-                                connection.greeted |= matches!(kind, ReplyKind::ConnAckAccepted { .. });
-                            }
+                            self.observe_reply(now, key, kind);
                         }
                         NextReply::Pong => {
                             if let Some(connection) = self.connections.get_mut(key) {
@@ -150,6 +148,29 @@ impl Broker {
                 Err(Held::NoRoom) => return true,
                 Err(Held::Gated) => self.gate(now, key),
             }
+        }
+    }
+
+    /// A reply has been given to the socket: how long it took, and for CONNACK, that others may follow.
+    fn observe_reply(&mut self, now: Instant, key: Key<Connection>, kind: ReplyKind) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match kind {
+            ReplyKind::ConnAckAccepted { .. } => {
+                connection.greeted = true;
+                self.telemetry.durations.connect.observe(now.milliseconds_since(connection.opened));
+            }
+            ReplyKind::PublishAck { packet_identifier, .. } => {
+                if let Some((_, since)) = connection.followed.take_if(|(followed, _)| *followed == packet_identifier) {
+                    self.telemetry.durations.acknowledge.observe(now.milliseconds_since(since));
+                }
+            }
+            ReplyKind::ConnAckRefused(_)
+            | ReplyKind::PubRel(..)
+            | ReplyKind::PubComp(..)
+            | ReplyKind::SubscriptionAck { .. }
+            | ReplyKind::Codes(_)
+            | ReplyKind::Auth(_)
+            | ReplyKind::Disconnect(_) => {}
         }
     }
 
@@ -398,6 +419,9 @@ impl Broker {
             self.telemetry.counters.publishes_sent += 1;
             self.telemetry.counters.packets_sent += 1;
             self.telemetry.counters.payload_bytes_sent += u64::from(payload_bytes);
+            let row = self.telemetry.categories.row(connection.category);
+            row.publishes_sent += 1;
+            row.payload_bytes_sent += u64::from(payload_bytes);
             let is_unfinished = unfinished.is_some();
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.in_flight += u16::from(counts);

@@ -1,8 +1,10 @@
 //! The command line: what it accepts, and what `--help` says.
 
+mod control;
 mod policy;
 mod state;
 
+use super::control::ControlOptions;
 use super::state::StateOptions;
 use super::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use crate::authentication::PasswordAlgorithm;
@@ -35,6 +37,8 @@ pub enum Command {
     Diff(diff::DiffOptions, Levels),
     /// `test`.
     Test(policy_test::TestOptions, Levels),
+    /// `status`, `clients`, `client`, `disconnect`, `sessions`, `retained`, `top`.
+    Control(ControlOptions, Levels),
     /// `state`.
     State(StateOptions, Levels),
 }
@@ -57,14 +61,22 @@ Commands:
   test      Check what a site expects of its policy
   state     Look into the state folder of a broker that does not run
 
+Commands for a broker that runs:
+  status      How it is, and what was denied last
+  clients     Who is connected; client ID says more of one
+  disconnect  End the connection of a client
+  sessions    Sessions, with and without a client
+  retained    Retained messages
+  top         What is going on, again and again
+
 Options, before or after the command:
   --log LEVEL   error, warn, info (default), debug, trace or off; or several, as in
                 warn,authorization=debug
   --help        This text, or that of a command: portcullis COMMAND --help
   --version     Version
 
-Exit codes: 0 done, 1 the answer is no (explain, diff, test, state verify),
-2 wrong usage, 3 configuration refused, 4 cannot start.
+Exit codes: 0 done, 1 the answer is no (explain, diff, test, state verify, client,
+disconnect), 2 wrong usage, 3 configuration refused, 4 cannot start, no broker there.
 ";
 
 const DEMO_HELP: &str = "\
@@ -106,8 +118,8 @@ Options:
                   the log; also when FILE is good but does not fit this program
   --control PATH  The socket for the commands that look at a running broker (default:
                   `control.sock` in the state folder). Owner and group may use it
-  --log LEVELS    error, warn, info (default), debug, trace or off; of a room by
-                  itself with ROOM=LEVEL, several with commas between. Rooms are
+  --log LEVELS    error, warn, info, debug, trace or off (default: that of the
+                  configuration, which is info if it says nothing); of a room by itself with ROOM=LEVEL, several with commas between. Rooms are
                   authentication, authorization, bridge, broker, commands, net,
                   service, store, upstream and libraries
   --log-format F  human (default), or json: an object a line
@@ -216,10 +228,13 @@ fn command_line(name: &str, level: Option<Levels>, mut parser: Parser) -> Result
         "diff" => policy::diff_command(level, &mut parser),
         "test" => policy::test_command(level, &mut parser),
         "state" => state::command(level, &mut parser),
+        name if control::NAMES.contains(&name) => control::command(name, level, &mut parser),
         "help" => Ok(Command::Print(HELP.to_owned())),
         _ => {
-            let nearest = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"]
+            let others = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"];
+            let nearest = others
                 .into_iter()
+                .chain(control::NAMES)
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
                 .min()
                 .filter(|(distance, _)| *distance <= 2);
@@ -258,8 +273,8 @@ fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command
             Arg::Long("config") => options.configuration = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("state") => options.state = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("no-fallback") => options.no_fallback = true,
-            Arg::Long("log-format") => format = log_format(parser)?,
             Arg::Long("control") => options.control = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("log-format") => format = log_format(parser)?,
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, RUN_HELP),
         }
@@ -267,6 +282,7 @@ fn run_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command
     if options.configuration.is_none() && (options.state.is_some() || options.no_fallback) {
         return Err(CommandError::Usage("--state and --no-fallback need --config FILE".to_owned()));
     }
+    options.keeps_log_levels = level.is_some();
     Ok(Command::Run(options, Logging { levels: level.unwrap_or(LevelFilter::Info.into()), format }))
 }
 
@@ -396,7 +412,8 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        for command in ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"] {
+        let others = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"];
+        for command in others.into_iter().chain(control::NAMES) {
             let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
         }
@@ -404,11 +421,9 @@ mod tests {
 
     #[test]
     fn the_log_level_may_stand_on_either_side() {
+        let options = run::RunOptions { keeps_log_levels: true, ..run::RunOptions::default() };
         for line in ["--log warn run", "run --log warn"] {
-            assert_eq!(
-                parsed(line),
-                Ok(Command::Run(run::RunOptions::default(), Levels::from(LevelFilter::Warn).into()))
-            );
+            assert_eq!(parsed(line), Ok(Command::Run(options.clone(), Levels::from(LevelFilter::Warn).into())));
         }
     }
 
@@ -446,6 +461,10 @@ mod tests {
             ("explain site --username u --at noon", "--at takes"),
             ("diff old", "OLD and NEW"),
             ("test", "FILE"),
+            ("client", "ID"),
+            ("disconnect --json", "ID"),
+            ("status x", "x"),
+            ("clients --once", "--once"),
             ("state inspect", "FOLDER"),
             ("state look folder", "no 'look'"),
             ("state compact folder --json", "--json"),

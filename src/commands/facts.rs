@@ -1,7 +1,7 @@
 //! What those who look at a running broker are told of its configuration.
 
 use crate::config::blob::{ClockPolicy, Configuration, ListenerPort, Protocol, Tls};
-use crate::platform::{Clock as _, SystemClock};
+use crate::platform::{Clock as _, ServiceManager, SystemClock};
 use crate::service::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, Inquiries, ListenerFacts};
 use crate::time::Instant;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,8 @@ pub fn of(configuration: &Configuration, blob: Option<(&Path, &[u8])>, inquiries
         file: blob.map(|(path, _)| path.display().to_string()),
         digest: blob.map(|(_, contents)| digest(contents)),
         applied: Instant::ZERO,
+        probes: configuration.diagnostics.self_check.is_some(),
+        ready_certificate_days: configuration.gateway.ready_certificate_days,
         clock_policy: match configuration.gateway.clock_policy {
             ClockPolicy::Enforce => "Enforce",
             ClockPolicy::AssumeBuildDate => "AssumeBuildDate",
@@ -42,6 +44,8 @@ pub struct Told {
     pub facts: FactsInForce,
     /// When they are replaced.
     pub clock: SystemClock,
+    /// Told when a configuration is read again.
+    pub manager: Rc<ServiceManager>,
 }
 
 impl Told {

@@ -3,6 +3,7 @@
 pub mod bake;
 pub mod check;
 pub mod cli;
+pub mod control;
 pub mod demo;
 mod diagnostics;
 pub mod diff;

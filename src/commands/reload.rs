@@ -55,13 +55,12 @@ impl Origin {
                 Trigger::Signal => log::info!("SIGHUP: {blob} is read again"),
                 Trigger::File => log::info!("{blob} has changed and is read again"),
             }
-            match reload.again() {
-                Ok(reloaded) => Some(reloaded),
-                Err(fault) => {
-                    log::error!("{}: {fault}; the configuration from before stays in force", reload.blob.display());
-                    None
-                }
-            }
+            reload.facts.manager.reloading();
+            let reloaded = reload.again().inspect_err(|fault| {
+                log::error!("{}: {fault}; the configuration from before stays in force", reload.blob.display());
+            });
+            reload.facts.manager.ready();
+            reloaded.ok()
         })
     }
 }

@@ -4,9 +4,11 @@ use super::paths::{Control, Paths};
 use super::reload::Origin;
 use super::start::{Candidate, start};
 use super::{CommandError, last_good};
-use crate::config::blob::Configuration;
+use crate::config::blob::{Configuration, LogLevel};
 use crate::config::{self, LoadOptions};
+use crate::platform;
 use crate::service::Fingerprint;
+use log::LevelFilter;
 use std::path::{Path, PathBuf};
 
 /// Options of `run`.
@@ -20,6 +22,8 @@ pub struct RunOptions {
     pub no_fallback: bool,
     /// The control socket; `None` for `control.sock` in the state folder.
     pub control: Option<PathBuf>,
+    /// Whether the command line says how much is logged, whatever `diagnostics.logs.level` of the configuration is.
+    pub keeps_log_levels: bool,
 }
 
 /// Largest blob that is read, bytes.
@@ -61,6 +65,9 @@ fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candid
     let refused = |fault: String| CommandError::ConfigurationRefused(format!("{}: {fault}", path.display()));
     let contents = read_blob(path).map_err(refused)?;
     let configuration = config::decode(&contents).map_err(|fault| refused(fault.to_string()))?;
+    if !options.keeps_log_levels {
+        platform::begin_with(log_level(configuration.diagnostics.log_level).into());
+    }
     let mut paths = Paths::beside(folder, &configuration.gateway);
     if let Some(state) = &options.state {
         paths.state = Some(state.clone());
@@ -95,6 +102,16 @@ fn fall_back(fault: String, folder: &Path, options: &RunOptions) -> Result<(Cand
 fn embedded_default() -> Result<Configuration, CommandError> {
     let loaded = config::load_embedded(config::DEFAULT_FILES, &LoadOptions::default());
     loaded.map(|loaded| loaded.configuration).map_err(|found| CommandError::ConfigurationRefused(found.to_string()))
+}
+
+const fn log_level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warn => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    }
 }
 
 /// The contents of a blob's file.

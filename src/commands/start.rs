@@ -16,7 +16,7 @@ use crate::net::{
 };
 use crate::platform::{self, Clock as _, ServiceManager, SystemClock};
 use crate::service::web::Context;
-use crate::service::{self, ClockRecord, History, Inquiries};
+use crate::service::{self, ClockRecord, History, Inquiries, Probing};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -104,15 +104,16 @@ pub fn start(
         service::first_user_signals().map_err(|error| cannot_start(format!("cannot listen to SIGUSR1: {error}")))?;
     let (stop, stops) = channel::bounded(1);
     let (inside, asks) = Inside::new();
+    let self_check = configuration.diagnostics.self_check;
     let known = diagnostics::Known { clock_floor: clock_record.floor(), signatures };
-    let told = facts::Told { facts: Rc::clone(&facts), clock };
+    let manager = Rc::new(ServiceManager::from_environment());
+    let told = facts::Told { facts: Rc::clone(&facts), clock, manager: Rc::clone(&manager) };
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, known, inquirer, told)
     });
     ready(&addresses)?;
     log::info!("ready");
-    let manager = Rc::new(ServiceManager::from_environment());
     let probed = service::SharedReport::default();
     let services = Services {
         questions,
@@ -124,12 +125,13 @@ pub fn start(
     };
     let history = Rc::new(RefCell::new(History::new()));
     executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
-    let context = Context { inside: inside.clone(), facts, history, probe: Rc::clone(&probed) };
+    let context = Context { inside: inside.clone(), facts: Rc::clone(&facts), history, probe: Rc::clone(&probed) };
     doors.serve(&Rc::new(context), &executor, change.clone());
-    executor.spawn(service::stop_on(terminations, stop)).detach();
+    executor.spawn(service::stop_on(terminations, stop, Rc::clone(&manager))).detach();
     executor.spawn(service::say_more_on(more)).detach();
-    executor.spawn(service::keep_probing(inside.clone(), probed, Rc::clone(&manager))).detach();
     manager.ready();
+    let probing = Probing { inside, facts: Rc::clone(&facts), report: probed, manager, settings: self_check };
+    executor.spawn(probing.run()).detach();
     executor.spawn(service::watch(watched, source, hangups, change)).detach();
     let clock_record = Rc::new(RefCell::new(clock_record));
     executor.spawn(ClockRecord::keep(Rc::clone(&clock_record), clock)).detach();

@@ -342,7 +342,8 @@ impl Assembly<'_> {
         });
         let (addresses, place) = &settings.diagnostics_addresses;
         let is_asked_for = port.is_some() && (broker.prometheus_port.is_some() || place.is_some());
-        blob::Diagnostics { port, is_asked_for, addresses: addresses.clone(), exposed }
+        let (self_check, log_level) = (broker.self_check, broker.log_level);
+        blob::Diagnostics { port, is_asked_for, addresses: addresses.clone(), exposed, self_check, log_level }
     }
 
     fn key_sets(&mut self, reference: &Reference) -> Vec<String> {

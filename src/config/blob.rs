@@ -69,6 +69,9 @@ pub struct Gateway {
     pub clock_policy: ClockPolicy,
     /// Seconds from accept to a complete CONNECT, TLS handshake included.
     pub connect_deadline_seconds: u16,
+    /// Server certificates that end within so many days keep the gateway from being ready; those that it issues itself only when
+    /// they have ended.
+    pub ready_certificate_days: u16,
     /// Whether a payload that is marked as UTF-8 must be UTF-8.
     pub validate_payload_format: bool,
     /// How often the topics below `$SYS/broker/` are published, seconds; 0 for never.
@@ -263,6 +266,41 @@ pub struct Diagnostics {
     pub addresses: Vec<String>,
     /// What protects addresses beyond loopback.
     pub exposed: Option<ExposedDiagnostics>,
+    /// `diagnostics.selfCheck`; `None`: the broker does not check itself.
+    pub self_check: Option<SelfCheck>,
+    /// `diagnostics.logs.level`.
+    pub log_level: LogLevel,
+}
+
+/// `diagnostics.selfCheck`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfCheck {
+    /// From the beginning of one check to that of the next, seconds.
+    pub interval_seconds: u16,
+    /// How long one may take, seconds.
+    pub timeout_seconds: u16,
+}
+
+impl Default for SelfCheck {
+    fn default() -> Self {
+        Self { interval_seconds: 30, timeout_seconds: 15 }
+    }
+}
+
+/// `diagnostics.logs.level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogLevel {
+    /// Service is lost.
+    Error,
+    /// Worth waking someone.
+    Warn,
+    /// Lifecycle of connections, sessions and configuration. The default.
+    #[default]
+    Info,
+    /// Refusals and drops.
+    Debug,
+    /// Single packets.
+    Trace,
 }
 
 /// `diagnosticsTls`. Where both are there, who reads needs certificate and token.

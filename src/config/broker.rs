@@ -2,7 +2,7 @@
 //!
 //! What concerns the vendor's cluster only is checked and noted; what this version cannot do is checked and refused.
 
-use super::blob::{Persistence, QueueStrategy};
+use super::blob::{LogLevel, Persistence, QueueStrategy, SelfCheck};
 use super::certificate::{duration, private_key};
 use super::diagnostic::{Place, Report};
 use super::persistence;
@@ -31,6 +31,10 @@ pub struct Broker {
     pub subscriber_queue_strategy: QueueStrategy,
     /// `diagnostics.metrics.prometheusPort` and where it stands; 0 for no port.
     pub prometheus_port: Option<(u16, Place)>,
+    /// `diagnostics.selfCheck`; `None` where its mode is `Disabled`.
+    pub self_check: Option<SelfCheck>,
+    /// `diagnostics.logs.level`.
+    pub log_level: LogLevel,
     /// `persistence`; the commit interval is not of this resource.
     pub persistence: Persistence,
 }
@@ -39,6 +43,14 @@ pub struct Broker {
 const PROFILES: [(&str, u32); 4] =
     [("Tiny", 4 * MEBIBYTE), ("Low", 16 * MEBIBYTE), ("Medium", 64 * MEBIBYTE), ("High", 256 * MEBIBYTE)];
 const MEBIBYTE: u32 = 1024 * 1024;
+/// Values of `diagnostics.logs.level`.
+const LOG_LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
 /// `Enabled` and `Disabled`.
 pub(super) const SWITCH: [(&str, bool); 2] = [("Enabled", true), ("Disabled", false)];
 
@@ -54,6 +66,8 @@ impl Default for Broker {
             subscriber_queue_length: 1_000,
             subscriber_queue_strategy: QueueStrategy::None,
             prometheus_port: None,
+            self_check: Some(SelfCheck::default()),
+            log_level: LogLevel::default(),
             persistence: Persistence::default(),
         }
     }
@@ -217,11 +231,12 @@ fn diagnostics(node: &Node, broker: &mut Broker, report: &mut Report) {
     if let Some(node) = fields.optional("logs")
         && let Some(mut logs) = Fields::of(node, "diagnostics.logs", report)
     {
-        if let Some(node) = logs.optional("level") {
-            text(node, "diagnostics.logs.level", report);
+        if let Some(node) = logs.optional("level")
+            && let Some(level) = choice(node, "diagnostics.logs.level", &LOG_LEVELS, report)
+        {
+            broker.log_level = level;
         }
         logs.finish(report);
-        note_no_effect(node, "diagnostics.logs", report);
     }
     if let Some(node) = fields.optional("metrics")
         && let Some(mut metrics) = Fields::of(node, "diagnostics.metrics", report)
@@ -235,11 +250,16 @@ fn diagnostics(node: &Node, broker: &mut Broker, report: &mut Report) {
     if let Some(node) = fields.optional("selfCheck")
         && let Some(mut check) = Fields::of(node, "diagnostics.selfCheck", report)
     {
-        switch(&mut check, "mode", report);
-        number(&mut check, "intervalSeconds", 30..=300, report);
-        number(&mut check, "timeoutSeconds", 5..=120, report);
+        let seconds = |given: Option<u32>| given.and_then(|seconds| u16::try_from(seconds).ok());
+        let is_on = switch(&mut check, "mode", report).unwrap_or(true);
+        let interval = seconds(number(&mut check, "intervalSeconds", 30..=300, report));
+        let timeout = seconds(number(&mut check, "timeoutSeconds", 5..=120, report));
+        let default = SelfCheck::default();
+        broker.self_check = is_on.then_some(SelfCheck {
+            interval_seconds: interval.unwrap_or(default.interval_seconds),
+            timeout_seconds: timeout.unwrap_or(default.timeout_seconds),
+        });
         check.finish(report);
-        note_no_effect(node, "diagnostics.selfCheck", report);
     }
     if let Some(node) = fields.optional("traces")
         && let Some(mut traces) = Fields::of(node, "diagnostics.traces", report)

@@ -116,6 +116,7 @@ fn compare_gateways(differences: &mut Differences, former: &Gateway, next: &Gate
         // Read anew, or asked of the broker each time.
         clock_policy: _,
         connect_deadline_seconds: _,
+        ready_certificate_days: _,
         validate_payload_format: _,
         sys_interval_seconds: _,
         response_information: _,
@@ -156,7 +157,9 @@ fn compare_diagnostics(
         let trust = trust_bundle.map(|index| whole.trust_bundles.get(usize::from(index)).cloned());
         (whole.secrets.get(usize::from(*secret)).cloned(), trust, token_secret.clone())
     }
-    let Diagnostics { port, is_asked_for: _, addresses, exposed } = former;
+    let Diagnostics { port, is_asked_for: _, addresses, exposed, self_check, log_level } = former;
+    differences.compare("diagnostics.selfCheck", self_check, &next.self_check);
+    differences.compare("diagnostics.logs.level", log_level, &next.log_level);
     differences.compare("diagnostics.metrics.prometheusPort", port, &next.port);
     differences.compare("gateway.bind.diagnostics", addresses, &next.addresses);
     let former = exposed.as_ref().map(|exposed| guards(whole, exposed));

@@ -173,7 +173,8 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// Whether a character may not reach a terminal or a log line as it is.
-fn is_disruptive(character: char) -> bool {
+#[must_use]
+pub fn is_disruptive(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

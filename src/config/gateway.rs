@@ -46,6 +46,7 @@ impl Default for Settings {
                 external_addresses: vec!["0.0.0.0".to_owned(), "::".to_owned()],
                 clock_policy: ClockPolicy::Enforce,
                 connect_deadline_seconds: 10,
+                ready_certificate_days: 3,
                 validate_payload_format: false,
                 sys_interval_seconds: 10,
                 response_information: None,
@@ -108,6 +109,11 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
         && let Some(seconds) = integer(node, "connectDeadlineSeconds", 1..=120, report)
     {
         gateway.connect_deadline_seconds = u16::try_from(seconds).unwrap_or(120);
+    }
+    if let Some(node) = fields.optional("readyCertificateDays")
+        && let Some(days) = integer(node, "readyCertificateDays", 0..=365, report)
+    {
+        gateway.ready_certificate_days = u16::try_from(days).unwrap_or(365);
     }
     if let Some(node) = fields.optional("validatePayloadFormat")
         && let Some(validate) = boolean(node, "validatePayloadFormat", report)

@@ -163,7 +163,11 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
 
 /// Whatever leaves the machine is guarded.
 fn diagnostics(configuration: &Configuration) -> Result<(), Defect> {
-    let Diagnostics { port, is_asked_for: _, addresses, exposed } = &configuration.diagnostics;
+    let Diagnostics { port, is_asked_for: _, addresses, exposed, self_check, log_level: _ } =
+        &configuration.diagnostics;
+    if self_check.is_some_and(|check| check.interval_seconds == 0 || check.timeout_seconds == 0) {
+        return Err(Defect::Diagnostics);
+    }
     let is_valid =
         |address: &String| address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || exposed.is_some());
     ensure(*port != Some(0) && !addresses.is_empty() && addresses.iter().all(is_valid), Defect::Diagnostics)?;

@@ -52,20 +52,9 @@ impl Reporter {
             let _ = core::fmt::write(&mut line, format_args!(" denied-{action}={count}"));
         }
         for (cause, count) in Cause::CREDENTIAL_DRIVEN.into_iter().zip(counters.credential_ends) {
-            let _ = core::fmt::write(&mut line, format_args!(" {}={count}", word(cause)));
+            let _ = core::fmt::write(&mut line, format_args!(" {}={count}", cause.name()));
         }
         log::info!(target: AUTHORIZATION, "audit totals{line} authentication-refused={}", counters.authentication_refused);
-    }
-}
-
-/// A cause of the audit in one word.
-const fn word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::CredentialExpired => "credential-expired",
-        Cause::CredentialRefused => "credential-refused",
-        Cause::PolicyChanged => "policy-changed",
-        Cause::AuthenticationChanged => "authentication-changed",
-        _ => "other",
     }
 }
 

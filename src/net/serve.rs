@@ -92,8 +92,12 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, mut services: Services, sleepe
     let mut reporter = Reporter::default();
     // What happened while the tables were filled is not to wait for the first client.
     reporter.report(clock.now().instant, &mut turn);
+    let mut begun = None;
     loop {
         let now = clock.now().instant;
+        if let Some(begun) = begun.take() {
+            turn.broker().telemetry().durations.turn.observe(now.milliseconds_since(begun));
+        }
         let is_busy = turn.has_work();
         let deadline = if is_busy { Some(now) } else { turn.next_deadline().into_iter().chain(stop_at).min() };
         ready.clear();
@@ -125,6 +129,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, mut services: Services, sleepe
             Woken::Stop(_) => {}
         }
         let now = clock.now();
+        begun = Some(now.instant);
         let is_idle = ready.is_empty() && !is_busy && turn.connections() == 0;
         if stop_at.is_some_and(|at| now.instant >= at || is_idle) {
             return finish(&mut turn, &mut services, clock).await;

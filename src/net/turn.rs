@@ -857,6 +857,12 @@ impl<N: Network> Turn<N> {
         if link.handshaking && link.tls.as_ref().is_none_or(|tls| tls.is_established()) {
             link.handshaking = false;
             self.handshaking -= 1;
+            let counters = &mut self.broker.telemetry().counters;
+            match &link.tls {
+                Some(tls) if tls.is_resumed() => counters.handshakes_resumed += 1,
+                Some(_) => counters.handshakes_full += 1,
+                None => {}
+            }
         }
     }
 
@@ -1044,6 +1050,7 @@ impl<N: Network> Turn<N> {
 
     fn drop_taken(&mut self, now: Now, key: Key<Connection>, link: Link<N::Stream>, cause: Cause, detail: Text) {
         self.handshaking -= u32::from(link.handshaking);
+        self.broker.telemetry().counters.handshakes_failed += u64::from(link.handshaking);
         log::debug!("{}: closed", link.peer);
         self.deadlines.cancel(key.index());
         self.receive.give_back(link.granted);

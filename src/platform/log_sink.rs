@@ -34,9 +34,8 @@ pub enum LogFormat {
 struct LogSink {
     format: LogFormat,
     journal: bool,
-    levels: RwLock<Levels>,
-    /// What the process began with.
-    first: Levels,
+    /// Now, and what the process began with.
+    levels: RwLock<(Levels, Levels)>,
     flood: Mutex<Flood>,
     left_out: AtomicU64,
 }
@@ -72,20 +71,27 @@ pub fn install(logging: impl Into<Logging>) {
     let sink = SINK.get_or_init(|| LogSink {
         format,
         journal: std::env::var_os("JOURNAL_STREAM").is_some(),
-        levels: RwLock::new(levels),
-        first: levels,
+        levels: RwLock::new((levels, levels)),
         flood: Mutex::default(),
         left_out: AtomicU64::new(0),
     });
     // Fails only if a sink is there already.
     let _ = log::set_logger(sink);
+    begin_with(levels);
+}
+
+/// Changes how much each room says, now and when [`say_more`] has come around.
+pub fn begin_with(levels: Levels) {
+    if let Some(sink) = SINK.get() {
+        sink.levels.write().unwrap_or_else(PoisonError::into_inner).1 = levels;
+    }
     set_levels(levels);
 }
 
 /// Changes how much each room says, from the next line on.
 pub fn set_levels(levels: Levels) {
     if let Some(sink) = SINK.get() {
-        *sink.levels.write().unwrap_or_else(PoisonError::into_inner) = levels;
+        sink.levels.write().unwrap_or_else(PoisonError::into_inner).0 = levels;
         log::set_max_level(levels.max());
     }
 }
@@ -93,13 +99,13 @@ pub fn set_levels(levels: Levels) {
 /// How much each room says now.
 #[must_use]
 pub fn levels() -> Levels {
-    SINK.get().map_or(Levels::from(LevelFilter::Info), LogSink::levels)
+    SINK.get().map_or(LevelFilter::Info.into(), |sink| sink.levels().0)
 }
 
 /// One step more is said by all rooms: `debug`, then `trace`, then what the process began with.
 pub fn say_more() -> Levels {
-    let first = SINK.get().map_or(LevelFilter::Info.into(), |sink| sink.first);
-    let now = levels();
+    let info = Levels::from(LevelFilter::Info);
+    let (now, first) = SINK.get().map_or((info, info), LogSink::levels);
     let next = if now == Levels::from(LevelFilter::Trace) {
         first
     } else if now == Levels::from(LevelFilter::Debug) {
@@ -147,7 +153,7 @@ impl Flood {
 }
 
 impl LogSink {
-    fn levels(&self) -> Levels {
+    fn levels(&self) -> (Levels, Levels) {
         *self.levels.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,11 +178,11 @@ impl LogSink {
 
 impl Log for LogSink {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.levels().of(metadata.target())
+        metadata.level() <= self.levels().0.of(metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
-        let level = self.levels().of(record.target());
+        let level = self.levels().0.of(record.target());
         if record.level() > level {
             return;
         }

@@ -9,7 +9,9 @@ mod notify;
 pub use clock::{Clock, SystemClock};
 pub use embassy_clock::SimulatedClock;
 pub use log_levels::Levels;
-pub use log_sink::{LogFormat, Logging, install, levels, lines_left_out, say_more, set_levels, tell_left_out};
+pub use log_sink::{
+    LogFormat, Logging, begin_with, install, levels, lines_left_out, say_more, set_levels, tell_left_out,
+};
 pub use notify::ServiceManager;
 
 /// Whether the wall clock was set at start from a clock that runs without power.

@@ -29,6 +29,10 @@ pub struct Facts {
     pub digest: Option<String>,
     /// When it was put in force.
     pub applied: Instant,
+    /// Whether the broker checks itself.
+    pub probes: bool,
+    /// `readyCertificateDays`.
+    pub ready_certificate_days: u16,
     /// `clockPolicy`.
     pub clock_policy: &'static str,
     /// By index of the port.

@@ -5,7 +5,10 @@
 //! noticed. What it finds is the broker's health; that it is answered at all is what the watchdog of the service manager is fed
 //! with.
 
+use super::facts::FactsInForce;
+use super::health::Health;
 use crate::broker::INSIDE_PREFIX;
+use crate::config::blob::SelfCheck;
 use crate::net::Inside;
 use crate::platform::{ServiceManager, SystemClock};
 use crate::time::UnixTime;
@@ -28,10 +31,6 @@ pub const PROBE: &str = "probe";
 /// Where it publishes. Below `$`, so that nobody who subscribes to everything sees it.
 const TOPIC: &str = "$portcullis/selftest";
 
-/// From the beginning of one round to that of the next, seconds: the vendor's.
-const PERIOD_SECONDS: u64 = 30;
-/// How long a round may take, seconds: the vendor's.
-const ROUND_SECONDS: u64 = 15;
 /// Keep Alive, seconds: after half of it minimq pings.
 const KEEP_ALIVE_SECONDS: u16 = 1;
 /// More than any of its packets takes.
@@ -157,24 +156,59 @@ enum Failure {
     Ending,
 }
 
-/// Probes for as long as the broker serves. `manager` is told of each round in which the broker answered; the period is half of
-/// what its watchdog allows, if that is less than 30 s.
-pub async fn keep_probing(inside: Inside, report: SharedReport, manager: Rc<ServiceManager>) {
-    let watchdog = manager.watchdog().map(|limit| u64::try_from(limit.as_micros() / 2).unwrap_or(u64::MAX));
-    let period = Duration::from_micros(watchdog.unwrap_or(u64::MAX).min(PERIOD_SECONDS * 1_000_000));
-    loop {
-        let begin = Instant::now();
-        let mut round = Round { operation: Operation::Connect, begin, report: &report };
-        let limit = Duration::from_secs(ROUND_SECONDS);
-        let outcome = with_timeout(limit, round.run(&inside)).await.unwrap_or(Err(Failure::Silent));
-        let operation = round.operation;
-        match &outcome {
-            Err(Failure::Ending) => return,
-            Err(Failure::Silent) => {}
-            Ok(()) | Err(Failure::Refused(_)) => manager.alive(),
+/// What probing takes.
+pub struct Probing {
+    /// The way to the loop.
+    pub inside: Inside,
+    /// What is known of the configuration in force.
+    pub facts: FactsInForce,
+    /// Where what is found goes.
+    pub report: SharedReport,
+    /// Told of each round in which the broker answered.
+    pub manager: Rc<ServiceManager>,
+    /// `diagnostics.selfCheck`; `None`: only as the manager's watchdog wants it.
+    pub settings: Option<SelfCheck>,
+}
+
+impl Probing {
+    /// Probes for as long as the broker serves. The period is that of the settings, or half of what the manager's watchdog allows if
+    /// that is less.
+    pub async fn run(self) {
+        let SelfCheck { interval_seconds, timeout_seconds } = self.settings.unwrap_or_default();
+        let watchdog = self.manager.watchdog().map(|limit| u64::try_from(limit.as_micros() / 2).unwrap_or(u64::MAX));
+        if self.settings.is_none() && watchdog.is_none() {
+            return;
         }
-        report.borrow_mut().conclude(operation, outcome);
-        Timer::at(begin + period).await;
+        let period = Duration::from_micros((u64::from(interval_seconds) * 1_000_000).min(watchdog.unwrap_or(u64::MAX)));
+        let limit = Duration::from_secs(u64::from(timeout_seconds));
+        loop {
+            let begin = Instant::now();
+            let mut round = Round { operation: Operation::Connect, begin, report: &self.report };
+            let outcome = with_timeout(limit, round.run(&self.inside)).await.unwrap_or(Err(Failure::Silent));
+            let operation = round.operation;
+            match &outcome {
+                Err(Failure::Ending) => return,
+                Err(Failure::Silent) => {}
+                Ok(()) | Err(Failure::Refused(_)) => self.manager.alive(),
+            }
+            self.report.borrow_mut().conclude(operation, outcome);
+            self.tell().await;
+            Timer::at(begin + period).await;
+        }
+    }
+
+    /// Tells the service manager in a line how the broker is.
+    async fn tell(&self) {
+        let (facts, report) = (self.facts.clone(), self.report.clone());
+        let looked = self.inside.ask(move |turn, now| {
+            let health = Health::look(turn, now, &facts.borrow(), &report.borrow());
+            (health, turn.broker().in_use())
+        });
+        let Some((health, used)) = looked.await else { return };
+        let wrong = health.checks.iter().find(|check| !check.is_ok);
+        let wrong = wrong.map(|check| format!("; {}: {}", check.name, check.detail)).unwrap_or_default();
+        self.manager
+            .status(&format!("{}, {} connections, {} sessions{wrong}", health.state, used.connections, used.sessions));
     }
 }
 

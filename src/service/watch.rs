@@ -5,7 +5,7 @@
 //! whether it has changed or not.
 
 use crate::net::Change;
-use crate::platform;
+use crate::platform::{self, ServiceManager};
 use async_io::Timer;
 use async_signal::{Signal, Signals};
 use smol::channel::Sender;
@@ -14,6 +14,7 @@ use smol::stream::StreamExt as _;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How often files are looked at.
@@ -163,10 +164,12 @@ pub fn terminations() -> io::Result<Signals> {
     Signals::new([Signal::Term, Signal::Int])
 }
 
-/// Tells by name of each signal to stop. A task of its own, because the stream costs a system call each time it is asked.
-pub async fn stop_on(mut signals: Signals, stops: Sender<&'static str>) {
+/// Tells the loop by name of each signal to stop, and `manager` that it stops. A task of its own, because the stream costs a system
+/// call each time it is asked.
+pub async fn stop_on(mut signals: Signals, stops: Sender<&'static str>, manager: Rc<ServiceManager>) {
     while let Some(Ok(signal)) = signals.next().await {
         let name = if signal == Signal::Int { "SIGINT" } else { "SIGTERM" };
+        manager.stopping();
         if stops.send(name).await.is_err() {
             return;
         }

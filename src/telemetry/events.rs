@@ -135,6 +135,40 @@ pub enum Table {
 impl Table {
     /// How many there are.
     pub const COUNT: usize = 12;
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Connections,
+        Self::Sessions,
+        Self::Subscriptions,
+        Self::RetainedMessages,
+        Self::Messages,
+        Self::Deliveries,
+        Self::SessionQueue,
+        Self::Log,
+        Self::Replies,
+        Self::Handshakes,
+        Self::ReceiveBuffers,
+        Self::TransmitBuffers,
+    ];
+
+    /// Its word in labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Sessions => "sessions",
+            Self::Subscriptions => "subscriptions",
+            Self::RetainedMessages => "retained-messages",
+            Self::Messages => "messages",
+            Self::Deliveries => "deliveries",
+            Self::SessionQueue => "session-queue",
+            Self::Log => "log",
+            Self::Replies => "replies",
+            Self::Handshakes => "handshakes",
+            Self::ReceiveBuffers => "receive-buffers",
+            Self::TransmitBuffers => "transmit-buffers",
+        }
+    }
 }
 
 impl fmt::Display for Table {
@@ -200,6 +234,55 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 19] = [
+        Self::ClientDisconnected,
+        Self::NetworkClosed,
+        Self::ConnectRefused,
+        Self::ConnectDeadline,
+        Self::KeepAliveTimeout,
+        Self::TakenOver,
+        Self::ProtocolViolation,
+        Self::QueueFull,
+        Self::NoRoom,
+        Self::SlowReader,
+        Self::SlowSender,
+        Self::CredentialExpired,
+        Self::PolicyChanged,
+        Self::CredentialRefused,
+        Self::AuthenticationChanged,
+        Self::ShuttingDown,
+        Self::AdministrativeAction,
+        Self::TlsFailed,
+        Self::WebSocketEnded,
+    ];
+
+    /// Its word in labels and in the totals of the audit.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClientDisconnected => "client-disconnected",
+            Self::NetworkClosed => "network-closed",
+            Self::ConnectRefused => "connect-refused",
+            Self::ConnectDeadline => "connect-deadline",
+            Self::KeepAliveTimeout => "keep-alive-timeout",
+            Self::TakenOver => "taken-over",
+            Self::ProtocolViolation => "protocol-violation",
+            Self::QueueFull => "queue-full",
+            Self::NoRoom => "no-room",
+            Self::SlowReader => "slow-reader",
+            Self::SlowSender => "slow-sender",
+            Self::CredentialExpired => "credential-expired",
+            Self::PolicyChanged => "policy-changed",
+            Self::CredentialRefused => "credential-refused",
+            Self::AuthenticationChanged => "authentication-changed",
+            Self::ShuttingDown => "shutting-down",
+            Self::TlsFailed => "tls-failed",
+            Self::WebSocketEnded => "websocket-ended",
+            Self::AdministrativeAction => "administrative-action",
+        }
+    }
+
     /// What ends a connection because of who its client is or what it may do: lines of the audit.
     pub const CREDENTIAL_DRIVEN: [Self; 4] =
         [Self::CredentialExpired, Self::CredentialRefused, Self::PolicyChanged, Self::AuthenticationChanged];
@@ -338,6 +421,16 @@ mod tests {
     fn a_text_from_a_peer_stays_on_its_line() {
         let text = Text::new("a\nb\x1b[31m\u{202E}ü'\\");
         assert_eq!(text.to_string(), "a\\u{a}b\\u{1b}[31m\\u{202e}ü\\u{27}\\u{5c}");
+    }
+
+    #[test]
+    fn counters_stand_in_the_order_of_what_they_count() {
+        for (index, table) in Table::ALL.into_iter().enumerate() {
+            assert_eq!(table as usize, index);
+        }
+        for (index, cause) in Cause::ALL.into_iter().enumerate() {
+            assert_eq!(cause as usize, index);
+        }
     }
 
     #[test]

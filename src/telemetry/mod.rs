@@ -5,12 +5,16 @@
 //! anything: whoever prints it escapes it.
 
 mod audit;
+mod categories;
 mod denials;
 mod events;
+mod histogram;
 
 pub use audit::{Action, AuditBudget, Who};
+pub use categories::{Categories, Category, CategoryCounters, NAMED_MAX, PROPERTY};
 pub use denials::{Asking, Denial, DenialExplanation, Denials};
 pub use events::{Cause, Event, Table, Text};
+pub use histogram::{BOUNDS_MILLISECONDS, Durations, Histogram};
 
 use std::collections::VecDeque;
 
@@ -48,6 +52,14 @@ pub struct Counters {
     pub authorization_allowed: u64,
     /// Authorization decisions that denied, by [`Action`].
     pub denied: [u64; Action::ALL.len()],
+    /// Connections of sessions that ended, by [`Cause`].
+    pub ends: [u64; Cause::ALL.len()],
+    /// TLS handshakes that were finished and began a new session.
+    pub handshakes_full: u64,
+    /// TLS handshakes that resumed a session.
+    pub handshakes_resumed: u64,
+    /// TLS handshakes that ended unfinished.
+    pub handshakes_failed: u64,
     /// Connections that a credential or a policy ended, by [`Cause::CREDENTIAL_DRIVEN`].
     pub credential_ends: [u64; Cause::CREDENTIAL_DRIVEN.len()],
     /// QoS 0 messages not routed because their publisher may not publish there.
@@ -105,6 +117,10 @@ impl Counters {
 pub struct Telemetry {
     /// The counters.
     pub counters: Counters,
+    /// Counters by category of the client.
+    pub categories: Categories,
+    /// How long things take.
+    pub durations: Durations,
     /// What was denied last.
     pub denials: Denials,
     /// On the heap, and never more than was reserved: with its ring inline, each move of a broker would copy half a
@@ -116,11 +132,16 @@ impl Telemetry {
     /// Nothing counted, nothing happened.
     #[must_use]
     pub fn new() -> Self {
-        Self { counters: Counters::default(), denials: Denials::new(), events: VecDeque::with_capacity(EVENTS_MAX) }
+        Self { events: VecDeque::with_capacity(EVENTS_MAX), ..Self::default() }
     }
 
     /// Leaves an event for the shell.
     pub fn record(&mut self, event: Event) {
+        if let Event::Disconnected { cause, .. } = &event
+            && let Some(count) = self.counters.ends.get_mut(*cause as usize)
+        {
+            *count += 1;
+        }
         if let Event::Disconnected { cause, .. } = &event
             && let Some(place) = Cause::CREDENTIAL_DRIVEN.iter().position(|driven| driven == cause)
             && let Some(count) = self.counters.credential_ends.get_mut(place)

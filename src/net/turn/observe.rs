@@ -30,6 +30,12 @@ impl<N: Network> Turn<N> {
         self.listeners.iter().find(|listener| listener.port == port).map(|listener| &listener.transport)
     }
 
+    /// Whether the wall clock can be right: it shows no time before the release or the last known one.
+    #[must_use]
+    pub fn clock_is_set(&self, now: Now) -> bool {
+        now.unix >= self.clock_trust.floor
+    }
+
     /// Whether the wall clock is believed.
     #[must_use]
     pub fn believes_clock(&self, now: Now) -> bool {

@@ -5,9 +5,9 @@
 
 use super::api;
 use super::page;
-use crate::http::{Method, Request, Response, Status};
+use crate::http::{Json, Method, Request, Response, Status};
 use crate::net::Inside;
-use crate::service::{FactsInForce, History, SharedReport};
+use crate::service::{FactsInForce, Health, History, SharedReport};
 use core::cell::RefCell;
 use std::rc::Rc;
 
@@ -23,6 +23,9 @@ pub struct Context {
     pub probe: SharedReport,
 }
 
+/// More than all checks take.
+const CHECKS_BYTES_MAX: usize = 16 * 1024;
+
 /// What a path that is there for reading takes.
 const READ: &str = "GET, HEAD";
 
@@ -32,7 +35,8 @@ pub(super) async fn answer(context: &Context, request: &Request) -> Response {
     match (request.method, segments.as_slice()) {
         (_, ["api", "v1", path @ ..]) => api::answer(context, request, path).await,
         (Method::Get, []) => page::status_page(),
-        (Method::Get, ["healthz" | "readyz"]) => alive(context).await,
+        (Method::Get, ["healthz"]) => alive(context).await,
+        (Method::Get, ["readyz"]) => ready(context).await,
         (Method::Post, [] | ["healthz" | "readyz" | "metrics"]) => Response::method_not_allowed(READ),
         (Method::Get | Method::Post, _) => Status::NotFound.into(),
     }
@@ -44,4 +48,17 @@ async fn alive(context: &Context) -> Response {
         Some(()) => Response::text(Status::Ok, "ok"),
         None => Response::text(Status::ServiceUnavailable, "the broker stops"),
     }
+}
+
+/// Whether every check is passed: 200 or 503, and the checks.
+async fn ready(context: &Context) -> Response {
+    let (facts, probe) = (context.facts.clone(), context.probe.clone());
+    let looked = context.inside.ask(move |turn, now| Health::look(turn, now, &facts.borrow(), &probe.borrow())).await;
+    let Some(health) = looked else { return Response::text(Status::ServiceUnavailable, "the broker stops") };
+    let mut json = Json::new(CHECKS_BYTES_MAX);
+    json.begin_object();
+    api::health_fields(&mut json, &health);
+    json.end_object();
+    let status = if health.is_ready() { Status::Ok } else { Status::ServiceUnavailable };
+    json.finish().map_or_else(|| status.into(), |document| Response { status, ..Response::json(document) })
 }

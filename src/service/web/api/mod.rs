@@ -19,6 +19,8 @@ mod explanation;
 mod rows;
 mod status;
 
+pub use status::health_fields;
+
 use super::Context;
 use crate::http::{Json, Method, Request, Response, Status};
 use crate::platform::{self, Levels};

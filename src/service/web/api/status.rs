@@ -5,7 +5,8 @@ use crate::broker::StoreView;
 use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
 use crate::service::{
-    CertificateFacts, Facts, FactsInForce, HealthState, ListenerFacts, Operation, ProbeReport, SharedReport,
+    CertificateFacts, Facts, FactsInForce, Health, ListenerFacts, Operation, ProbeReport, SharedReport,
+    server_certificate,
 };
 use crate::telemetry::{Action, Counters, Denial, Text};
 use crate::time::{Instant, Now};
@@ -67,7 +68,7 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.field("budgetBytes", facts.memory_budget_bytes);
     json.field("residentBytes", around.resident_bytes);
     json.end_object();
-    health(json, probe);
+    health(json, &Health::look(turn, now, facts, probe), probe);
     array(json, "listeners", (0..).zip(&facts.listeners), |json, (port, listener)| {
         listener_row(json, turn, port, listener);
     });
@@ -102,6 +103,17 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.end_array();
 }
 
+/// State, readiness and checks: here, and all of `/readyz`.
+pub fn health_fields(json: &mut Json, health: &Health) {
+    json.field("state", health.state.to_string().as_str());
+    json.field("ready", health.is_ready());
+    array(json, "checks", &health.checks, |json, check| {
+        json.field("name", check.name);
+        json.field("ok", check.is_ok);
+        json.field("detail", check.detail.as_str());
+    });
+}
+
 /// An array of objects.
 fn array<T>(json: &mut Json, name: &str, rows: impl IntoIterator<Item = T>, mut fields: impl FnMut(&mut Json, T)) {
     json.name(name);
@@ -114,17 +126,14 @@ fn array<T>(json: &mut Json, name: &str, rows: impl IntoIterator<Item = T>, mut 
     json.end_array();
 }
 
-/// How the broker is, as its probe sees it.
-fn health(json: &mut Json, probe: &ProbeReport) {
-    let state = probe.state.to_string();
+/// How the broker is.
+fn health(json: &mut Json, health: &Health, probe: &ProbeReport) {
     json.name("health");
     json.begin_object();
-    json.field("state", state.as_str());
-    json.field("ready", probe.state != HealthState::Unavailable);
-    array(json, "checks", core::iter::empty::<()>(), |_, ()| {});
+    health_fields(json, health);
     json.name("probe");
     json.begin_object();
-    json.field("state", state.as_str());
+    json.field("state", probe.state.to_string().as_str());
     json.field("reason", Some(probe.reason.as_str()).filter(|reason| !reason.is_empty()));
     json.field("lastUnix", probe.last.map(|last| last.0));
     json.name("latencyMilliseconds");
@@ -156,15 +165,6 @@ fn listener_row(json: &mut Json, turn: &mut Turn<SystemNetwork>, port: u16, list
     json.field("authentication", listener.authentication.as_deref());
     json.field("authorization", listener.authorization.as_deref());
     json.field("connections", turn.broker().connections_of(port));
-}
-
-fn server_certificate(transport: Option<&Transport>, listener: &ListenerFacts) -> Option<CertificateFacts> {
-    match transport {
-        Some(Transport::Tls(tls)) => {
-            CertificateFacts::new(listener.secret.as_deref().unwrap_or(&listener.name), tls.certificate())
-        }
-        Some(Transport::Plain | Transport::AwaitsCertificate) | None => None,
-    }
 }
 
 /// Certificates of ports, those that are shown to servers, and authorities.
