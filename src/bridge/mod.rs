@@ -21,7 +21,7 @@ mod upstream;
 pub use back_off::BackOff;
 pub use hops::HOP;
 pub use local::{Local, LocalFault};
-pub use status::{Counters, State, Status};
+pub use status::{Counters, State, Status, Statuses};
 pub use upstream::{IN_FLIGHT_MAX, UpstreamBuffers, UpstreamFault};
 
 use crate::config::blob::Bridge;

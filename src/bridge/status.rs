@@ -1,6 +1,12 @@
 //! What a bridge is doing, for those who look at it: metrics, the status page, commands.
 
+use crate::broker::INSIDE_PREFIX;
+use core::cell::RefCell;
 use core::fmt;
+use std::rc::Rc;
+
+/// The bridges of a broker as they are seen from outside; goes on being true.
+pub type Statuses = Rc<RefCell<Vec<Rc<RefCell<Status>>>>>;
 
 /// Longest text of an error that is kept, bytes.
 const ERROR_BYTES_MAX: usize = 160;
@@ -79,6 +85,12 @@ pub struct Status {
 }
 
 impl Status {
+    /// The client identifier of its session at this broker.
+    #[must_use]
+    pub fn client_identifier(&self) -> String {
+        format!("{INSIDE_PREFIX}{}", super::insider_name(&self.name))
+    }
+
     /// Notes what went wrong; what a peer chose is escaped.
     pub fn fail(&mut self, fault: impl fmt::Display) {
         let text = fault.to_string();

@@ -46,6 +46,19 @@ pub struct InsiderQueue {
     pub strategy: QueueStrategy,
 }
 
+/// What is in the queue of an insider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// Messages that have not been sent to it.
+    pub waiting: u32,
+    /// Messages that were sent and not acknowledged.
+    pub in_flight: u32,
+    /// Bytes of the pool that both hold.
+    pub bytes: u64,
+    /// Messages that were dropped since the process began, because there was no room.
+    pub dropped: u64,
+}
+
 impl Insider {
     /// The insider `name`, under no policy and without attributes; `None` for a name that is too long.
     #[must_use]
@@ -118,11 +131,16 @@ impl Broker {
         filters
     }
 
-    /// Messages that wait for an insider, and those that were sent to it and not acknowledged.
+    /// The queue of an insider; empty where it has no session.
     #[must_use]
-    pub fn queued_for_insider(&self, client_identifier: &str) -> (u32, u32) {
+    pub fn queue_of_insider(&self, client_identifier: &str) -> QueueView {
         let session = self.insider_session(client_identifier);
-        session.map_or((0, 0), |session| (session.waiting.len(), session.in_flight.len()))
+        session.map_or_else(QueueView::default, |session| QueueView {
+            waiting: session.waiting.len(),
+            in_flight: session.in_flight.len(),
+            bytes: session.held_bytes,
+            dropped: session.dropped,
+        })
     }
 
     fn insider_session(&self, client_identifier: &str) -> Option<&Session> {

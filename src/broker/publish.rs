@@ -558,6 +558,7 @@ impl Broker {
                 QueueStrategy::DropOldest if qos > QoS::AtMostOnce => session.waiting.pop_front(&mut self.deliveries),
                 QueueStrategy::DropOldest | QueueStrategy::DropNewest | QueueStrategy::None => None,
             };
+            session.dropped += 1;
             self.telemetry.counters.queue_dropped += 1;
             match oldest {
                 Some(oldest) => self.finish_delivery(oldest),

@@ -49,6 +49,8 @@ pub struct Session {
     pub subscriptions: u32,
     /// Bytes of the pool that its deliveries hold, where they are counted: for an insider whose queue is limited by them.
     pub held_bytes: u64,
+    /// What was dropped because its queue, with bounds of its own, was full.
+    pub dropped: u64,
     /// Deliveries that have not been sent.
     pub waiting: Queue<Delivery>,
     /// Deliveries that were sent and await PUBACK, PUBREC or PUBCOMP, in the order they were sent. [MQTT-4.6.0-6]
@@ -135,6 +137,7 @@ impl Session {
             first_subscription: None,
             subscriptions: 0,
             held_bytes: 0,
+            dropped: 0,
             waiting: Queue::default(),
             in_flight: Queue::default(),
             resend: None,

@@ -3,6 +3,7 @@
 //! **Invariant:** everything is made of the new configuration before anything of the old one is given up. Whatever is wrong
 //! with it is said in one line, and the old one stays in force as it was.
 
+use super::bridges::Bridges;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
@@ -44,11 +45,21 @@ impl Origin {
         known: diagnostics::Known,
         inquirer: Inquirer,
         facts: facts::Told,
+        bridges: Bridges,
     ) -> Source {
         let blob = self.blob.clone();
         let diagnostics::Known { clock_floor, signatures } = known;
-        let mut reload =
-            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, inquirer, facts };
+        let mut reload = Reload {
+            blob: self.blob,
+            configuration,
+            paths,
+            revocation,
+            clock_floor,
+            signatures,
+            inquirer,
+            facts,
+            bridges,
+        };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -85,6 +96,7 @@ struct Reload {
     inquirer: Inquirer,
     /// What is told of it.
     facts: facts::Told,
+    bridges: Bridges,
 }
 
 impl Reload {
@@ -116,6 +128,8 @@ impl Reload {
         let told = facts::of(&next, Some((&self.blob, &contents)), Rc::clone(&inquiries));
         let questions = self.inquirer.serve(inquiries);
         keep(&self.paths, &contents);
+        // Bridges that are new find no port of theirs before this is in force, and try again.
+        self.bridges.replace(&next);
         self.configuration = next;
         self.facts.replace(told);
         // Without anybody to authenticate, what was revoked stays known for when there is.

@@ -1,6 +1,7 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::bridges::Bridges;
 use super::diagnostics;
 use super::facts;
 use super::memory;
@@ -108,9 +109,11 @@ pub fn start(
     let known = diagnostics::Known { clock_floor: clock_record.floor(), signatures };
     let manager = Rc::new(ServiceManager::from_environment());
     let told = facts::Told { facts: Rc::clone(&facts), clock, manager: Rc::clone(&manager) };
+    let bridges = Bridges::start(Rc::clone(&executor), inside.clone(), paths.clone(), &configuration);
+    let statuses = bridges.statuses();
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, known, inquirer, told)
+        origin.watch(configuration, paths, revocation, known, inquirer, told, bridges)
     });
     ready(&addresses)?;
     log::info!("ready");
@@ -125,7 +128,13 @@ pub fn start(
     };
     let history = Rc::new(RefCell::new(History::new()));
     executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
-    let context = Context { inside: inside.clone(), facts: Rc::clone(&facts), history, probe: Rc::clone(&probed) };
+    let context = Context {
+        inside: inside.clone(),
+        facts: Rc::clone(&facts),
+        history,
+        probe: Rc::clone(&probed),
+        bridges: statuses,
+    };
     doors.serve(&Rc::new(context), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop, Rc::clone(&manager))).detach();
     executor.spawn(service::say_more_on(more)).detach();
