@@ -6,8 +6,10 @@
 
 mod bridge_world;
 
-use bridge_world::{Accident, Random, World, bridge, first_times, numbered, numbers};
-use portcullis::bridge::State;
+use bridge_world::{Accident, Random, World, bridge, first_times, numbered, numbers, user_properties};
+use portcullis::bridge::{HOP, State};
+use portcullis::codec::{PublishProperties, QoS};
+use portcullis::config::blob::{Bridge, QueueStrategy, TopicMap};
 
 /// Topics of each direction.
 const TOPICS: u32 = 3;
@@ -123,4 +125,132 @@ fn whatever_happens_to_the_uplink_all_that_was_acknowledged_arrives() {
         world.pass(300);
         check(&world, &owed, &format!("seed {seed}"));
     }
+}
+
+/// Counts how often each client has got the message that this one published.
+fn copies(world: &World, payload: &[u8]) -> (usize, usize) {
+    let count = |got: &[bridge_world::Got]| got.iter().filter(|got| got.payload == payload).count();
+    (count(&world.client_here.got), count(&world.client_there.got))
+}
+
+#[test]
+fn whatever_bridges_there_are_between_two_gateways_nothing_goes_round() {
+    let with = |name: &str, ways: (bool, bool), hops_max: u8| {
+        let mut bridge = bridge(name);
+        let maps = vec![TopicMap { local: "#".to_owned(), remote: "#".to_owned(), qos: 1, retain: true }];
+        bridge.outgoing = if ways.0 { maps.clone() } else { Vec::new() };
+        bridge.incoming = if ways.1 { maps } else { Vec::new() };
+        bridge.hops_max = hops_max;
+        bridge
+    };
+    // What each side's bridges carry, and how many copies of a message there are at most: here, where it is published, and there.
+    for (of_here, of_there, most) in [
+        (vec![(true, true)], vec![], (1, 1)),
+        (vec![(true, false)], vec![(true, false)], (1, 1)),
+        (vec![(false, true)], vec![(false, true)], (2, 1)),
+        (vec![(true, true)], vec![(true, true)], (2, 2)),
+        (vec![(true, true), (true, true)], vec![], (1, 2)),
+        (vec![(true, true), (true, true)], vec![(true, true), (true, true)], (8, 8)),
+    ] {
+        for hops_max in [1, 4] {
+            let named = |side: &str, ways: &[(bool, bool)]| -> Vec<_> {
+                (0..).zip(ways).map(|(number, ways)| with(&format!("{side}{number}"), *ways, hops_max)).collect()
+            };
+            let mut world = World::new(&named("here", &of_here), &named("there", &of_there));
+            world.pass(10);
+            world.client_here.publish("x", b"first");
+            world.pass(3_600);
+            let (here, there) = copies(&world, b"first");
+            let case = format!("{of_here:?} {of_there:?} {hops_max}: {here} {there}");
+            assert!(here >= 1 && there >= 1, "{case}");
+            if hops_max == 1 {
+                assert!(here <= most.0 && there <= most.1, "{case}");
+            }
+            world.pass(3_600);
+            assert_eq!(copies(&world, b"first"), (here, there), "{case}: it still goes round");
+        }
+    }
+}
+
+/// A bridge whose queue has this bound.
+fn with_queue(length: u32, strategy: QueueStrategy) -> Bridge {
+    Bridge { queue_length: length, queue_strategy: strategy, ..bridge("up") }
+}
+
+#[test]
+fn a_queue_that_is_full_drops_by_its_strategy_and_publishers_are_not_refused() {
+    for (strategy, arrives) in [(QueueStrategy::DropOldest, 40..60), (QueueStrategy::DropNewest, 0..20)] {
+        let mut world = World::new(&[with_queue(20, strategy)], &[]);
+        world.pass(5);
+        world.set_up(false);
+        world.pass(1);
+        for number in 0..60 {
+            world.client_here.publish("a/0", &numbered(number));
+            world.settle();
+        }
+        assert!(world.client_here.is_idle() && world.client_here.refused.is_empty());
+        let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+        assert_eq!((queue.waiting, queue.dropped), (20, 40), "{strategy:?}");
+        world.set_up(true);
+        world.pass(120);
+        let arrived = numbers(&world.client_there, "g/a/0");
+        assert_eq!(arrived, arrives.collect::<Vec<_>>(), "{strategy:?}");
+        let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+        assert_eq!((queue.waiting, queue.in_flight, queue.bytes), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_queue_is_bounded_by_the_bytes_that_its_messages_hold() {
+    let mut world = World::new(&[with_queue(1_000, QueueStrategy::DropOldest)], &[]);
+    world.pass(5);
+    world.set_up(false);
+    world.pass(1);
+    for _ in 0..600 {
+        world.client_here.publish("a/0", &[b'1'; 3_000]);
+        world.settle();
+    }
+    let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+    assert!(queue.bytes <= 512 * 1_500 && queue.bytes > 512 * 1_450, "{queue:?}");
+    assert_eq!(u64::from(queue.waiting) + queue.dropped, 600);
+    // A QoS 0 message of a bridge that is away is nobody's, and makes no room for itself.
+    world.client_here.publish_with("a/0", b"0", QoS::AtMostOnce, false, PublishProperties::default());
+    world.settle();
+    assert_eq!(world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier()), queue);
+}
+
+#[test]
+fn properties_retain_and_the_topic_of_the_answer_cross() {
+    let mut world = World::new(&[bridge("up")], &[]);
+    world.pass(5);
+    let pairs = [("k", "1"), ("k", "2")];
+    let properties = PublishProperties {
+        response_topic: Some("b/answers"),
+        content_type: Some("text/plain"),
+        ..user_properties(&pairs)
+    };
+    world.client_here.publish_with("a/x", b"question", QoS::AtLeastOnce, true, properties);
+    world.pass(5);
+    let got = world.client_there.got.iter().find(|got| got.topic == "g/a/x").unwrap();
+    let user: Vec<(&str, &str)> = got.user.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(user, [("k", "1"), ("k", "2"), (HOP, "gateway-up")]);
+    assert_eq!((got.retain, got.qos, got.response.as_deref()), (true, QoS::AtLeastOnce, Some("g/b/answers")));
+    world.client_there.publish("g/b/answers", b"answer");
+    world.pass(5);
+    assert!(world.client_here.got.iter().any(|got| got.topic == "b/answers" && got.payload == b"answer"));
+}
+
+#[test]
+fn what_is_too_large_for_the_bridge_does_not_hold_up_what_follows() {
+    let mut world = World::new(&[bridge("up")], &[]);
+    world.pass(5);
+    world.client_here.publish("a/0", &[b'1'; 9_000]);
+    world.client_here.publish("a/0", b"2");
+    world.client_there.publish("g/b/0", &[b'1'; 9_000]);
+    world.client_there.publish("g/b/0", b"2");
+    world.pass(120);
+    assert_eq!(numbers(&world.client_there, "g/a/0"), [2]);
+    // The brokers do not send what a client has said that it does not take.
+    let of_topic = |got: &&bridge_world::Got| got.topic == "b/0";
+    assert_eq!(world.client_here.got.iter().filter(of_topic).count(), 1);
 }

@@ -12,7 +12,7 @@ use super::local::{Local, LocalEvent, LocalFault, NotSendable};
 use super::status::{Counters, Status, is_worth_a_line};
 use super::topics::{self, Direction, Route};
 use super::upstream::{IN_FLIGHT_MAX, Incoming, Sent, Upstream, UpstreamEvent, UpstreamFault};
-use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
+use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode, UserProperties};
 use crate::config::blob::{Bridge, TopicMap};
 use core::cell::RefCell;
 use core::fmt;
@@ -228,7 +228,7 @@ impl Crossing<'_> {
     /// Sends a message of the broker's to the upstream. What is not to be sent counts as forgotten.
     async fn send(&mut self, publish: &Publish<'_>, upstream: &mut impl Upstream) -> Result<Sent, Fault> {
         let Rules { bridge, own } = self.rules;
-        let way = hops::judge(publish.properties.user_properties.iter(), own, Some(bridge.hops_max));
+        let way = hops::judge(publish.properties.user_properties.iter(), own, bridge.hops_max);
         if way != Way::Open {
             self.drop_one(
                 |counters| &mut counters.dropped_loop,
@@ -274,7 +274,7 @@ impl Crossing<'_> {
             // [MQTT-3.8.4-8]: it was not granted.
             QoS::ExactlyOnce => return Err(UpstreamFault::Protocol.into()),
         };
-        let awaits = message.look(|publish| self.publish(publish, local));
+        let awaits = message.look(&self.rules.bridge.remote.client_identifier, |message| self.publish(message, local));
         if is_acknowledged {
             // The link lets no more of them in than there is room for.
             self.arrivals.push_back(Arrival { awaits }).map_err(|_| UpstreamFault::Protocol)?;
@@ -285,15 +285,17 @@ impl Crossing<'_> {
     /// Returns what the broker's answer will be known by, where there is one to wait for.
     fn publish<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
-        publish: Option<Publish<'_>>,
+        message: Option<(Publish<'_>, UserProperties<'_>)>,
         local: &mut Local<S>,
     ) -> Option<PacketIdentifier> {
         let Rules { bridge, own } = self.rules;
-        let Some(mut publish) = publish else {
+        let Some((mut publish, with_hop)) = message else {
             self.drop_one(|counters| &mut counters.dropped_size, "the upstream sends more properties than it may");
             return None;
         };
-        if hops::judge(publish.properties.user_properties.iter(), own, None) != Way::Open {
+        // One that a gateway has sent to the upstream is what most bridges are for.
+        let hops_max = bridge.hops_max.saturating_add(1);
+        if hops::judge(publish.properties.user_properties.iter(), own, hops_max) != Way::Open {
             self.drop_one(|counters| &mut counters.dropped_loop, "a message has come back from the upstream");
             return None;
         }
@@ -307,6 +309,7 @@ impl Crossing<'_> {
         publish.topic = &self.renamed;
         publish.qos = topics::qos(map, publish.qos);
         publish.retain = publish.retain && map.retain;
+        publish.properties.user_properties = with_hop;
         rename_response(&mut publish, &bridge.outgoing, Direction::In, &mut self.response);
         match local.publish(publish) {
             Ok(None) => {

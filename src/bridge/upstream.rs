@@ -69,8 +69,9 @@ impl From<Error<LinkError>> for UpstreamFault {
 pub struct Incoming<'a>(minimq::InboundPublish<'a>);
 
 impl Incoming<'_> {
-    /// Shows the message, without Packet Identifier, to `look`; `None` where its properties are none or too many.
-    pub fn look<R>(&self, look: impl FnOnce(Option<Publish<'_>>) -> R) -> R {
+    /// Shows the message, without Packet Identifier, to `look`, and its user properties with `hop` behind them; `None` where its
+    /// properties are none or too many.
+    pub fn look<R>(&self, hop: &str, look: impl FnOnce(Option<(Publish<'_>, UserProperties<'_>)>) -> R) -> R {
         let message = &self.0;
         let mut p = PublishProperties::default();
         let mut pairs = Vec::new();
@@ -87,8 +88,10 @@ impl Incoming<'_> {
                 Ok(_) | Err(_) => return look(None),
             }
         }
-        p.user_properties = UserProperties::Pairs(&pairs);
-        look(Some(Publish {
+        pairs.push((HOP, hop));
+        let came = pairs.len() - 1;
+        p.user_properties = UserProperties::Pairs(pairs.get(..came).unwrap_or_default());
+        let publish = Publish {
             dup: false,
             qos: self.qos(),
             retain: message.retained(),
@@ -96,7 +99,8 @@ impl Incoming<'_> {
             packet_identifier: None,
             properties: p,
             payload: message.payload(),
-        }))
+        };
+        look(Some((publish, UserProperties::Pairs(&pairs))))
     }
 
     /// Its QoS.

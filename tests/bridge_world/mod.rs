@@ -199,7 +199,7 @@ impl Node {
             max_message_expiry_seconds: None,
             max_packet_size_bytes: 1 << 16,
             max_receive_maximum: 128,
-            max_keep_alive_seconds: Some(600),
+            max_keep_alive_seconds: None,
             subscriber_queue_length: 1_000_000,
             subscriber_queue_strategy: QueueStrategy::None,
         };
@@ -541,6 +541,7 @@ pub fn bridge(name: &str) -> Bridge {
         outgoing: vec![map("a/#", "g/a/#")],
         incoming: vec![map("b/#", "g/b/#")],
         queue_length: 1_000,
+        queue_bytes: 512 * 1_500,
         queue_strategy: QueueStrategy::DropOldest,
         hops_max: 1,
         back_off_min_seconds: 1,
