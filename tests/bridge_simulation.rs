@@ -6,7 +6,7 @@
 
 mod bridge_world;
 
-use bridge_world::{Accident, Random, World, bridge, first_times, numbered, numbers, user_properties};
+use bridge_world::{Accident, MemoryDisk, Random, World, bridge, first_times, numbered, numbers, user_properties};
 use portcullis::bridge::{HOP, State};
 use portcullis::codec::{PublishProperties, QoS};
 use portcullis::config::blob::{Bridge, QueueStrategy, TopicMap};
@@ -89,14 +89,18 @@ fn the_uplink_can_be_cut_behind_any_packet_within_it_or_go_silent() {
     assert!(duplicates > 0, "an acknowledgement that was cut off costs a repetition");
 }
 
+/// The seeds of this run.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+    match (number("PORTCULLIS_BRIDGE_SEED"), number("PORTCULLIS_BRIDGE_SEEDS")) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, count) => 1..count.unwrap_or(usual) + 1,
+    }
+}
+
 #[test]
 fn whatever_happens_to_the_uplink_all_that_was_acknowledged_arrives() {
-    let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let seeds = match (number("PORTCULLIS_BRIDGE_SEED"), number("PORTCULLIS_BRIDGE_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 1..count.unwrap_or(40) + 1,
-    };
-    for seed in seeds {
+    for seed in seeds(40) {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let mut world = World::new(&[bridge("up")], &[]);
         let mut owed = Owed::default();
@@ -124,6 +128,55 @@ fn whatever_happens_to_the_uplink_all_that_was_acknowledged_arrives() {
         world.set_up(true);
         world.pass(300);
         check(&world, &owed, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn what_was_acknowledged_arrives_though_the_gateway_ends_at_any_moment() {
+    for seed in seeds(30) {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut world = World::with_disk(&[bridge("up")], &[], Some(MemoryDisk::default()));
+        world.pass(5);
+        let mut published: u32 = 0;
+        for _ in 0..12 {
+            match random.below(4) {
+                0 => world.kill_here(),
+                1 => world.set_up(false),
+                2 => world.plan(Accident::CutAfter(1 + random.below(40) as u32)),
+                _ => world.set_up(true),
+            }
+            for _ in 0..random.below(30) {
+                world.client_here.publish(&format!("a/{}", published % TOPICS), &numbered(published));
+                published += 1;
+                if random.below(3) > 0 {
+                    world.settle();
+                }
+            }
+            if random.below(2) == 0 {
+                world.pass(random.below(100) as u64);
+            }
+        }
+        world.set_up(true);
+        world.pass(300);
+        for topic in 0..TOPICS {
+            let of_topic = |messages: &[(String, Vec<u8>)]| -> Vec<u32> {
+                let of_topic = messages.iter().filter(|(name, _)| *name == format!("a/{topic}"));
+                of_topic.map(|(_, payload)| std::str::from_utf8(payload).unwrap().parse().unwrap()).collect()
+            };
+            let owed = of_topic(&world.client_here.acknowledged);
+            let uncertain = of_topic(&world.client_here.uncertain);
+            let arrived = first_times(&numbers(&world.client_there, &format!("g/a/{topic}")));
+            let mut sorted = arrived.clone();
+            sorted.sort_unstable();
+            assert_eq!(arrived, sorted, "seed {seed}: out of order");
+            for number in &owed {
+                assert!(arrived.contains(number), "seed {seed}: {number} of {topic} is lost: {arrived:?}");
+            }
+            for number in &arrived {
+                assert!(owed.contains(number) || uncertain.contains(number), "seed {seed}: {number} was never sent");
+            }
+        }
+        assert!(world.client_here.refused.is_empty(), "seed {seed}");
     }
 }
 

@@ -4,9 +4,13 @@
 //! The wire to the upstream can be cut behind any packet, in its middle, or go silent.
 #![allow(dead_code)] // each test uses its part
 
+mod disk;
+
+pub use disk::MemoryDisk;
+
 use portcullis::bridge::{Bridging, Status, Surroundings, insider_name};
 use portcullis::broker::{
-    Admission, Broker, Connection, INSIDE_PREFIX, Insider, InsiderQueue, PortAdmission, Settings,
+    Admission, Broker, Connection, Durability, INSIDE_PREFIX, Insider, InsiderQueue, PortAdmission, Settings,
 };
 use portcullis::codec::{
     Acknowledgement, Connect, ConnectProperties, Packet, PacketIdentifier, ProtocolVersion, Publish, PublishProperties,
@@ -14,9 +18,12 @@ use portcullis::codec::{
     decode, decode_fixed_header,
 };
 use portcullis::collections::Key;
-use portcullis::config::blob::{Bridge, BridgeIdentity, BridgeRemote, ClientLimits, QueueStrategy, TopicMap};
+use portcullis::config::blob::{
+    Bridge, BridgeIdentity, BridgeRemote, ClientLimits, Kept, Persistence, QueueStrategy, TopicMap,
+};
 use portcullis::limits::Capacities;
 use portcullis::platform::SimulatedClock;
+use portcullis::store::{Batch, Room, Sizes, recover};
 use portcullis::telemetry::{Cause, Text};
 use portcullis::time::{Instant, Now, UnixTime};
 use smol::io::{AsyncRead, AsyncWrite};
@@ -161,11 +168,18 @@ struct Link {
     is_over: bool,
 }
 
+/// Writes a batch of the log.
+type WriteBatch = Box<dyn FnMut(&Batch) -> io::Result<Room>>;
+
 /// A broker and its connections.
 pub struct Node {
     pub broker: Broker,
     links: Vec<Link>,
+    log: Option<WriteBatch>,
 }
+
+/// The log of the tests' brokers.
+pub const SIZES: Sizes = Sizes { segment_bytes: 384 << 10, total_bytes: 16 << 20 };
 
 pub fn capacities() -> Capacities {
     Capacities {
@@ -217,7 +231,21 @@ impl Node {
             policies: Vec::new(),
             insiders,
         };
-        Self { broker: Broker::new(&capacities(), &limits, &settings, admission, 7), links: Vec::new() }
+        Self { broker: Broker::new(&capacities(), &limits, &settings, admission, 7), links: Vec::new(), log: None }
+    }
+
+    /// Fills the tables with what a disk has, and writes there from now on.
+    fn restore(&mut self, now: Now, disk: MemoryDisk) {
+        let mut recovered = recover(disk, SIZES).unwrap();
+        let (last, room) = (recovered.last, recovered.log.room());
+        // Queues of clients are not kept: that of a bridge is all the same.
+        let persistence =
+            Persistence { commit_interval_milliseconds: 3, subscriber_queue: Kept::None, ..Persistence::default() };
+        let durability = Durability::new(capacities().packet_bytes, persistence, 0, SIZES, last, room);
+        self.broker.set_durability(durability);
+        assert_eq!(self.broker.restore(now, true, &mut recovered).unwrap().left_out, 0);
+        let mut log = recovered.log;
+        self.log = Some(Box::new(move |batch| log.write(batch)));
     }
 
     fn open(&mut self, now: Now, port: u16, uplink: Option<Rc<Cell<Uplink>>>) -> Rc<RefCell<Wire>> {
@@ -246,6 +274,13 @@ impl Node {
             has_moved |= link.serve(&mut self.broker, now);
         }
         self.links.retain(|link| !link.is_over);
+        if let Some(log) = &mut self.log
+            && let Some(batch) = self.broker.next_batch(now.instant)
+        {
+            let outcome = log(&batch);
+            self.broker.written(now, batch, outcome);
+            has_moved = true;
+        }
         has_moved
     }
 }
@@ -396,6 +431,8 @@ pub struct Client {
     /// Payloads that were acknowledged, by identifier.
     unacknowledged: Vec<(u16, String, Vec<u8>)>,
     pub acknowledged: Vec<(String, Vec<u8>)>,
+    /// What was published and not answered before the broker ended.
+    pub uncertain: Vec<(String, Vec<u8>)>,
     pub refused: Vec<ReasonCode>,
 }
 
@@ -408,6 +445,7 @@ impl Client {
             got: Vec::new(),
             unacknowledged: Vec::new(),
             acknowledged: Vec::new(),
+            uncertain: Vec::new(),
             refused: Vec::new(),
         };
         client.send(&Packet::Connect(Connect {
@@ -465,6 +503,17 @@ impl Client {
             self.unacknowledged.push((identifier.get(), topic.to_owned(), payload.to_owned()));
         }
         self.send(&Packet::Publish(Publish { dup: false, qos, retain, topic, packet_identifier, properties, payload }));
+    }
+
+    /// Comes back after its broker has ended.
+    fn come_back(&mut self, wire: Rc<RefCell<Wire>>) {
+        let mut next = Self::new(wire, "client");
+        next.identifier = self.identifier;
+        next.got = std::mem::take(&mut self.got);
+        next.acknowledged = std::mem::take(&mut self.acknowledged);
+        next.uncertain = std::mem::take(&mut self.uncertain);
+        next.uncertain.extend(self.unacknowledged.drain(..).map(|(_, topic, payload)| (topic, payload)));
+        *self = next;
     }
 
     pub fn is_idle(&self) -> bool {
@@ -598,10 +647,21 @@ impl Surroundings for Ways {
     }
 }
 
+fn insiders(bridges: &[Bridge]) -> Vec<Insider> {
+    let insiders = bridges.iter().map(|bridge| {
+        let queue =
+            InsiderQueue { length: bridge.queue_length, bytes: bridge.queue_bytes, strategy: bridge.queue_strategy };
+        Insider { queue: Some(queue), ..Insider::new(&insider_name(&bridge.name)).unwrap() }
+    });
+    insiders.collect()
+}
+
 /// Two brokers, one bridge, and a client at each.
 pub struct World {
     pub clock: Rc<SimulatedClock>,
     executor: smol::LocalExecutor<'static>,
+    bridges: [Vec<Bridge>; 2],
+    disk: Option<MemoryDisk>,
     pub here: Rc<RefCell<Node>>,
     pub there: Rc<RefCell<Node>>,
     pub uplink: Rc<Cell<Uplink>>,
@@ -613,43 +673,74 @@ pub struct World {
 impl World {
     /// `here` has the bridges `of_here`, and `there` those of `of_there`, which lead back.
     pub fn new(of_here: &[Bridge], of_there: &[Bridge]) -> Self {
+        Self::with_disk(of_here, of_there, None)
+    }
+
+    /// The same; `here` keeps a log.
+    pub fn with_disk(of_here: &[Bridge], of_there: &[Bridge], disk: Option<MemoryDisk>) -> Self {
         let clock = Rc::new(SimulatedClock::start());
-        let node = |bridges: &[Bridge]| {
-            let insiders = bridges.iter().map(|bridge| {
-                let queue =
-                    InsiderQueue { length: bridge.queue_length, bytes: 512 * 1_500, strategy: bridge.queue_strategy };
-                Insider { queue: Some(queue), ..Insider::new(&insider_name(&bridge.name)).unwrap() }
-            });
-            Rc::new(RefCell::new(Node::new(insiders.collect())))
-        };
+        let node = |bridges: &[Bridge]| Rc::new(RefCell::new(Node::new(insiders(bridges))));
         let (here, there) = (node(of_here), node(of_there));
+        if let Some(disk) = &disk {
+            here.borrow_mut().restore(now(&clock), disk.clone());
+        }
         let uplink = Uplink { is_up: true, accident: Accident::None, packets: 0 };
         let uplink = Rc::new(Cell::new(uplink));
-        let executor = smol::LocalExecutor::new();
-        let mut statuses = Vec::new();
-        for (bridges, from, to) in [(of_here, &here, &there), (of_there, &there, &here)] {
-            let own: Vec<String> = bridges.iter().map(|bridge| bridge.remote.client_identifier.clone()).collect();
-            for bridge in bridges {
-                let ways = Ways {
-                    clock: Rc::clone(&clock),
-                    name: bridge.name.clone(),
-                    here: Rc::clone(from),
-                    there: Rc::clone(to),
-                    uplink: Rc::clone(&uplink),
-                };
-                let bridging = Bridging::new(bridge.clone(), own.clone(), ways);
-                statuses.push(bridging.status());
-                executor.spawn(bridging.run(7)).detach();
-            }
-        }
         let at = now(&clock);
         let client_here = Client::new(here.borrow_mut().open(at, 0, None), "client");
         let client_there = Client::new(there.borrow_mut().open(at, 0, None), "client");
-        let mut world = Self { clock, executor, here, there, uplink, statuses, client_here, client_there };
+        let mut world = Self {
+            clock,
+            executor: smol::LocalExecutor::new(),
+            bridges: [of_here.to_vec(), of_there.to_vec()],
+            disk,
+            here,
+            there,
+            uplink,
+            statuses: Vec::new(),
+            client_here,
+            client_there,
+        };
+        world.spawn();
         world.client_here.subscribe("#");
         world.client_there.subscribe("#");
         world.settle();
         world
+    }
+
+    fn spawn(&mut self) {
+        self.statuses.clear();
+        let [of_here, of_there] = &self.bridges;
+        for (bridges, from, to) in [(of_here, &self.here, &self.there), (of_there, &self.there, &self.here)] {
+            let own: Vec<String> = bridges.iter().map(|bridge| bridge.remote.client_identifier.clone()).collect();
+            for bridge in bridges {
+                let ways = Ways {
+                    clock: Rc::clone(&self.clock),
+                    name: bridge.name.clone(),
+                    here: Rc::clone(from),
+                    there: Rc::clone(to),
+                    uplink: Rc::clone(&self.uplink),
+                };
+                let bridging = Bridging::new(bridge.clone(), own.clone(), ways);
+                self.statuses.push(bridging.status());
+                self.executor.spawn(bridging.run(7)).detach();
+            }
+        }
+    }
+
+    /// The process of `here` ends, with its bridges, and begins anew with what the disk has.
+    pub fn kill_here(&mut self) {
+        let disk = self.disk.clone().unwrap();
+        self.executor = smol::LocalExecutor::new();
+        let at = now(&self.clock);
+        let mut node = Node::new(insiders(&self.bridges[0]));
+        node.restore(at, disk);
+        for link in self.here.replace(node).links {
+            link.wire.borrow_mut().cut();
+        }
+        let wire = self.here.borrow_mut().open(at, 0, None);
+        self.client_here.come_back(wire);
+        self.spawn();
     }
 
     /// Runs everything until nothing can go on without time.
