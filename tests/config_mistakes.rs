@@ -219,6 +219,26 @@ fn numbers_of_the_broker_keep_their_ranges() {
 }
 
 #[test]
+fn the_port_of_the_diagnostics_is_one_of_its_own() {
+    let port = |port: u32| format!("{{diagnostics: {{metrics: {{prometheusPort: {port}}}}}}}");
+    broker_refused(&port(65_536), &["prometheusPort is 65536, outside 0 to 65535"]);
+    broker_refused(
+        &port(1_883),
+        &["b.yaml:4:48: error: the prometheusPort 1883 is the port of a listener; 0 switches it off"],
+    );
+    let loaded = |listener: u16, spec: &str| {
+        let listener = format!("ports: [{{port: {listener}}}]");
+        let files = [("any.listener.yaml", listener.as_str()), ("b.yaml", &broker(spec))];
+        let diagnostics = load_embedded(&files, &LoadOptions::default()).unwrap().configuration.diagnostics;
+        (diagnostics.port, diagnostics.is_asked_for)
+    };
+    assert_eq!(loaded(1_883, "{}"), (Some(9_600), false));
+    assert_eq!(loaded(9_600, "{}"), (None, false), "a listener is asked for, the default is not");
+    assert_eq!(loaded(1_883, &port(0)), (None, false));
+    assert_eq!(loaded(1_883, &port(9_600)), (Some(9_600), true));
+}
+
+#[test]
 fn enumerations_of_the_broker_name_the_nearest_value() {
     broker_refused(
         "{memoryProfile: Tinny}",
@@ -1062,6 +1082,19 @@ fn the_gateway_is_checked() {
         ("{board: rpi33}", "g.yaml:4:15: error: unknown board \"rpi33\"; did you mean \"rpi3\"?"),
         ("{bind: {external: [localhost]}}", "\"localhost\" is no IP address"),
         ("{bind: {clusterIp: []}}", "clusterIp is empty"),
+        ("{bind: {diagnostics: []}}", "diagnostics is empty"),
+        ("{bind: {diagnostics: [127.0.0.1, 10.0.0.1]}}", "bind.diagnostics has 10.0.0.1, which is not on loopback"),
+        ("{bind: {diagnostics: ['::']}}", "g.yaml:4:28: error: bind.diagnostics has ::, which is not on loopback"),
+        (
+            "{bind: {diagnostics: [0.0.0.0]}, diagnosticsTls: {secretRef: s}}",
+            "needs trustedClientCaCert, tokenSecretRef, or both",
+        ),
+        ("{bind: {diagnostics: [0.0.0.0]}, diagnosticsTls: {tokenSecretRef: s}}", "diagnosticsTls needs secretRef"),
+        (
+            "{bind: {diagnostics: [0.0.0.0]}, diagnosticsTls: {secretRef: s, trustedClientCaCert: ca}}",
+            "there is no ConfigMap named \"ca\"",
+        ),
+        ("{diagnosticsTls: {secretRef: s, token: t}}", "token"),
         ("{bind: {clusterIp: ['::1', '0:0::1']}}", "stands here twice"),
         ("{clockPolicy: Ignore}", "clockPolicy must be one of Enforce, AssumeBuildDate"),
         ("{connectDeadlineSeconds: 121}", "connectDeadlineSeconds is 121, outside 1 to 120"),

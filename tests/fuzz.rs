@@ -13,6 +13,7 @@ use portcullis::broker::{Admission, Broker, PortAdmission, Settings};
 use portcullis::codec::{Packet, ProtocolVersion, decode, decode_fixed_header, topic};
 use portcullis::config::blob::{ClientLimits, QueueStrategy};
 use portcullis::config::{LoadOptions, load_embedded};
+use portcullis::http::{BODY_BYTES_MAX, Request, RequestReader, Response};
 use portcullis::identity::Identity;
 use portcullis::limits::Capacities;
 use portcullis::time::{Instant, Now, UnixTime};
@@ -169,6 +170,59 @@ fn topic_match() {
             if is_filter(&wider) && covers(&wider, &filter) && expected(&filter) {
                 assert!(expected(&wider), "{wider} covers {filter}, and not {name}");
             }
+        }
+    });
+}
+
+/// Target `http`: how a request is cut does not matter, and what is accepted leads nowhere else.
+#[test]
+fn http() {
+    const LINES: [&str; 14] = [
+        "GET /metrics HTTP/1.1\r\n",
+        "POST /api/v1/clients/a%2Fb/disconnect?x=%20+ HTTP/1.1\r\n",
+        "HEAD /a/../b//%2e%2e/%00 HTTP/1.0\r\n",
+        "Host: localhost\r\n",
+        "Host: [::1]:9600\r\n",
+        "Content-Length: 3\r\n",
+        "Content-Length: 99999999999999999999\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Authorization: Bearer x\r\n",
+        "Origin: null\r\n",
+        " folded\r\n",
+        "X: \u{1}\r\n",
+        "\r\n",
+        "abc",
+    ];
+    fuzz(20_000, |random, _| {
+        let mut bytes = LINES[random.below(3)].as_bytes().to_vec();
+        for _ in 0..random.below(8) {
+            bytes.extend(LINES[random.below(LINES.len())].bytes());
+        }
+        bytes.extend(b"\r\n");
+        mutate(random, &mut bytes);
+        let mut at_once = RequestReader::default();
+        let whole = at_once.push(&bytes);
+        let mut reader = RequestReader::default();
+        let mut outcome = Ok(None);
+        let mut at = 0;
+        while at < bytes.len() && matches!(outcome, Ok(None)) {
+            let end = (at + 1 + random.below(20)).min(bytes.len());
+            outcome = reader.push(&bytes[at..end]);
+            at = end;
+        }
+        if let Ok(Some(request)) = &whole {
+            assert!(request.body.len() <= BODY_BYTES_MAX && request.segments.len() <= 8);
+            for segment in &request.segments {
+                assert!(!segment.is_empty() && segment != "." && segment != ".." && !segment.contains('\0'));
+            }
+        }
+        let shown = |outcome: Result<Option<Request>, Response>| {
+            outcome.map(|request| request.map(|it| (it.segments, it.query, it.body))).map_err(|it| it.status)
+        };
+        // A fault may be seen later when its line comes in pieces, never another way.
+        match (shown(outcome), shown(whole)) {
+            (Ok(None), Err(_)) => assert!(!bytes.ends_with(b"\n"), "{bytes:?}"),
+            (cut, whole) => assert_eq!(cut, whole, "{:?}", String::from_utf8_lossy(&bytes)),
         }
     });
 }

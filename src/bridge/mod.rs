@@ -43,6 +43,20 @@ pub fn insider_name(bridge: &str) -> String {
     format!("bridge/{bridge}")
 }
 
+/// Bytes that a bridge takes beside the broker's tables: its buffers for packets, a TLS session, and its task.
+#[must_use]
+pub const fn memory_bytes(bridge: &Bridge) -> u64 {
+    /// A handshake with its certificates, records on their way, and roots to check them with.
+    const TLS_BYTES: u64 = 512 * 1_024;
+    /// Texts of the settings, which each connection has of its own, and the task.
+    const TASK_BYTES: u64 = 64 * 1_024;
+    /// What crosses is copied for its properties and its name.
+    const CROSSING_BYTES: u64 = 2 * 65_536;
+    let local = bridge.remote.packet_bytes as u64 * 2;
+    let tls = if bridge.remote.tls.is_some() { TLS_BYTES } else { 0 };
+    UpstreamBuffers::bytes(bridge.remote.packet_bytes) + local + tls + TASK_BYTES + CROSSING_BYTES
+}
+
 /// What a bridge needs of the world.
 #[allow(async_fn_in_trait)] // one thread runs all of it
 pub trait Surroundings {

@@ -61,15 +61,27 @@ pub enum StoreState {
     Failed,
 }
 
-impl core::fmt::Display for StoreState {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
+impl StoreState {
+    /// The names of all states, each with whether it is this one.
+    pub fn each(self) -> impl Iterator<Item = (&'static str, bool)> {
+        let all = [Self::Off, Self::Sound, Self::Full, Self::Rewriting, Self::Failed];
+        all.into_iter().map(move |state| (state.name(), state == self))
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
             Self::Off => "off",
             Self::Sound => "sound",
             Self::Full => "full",
             Self::Rewriting => "rewriting",
             Self::Failed => "failed",
-        })
+        }
+    }
+}
+
+impl core::fmt::Display for StoreState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
     }
 }
 

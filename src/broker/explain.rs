@@ -11,10 +11,8 @@ use crate::codec::topic::Subscription;
 use crate::config::blob;
 use crate::config::diagnostic::Escaped;
 use crate::identity::Identity;
-use crate::telemetry::{Action, DenialExplanation};
+use crate::telemetry::{Action, DenialExplanation, LINE_BYTES_MAX};
 
-/// Bytes of one line of an explanation.
-const LINE_BYTES_MAX: usize = 512;
 /// Grants that are listed.
 const GRANTS_MAX: usize = 200;
 
@@ -163,10 +161,9 @@ fn explained(text: &str) -> DenialExplanation {
     DenialExplanation { rule: None, text: text.to_owned() }
 }
 
-/// A text on one line, cut: explanations that are remembered have a bound.
+/// A text on one line, cut: explanations that are remembered have a bound, and no more memory than they need.
 fn line(text: &str) -> String {
-    let mut shown = Escaped(text).to_string();
+    let shown = Escaped(text).to_string();
     let end = (0..=LINE_BYTES_MAX.min(shown.len())).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0);
-    shown.truncate(end);
-    shown
+    shown.get(..end).unwrap_or_default().to_owned()
 }

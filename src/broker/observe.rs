@@ -42,7 +42,7 @@ pub struct TableUse {
 /// Some rows, and the slot from which to go on; `None` when these were the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// At most [`ROWS_MAX`], each with its slot: who has no use for one goes on from there.
+    /// At most 50, each with its slot: who has no use for one goes on from there.
     pub rows: Vec<(u32, T)>,
     /// Where the next page begins.
     pub next: Option<u32>,
@@ -73,6 +73,8 @@ pub struct ClientView {
     pub in_flight: u32,
     /// Its subscriptions.
     pub subscriptions: u32,
+    /// What it is counted under.
+    pub category: Box<str>,
 }
 
 /// A subscription of a client.
@@ -124,7 +126,7 @@ pub struct RetainedView {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// A topic or filter, or its first [`SHOWN_BYTES_MAX`] bytes.
+/// A topic or filter, or its first 1,024 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// What is shown.
@@ -189,6 +191,12 @@ impl Broker {
         self.port_connections.get(usize::from(port)).copied().unwrap_or(0)
     }
 
+    /// Sessions whose client is connected.
+    #[must_use]
+    pub const fn sessions_connected(&self) -> u64 {
+        self.sessions_connected as u64
+    }
+
     /// Connected clients, from slot `from` of the connections.
     #[must_use]
     pub fn clients_from(&self, from: u32, rows_max: usize) -> Page<ClientView> {
@@ -243,7 +251,7 @@ impl Broker {
         self.client_view(self.sessions.get(self.session_of(client_identifier)?)?.connection?)
     }
 
-    /// The first [`FILTERS_MAX`] subscriptions of a session, the newest first, and how many more there are.
+    /// The first 200 subscriptions of a session, the newest first, and how many more there are.
     #[must_use]
     pub fn filters_of(&self, client_identifier: &str) -> (Vec<FilterView>, u32) {
         let mut found = Vec::new();
@@ -315,6 +323,7 @@ impl Broker {
             queued: session.waiting.len(),
             in_flight: session.in_flight.len(),
             subscriptions: session.subscriptions,
+            category: self.telemetry.categories.name(connection.category).into(),
         })
     }
 }

@@ -63,6 +63,8 @@ Commands:
 
 Commands for a broker that runs:
   status      How it is, and what was denied last
+  health      Whether it is ready, with an exit code
+  log         How much it logs, and to change it
   clients     Who is connected; client ID says more of one
   disconnect  End the connection of a client
   sessions    Sessions, with and without a client

@@ -4,8 +4,9 @@ use super::CommandError;
 use super::memory::{Item, budget, sum};
 use crate::config::assemble::Usage;
 use crate::config::blob::{
-    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, HttpsServer, Kept, ListenerPort,
-    Method, Persistence, Protocol, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
+    Action, Authentication, Authorization, AutomaticCertificate, Bind, Bridge, Configuration, Diagnostics,
+    ExposedDiagnostics, HttpsServer, Kept, ListenerPort, Method, Persistence, Protocol, Range, ServiceAccountTokens,
+    SubjectAttributes, Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
@@ -66,6 +67,7 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
     if let Some(tokens) = &configuration.gateway.service_account_tokens {
         service_account_tokens(configuration, tokens, output)?;
     }
+    diagnostics(configuration, output)?;
     writeln!(output, "listeners")?;
     for port in &configuration.ports {
         listener(configuration, port, output)?;
@@ -75,6 +77,9 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
     }
     for policy in &configuration.authorizations {
         authorization(policy, output)?;
+    }
+    for entry in &configuration.bridges {
+        bridge(configuration, entry, output)?;
     }
     for bundle in &configuration.trust_bundles {
         trust_bundle(bundle, output)?;
@@ -114,6 +119,30 @@ fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<
     writeln!(output, "  subscriber queue {length}, strategy {strategy:?}")
 }
 
+fn bridge(configuration: &Configuration, bridge: &Bridge, output: &mut dyn Write) -> io::Result<()> {
+    let remote = &bridge.remote;
+    let secure = if remote.tls.is_some() { "TLS" } else { "no TLS" };
+    writeln!(output, "bridge '{}', {secure}", Escaped(&bridge.name))?;
+    for (host, port) in &remote.addresses {
+        writeln!(output, "  to {}, port {port}", Escaped(host))?;
+    }
+    let session = if remote.clean_start { "clean" } else { "lasting" };
+    writeln!(output, "  as client '{}', {session} session", Escaped(&remote.client_identifier))?;
+    let policy = bridge.identity.authorization.and_then(|index| configuration.authorizations.get(usize::from(index)));
+    let policy = policy.map_or("none", |policy| policy.name.as_str());
+    let username = bridge.identity.username.as_deref().unwrap_or("nobody");
+    writeln!(output, "  here '{}', authorization {}", Escaped(username), Escaped(policy))?;
+    let (length, bytes, strategy) = (bridge.queue_length, bridge.queue_bytes, bridge.queue_strategy);
+    writeln!(output, "  queue of {length} messages and {bytes} bytes, strategy {strategy:?}")?;
+    for (way, maps) in [("out", &bridge.outgoing), ("in", &bridge.incoming)] {
+        for map in maps {
+            let (local, remote) = (Escaped(&map.local), Escaped(&map.remote));
+            writeln!(output, "  {way}: here '{local}', there '{remote}', QoS at most {}", map.qos)?;
+        }
+    }
+    Ok(())
+}
+
 fn persistence(persistence: &Persistence, output: &mut dyn Write) -> io::Result<()> {
     if persistence.is_off() {
         return writeln!(output, "persistence: none, a restart loses sessions and retained messages");
@@ -135,6 +164,26 @@ fn kept(what: &str, kept: &Kept, output: &mut dyn Write) -> io::Result<()> {
             patterns.iter().try_for_each(|pattern| writeln!(output, "    {}", Escaped(pattern)))
         }
     }
+}
+
+fn diagnostics(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
+    let Diagnostics { port, is_asked_for, addresses, exposed, .. } = &configuration.diagnostics;
+    let Some(port) = port else { return writeln!(output, "diagnostics: no port") };
+    let otherwise = if *is_asked_for { "" } else { ", if it is free" };
+    writeln!(output, "diagnostics")?;
+    writeln!(output, "  port {port}{otherwise}, addresses {}", addresses.join(", "))?;
+    let Some(ExposedDiagnostics { secret, trust_bundle, token_secret }) = exposed else { return Ok(()) };
+    let secret = configuration.secrets.get(usize::from(*secret)).map_or("?", |secret| secret.name.as_str());
+    writeln!(output, "  beyond this machine with TLS, certificate {}", Escaped(secret))?;
+    let bundle = trust_bundle.and_then(|index| configuration.trust_bundles.get(usize::from(index)));
+    if let Some(bundle) = bundle {
+        writeln!(output, "    for client certificates of {}", Escaped(&bundle.name))?;
+    }
+    if let Some(name) = token_secret {
+        let folder = Escaped(&configuration.gateway.secrets_folder);
+        writeln!(output, "    for who brings the token of {folder}/{}/token", Escaped(name))?;
+    }
+    Ok(())
 }
 
 fn listener(configuration: &Configuration, port: &ListenerPort, output: &mut dyn Write) -> io::Result<()> {

@@ -6,10 +6,12 @@
 
 use crate::authentication::PASSWORD_MEMORY_BYTES_MAX;
 use crate::authorization::Policy;
+use crate::bridge;
 use crate::broker::{Broker, PARKED_BYTES_MAX, QUESTIONS_MAX};
 use crate::config::blob::{Configuration, Method, Protocol, ServiceAccountTokens};
 use crate::net::{self, Layers};
-use crate::service::QUESTION_BYTES_MAX;
+use crate::service::history::{self, History};
+use crate::service::{QUESTION_BYTES_MAX, web};
 
 /// The program without connections: its code as far as it is in memory, the C library, stacks, the executor, the log's thread,
 /// what the allocator cannot give back, and the configuration but for its tables.
@@ -51,6 +53,13 @@ pub fn budget(configuration: &Configuration) -> Vec<Item> {
     if methods().any(|method| matches!(method, Method::UsernamePassword { .. })) {
         items.push(("the hash of a password", 1, PASSWORD_MEMORY_BYTES_MAX));
     }
+    let (doors, bytes) = doors(configuration);
+    items.push(("connections of the diagnostics", doors * web::CONNECTIONS_MAX as u32, bytes));
+    items.push(("steps of the last hour", history::STEPS_MAX as u32, History::bytes()));
+    if let Ok(count @ 1..) = u32::try_from(configuration.bridges.len()) {
+        let bytes = configuration.bridges.iter().map(|bridge| bridge::memory_bytes(bridge)).sum();
+        items.push(("bridges", count, bytes));
+    }
     items.push(("the program", 1, PROGRAM_BYTES));
     items
         .into_iter()
@@ -63,6 +72,17 @@ pub fn budget(configuration: &Configuration) -> Vec<Item> {
 #[must_use]
 pub fn sum(configuration: &Configuration) -> u64 {
     budget(configuration).iter().map(|item| item.bytes).sum()
+}
+
+/// How many doors show what the gateway is doing, and the bytes that all of their connections take.
+fn doors(configuration: &Configuration) -> (u32, u64) {
+    let diagnostics = &configuration.diagnostics;
+    let is_open = |on_loopback: bool| diagnostics.port.is_some() && diagnostics.addresses(on_loopback).next().is_some();
+    let (plain, sealed) = (u64::from(is_open(true)), u64::from(is_open(false)));
+    // The control socket is there whatever a configuration says.
+    let doors = 1 + plain + sealed;
+    let bytes = doors * web::CONNECTION_BYTES_MAX + sealed * web::TLS_BYTES_MAX;
+    (u32::try_from(doors).unwrap_or(u32::MAX), bytes * web::CONNECTIONS_MAX as u64)
 }
 
 /// What the ports have below MQTT. Custom servers are shown the certificates of clients, so that these are asked for them too.
@@ -90,7 +110,8 @@ mod tests {
             let layers = Layers { tls: true, certificates: true, websockets: true };
             let tables = Broker::tables(capacities).into_iter().chain(net::tables(capacities, layers));
             let bytes: u64 = tables.map(|(_, _, bytes)| bytes).sum();
-            let bytes = bytes + Policy::tables_bytes(capacities) + PROGRAM_BYTES;
+            let doors = web::CONNECTIONS_MAX as u64 * (3 * web::CONNECTION_BYTES_MAX + web::TLS_BYTES_MAX);
+            let bytes = bytes + Policy::tables_bytes(capacities) + doors + PROGRAM_BYTES;
             assert!(bytes <= profile.board.memory_budget_bytes, "{name}: {bytes}");
         }
     }

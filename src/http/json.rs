@@ -79,6 +79,12 @@ impl Json {
 
     fn put(&mut self, piece: &[u8]) {
         if piece.len() <= self.room() && !self.is_cut {
+            let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
+            if length + piece.len() > capacity {
+                // As a vector grows, but not beyond the bound.
+                let wanted = (2 * capacity).clamp(length + piece.len(), self.bytes_max);
+                self.bytes.reserve_exact(wanted - length);
+            }
             self.bytes.extend_from_slice(piece);
         } else {
             self.is_cut = true;

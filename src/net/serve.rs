@@ -92,6 +92,7 @@ pub async fn serve(mut turn: Turn<SystemNetwork>, mut services: Services, sleepe
     let mut reporter = Reporter::default();
     // What happened while the tables were filled is not to wait for the first client.
     reporter.report(clock.now().instant, &mut turn);
+    // When the turn began that is being observed; what woke the loop was dealt with just before.
     let mut begun = None;
     loop {
         let now = clock.now().instant;

@@ -16,10 +16,17 @@ impl ServiceManager {
     #[must_use]
     pub fn from_environment() -> Self {
         let text = |name: &str| std::env::var(name).ok();
-        let socket = text("NOTIFY_SOCKET").and_then(|name| connect(&name));
+        let name = text("NOTIFY_SOCKET");
         let is_for_us = text("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let microseconds = text("WATCHDOG_USEC").and_then(|text| text.parse().ok()).filter(|_| is_for_us);
-        let watchdog = microseconds.filter(|count| *count > 0).map(Duration::from_micros).filter(|_| socket.is_some());
+        Self::new(name.as_deref(), microseconds.map(Duration::from_micros))
+    }
+
+    /// The one that listens at `name`: a path, or an abstract name behind `@`. Its watchdog allows for so much time.
+    #[must_use]
+    pub fn new(name: Option<&str>, watchdog: Option<Duration>) -> Self {
+        let socket = name.and_then(connect);
+        let watchdog = watchdog.filter(|limit| !limit.is_zero() && socket.is_some());
         Self { socket, watchdog }
     }
 
@@ -64,7 +71,7 @@ impl ServiceManager {
     }
 }
 
-/// A socket that waits for nobody, and the manager's address: a path, or an abstract name behind `@`.
+/// A socket that waits for nobody, and the manager's address.
 fn connect(name: &str) -> Option<(UnixDatagram, SocketAddr)> {
     let address = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name).ok()?,

@@ -18,6 +18,7 @@ pub const AUTHORITIES_MAX: usize = 64;
 pub type FactsInForce = Rc<RefCell<Facts>>;
 
 /// About one configuration.
+#[derive(Default)]
 pub struct Facts {
     /// Name of the board profile.
     pub board: String,

@@ -53,6 +53,12 @@ pub struct Inquiries {
     complained: Cell<(Option<Instant>, u32)>,
 }
 
+impl Default for Inquiries {
+    fn default() -> Self {
+        Self::new(BTreeMap::new())
+    }
+}
+
 impl Inquiries {
     /// Nobody to ask yet but for passwords.
     #[must_use]

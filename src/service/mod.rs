@@ -7,7 +7,7 @@ mod automatic;
 mod clock_record;
 mod facts;
 mod health;
-mod history;
+pub mod history;
 mod inquiries;
 mod probe;
 mod store;

@@ -201,14 +201,14 @@ impl Probing {
     async fn tell(&self) {
         let (facts, report) = (self.facts.clone(), self.report.clone());
         let looked = self.inside.ask(move |turn, now| {
-            let health = Health::look(turn, now, &facts.borrow(), &report.borrow());
-            (health, turn.broker().in_use())
+            let facts = facts.borrow();
+            let clients: u32 = (0..).zip(&facts.listeners).map(|(port, _)| turn.broker().connections_of(port)).sum();
+            (Health::look(turn, now, &facts, &report.borrow()), clients)
         });
-        let Some((health, used)) = looked.await else { return };
+        let Some((health, clients)) = looked.await else { return };
         let wrong = health.checks.iter().find(|check| !check.is_ok);
         let wrong = wrong.map(|check| format!("; {}: {}", check.name, check.detail)).unwrap_or_default();
-        self.manager
-            .status(&format!("{}, {} connections, {} sessions{wrong}", health.state, used.connections, used.sessions));
+        self.manager.status(&format!("{}, {clients} connections{wrong}", health.state));
     }
 }
 
@@ -269,6 +269,7 @@ impl Round<'_> {
         let (mut receive, mut transmit) = ([0; BUFFER_BYTES], [0; BUFFER_BYTES]);
         let config = ConfigBuilder::new(Buffers::new(&mut receive, &mut transmit))
             .keepalive_interval(KEEP_ALIVE_SECONDS)
+            .session_expiry_interval(0)
             .client_id(&format!("{INSIDE_PREFIX}{PROBE}"))
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let mut session = Session::new(config);
@@ -364,5 +365,55 @@ impl AsyncWrite for Watched<'_> {
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_close(context)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::platform::SimulatedClock;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    #[test]
+    fn a_loop_that_does_not_turn_is_unavailable_and_feeds_no_watchdog() {
+        let name = format!("portcullis-probe-{}", std::process::id());
+        let listener = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let limit = core::time::Duration::from_secs(10);
+        let manager = Rc::new(ServiceManager::new(Some(&format!("@{name}")), Some(limit)));
+        manager.ready();
+        let clock = SimulatedClock::start();
+        let (inside, asked) = Inside::new();
+        let report = SharedReport::default();
+        let facts = FactsInForce::default();
+        let settings = Some(SelfCheck::default());
+        let probing = Probing { inside, facts, report: Rc::clone(&report), manager, settings };
+        let executor = smol::LocalExecutor::new();
+        executor.spawn(probing.run()).detach();
+        while executor.try_tick() {}
+        while let Some(next) = clock.next_microseconds() {
+            clock.set_microseconds(next);
+            while executor.try_tick() {}
+        }
+        assert_eq!(clock.now_microseconds(), 15_000_000);
+        let found = report.borrow().clone();
+        assert_eq!((found.state, found.failed), (HealthState::Unavailable, 1));
+        assert_eq!(found.reason, "Probe failed: Failed Operation CONNECT (1/5): no answer in time");
+        let mut heard = [0; 64];
+        assert_eq!(listener.recv(&mut heard).unwrap(), "READY=1".len());
+        assert!(listener.recv(&mut heard).is_err(), "nothing but that it had started");
+        drop(asked);
+    }
+
+    #[test]
+    fn latencies_have_a_mean_and_a_deviation() {
+        let mut latency = Latency::default();
+        for value in [2, 4, 4, 4, 5, 5, 7, 9] {
+            latency.add(value);
+        }
+        assert!((latency.mean - 5.0).abs() < 1e-9 && (latency.deviation() - 2.0).abs() < 1e-9, "{latency:?}");
+        assert_eq!((latency.last, latency.count), (9.0, 8));
     }
 }

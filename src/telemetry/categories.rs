@@ -50,7 +50,7 @@ pub struct CategoryCounters {
 }
 
 /// The table.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Categories {
     names: heapless::Vec<heapless::String<NAME_BYTES_MAX>, NAMED_MAX>,
     rows: [CategoryCounters; ROWS],

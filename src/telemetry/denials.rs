@@ -16,6 +16,9 @@ const DENIALS_MAX: usize = 48;
 /// Refused connections that are remembered.
 const REFUSALS_MAX: usize = 16;
 
+/// Bytes of a text of an explanation.
+pub const LINE_BYTES_MAX: usize = 512;
+
 /// Something that was denied.
 #[derive(Clone, Debug)]
 pub struct Denial {
@@ -39,7 +42,7 @@ pub struct Denial {
     pub explanation: Option<Box<DenialExplanation>>,
 }
 
-/// Why no rule allowed it. Both texts are escaped.
+/// Why no rule allowed it. Both texts are escaped, and have [`LINE_BYTES_MAX`] bytes at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DenialExplanation {
     /// The rule that comes nearest, as it is named in the source; `None` if none does.
@@ -76,10 +79,10 @@ impl Denials {
     /// Most rows.
     pub const MAX: usize = DENIALS_MAX + REFUSALS_MAX;
 
-    /// Bytes that they take, without explanations.
+    /// Bytes that they take, every one explained.
     #[must_use]
     pub const fn bytes() -> u64 {
-        (Self::MAX * size_of::<Denial>()) as u64
+        (Self::MAX * size_of::<Denial>() + DENIALS_MAX * (size_of::<DenialExplanation>() + 2 * LINE_BYTES_MAX)) as u64
     }
 
     /// All of them, newest first.

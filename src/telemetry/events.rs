@@ -158,15 +158,15 @@ impl Table {
             Self::Connections => "connections",
             Self::Sessions => "sessions",
             Self::Subscriptions => "subscriptions",
-            Self::RetainedMessages => "retained-messages",
+            Self::RetainedMessages => "retained messages",
             Self::Messages => "messages",
             Self::Deliveries => "deliveries",
-            Self::SessionQueue => "session-queue",
+            Self::SessionQueue => "session queue",
             Self::Log => "log",
             Self::Replies => "replies",
             Self::Handshakes => "handshakes",
-            Self::ReceiveBuffers => "receive-buffers",
-            Self::TransmitBuffers => "transmit-buffers",
+            Self::ReceiveBuffers => "receive buffers",
+            Self::TransmitBuffers => "transmit buffers",
         }
     }
 }

@@ -12,7 +12,7 @@ mod histogram;
 
 pub use audit::{Action, AuditBudget, Who};
 pub use categories::{Categories, Category, CategoryCounters, NAMED_MAX, PROPERTY};
-pub use denials::{Asking, Denial, DenialExplanation, Denials};
+pub use denials::{Asking, Denial, DenialExplanation, Denials, LINE_BYTES_MAX};
 pub use events::{Cause, Event, Table, Text};
 pub use histogram::{BOUNDS_MILLISECONDS, Durations, Histogram};
 
@@ -112,11 +112,35 @@ impl Counters {
     }
 }
 
+/// Connections that were refused, by the Reason Code of their CONNACK; 0 for those that were closed without one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusals(heapless::Vec<(u8, u64), REFUSAL_CODES_MAX>);
+
+/// MQTT 5 has 22 Reason Codes for CONNACK.
+const REFUSAL_CODES_MAX: usize = 32;
+
+impl Refusals {
+    fn count(&mut self, reason_code: u8) {
+        match self.0.iter_mut().find(|(code, _)| *code == reason_code) {
+            Some((_, count)) => *count += 1,
+            // There are fewer codes than rows.
+            None => drop(self.0.push((reason_code, 1))),
+        }
+    }
+
+    /// Codes and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, u64)> {
+        self.0.iter().copied()
+    }
+}
+
 /// Counters and the ring of events.
 #[derive(Default)]
 pub struct Telemetry {
     /// The counters.
     pub counters: Counters,
+    /// Connections that were refused.
+    pub refusals: Refusals,
     /// Counters by category of the client.
     pub categories: Categories,
     /// How long things take.
@@ -137,6 +161,9 @@ impl Telemetry {
 
     /// Leaves an event for the shell.
     pub fn record(&mut self, event: Event) {
+        if let Event::Refused { reason_code, .. } = &event {
+            self.refusals.count(*reason_code);
+        }
         if let Event::Disconnected { cause, .. } = &event
             && let Some(count) = self.counters.ends.get_mut(*cause as usize)
         {

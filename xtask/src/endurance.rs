@@ -15,7 +15,7 @@ Gives the codec, the matcher and the broker bytes that nobody would send.
 Usage: cargo xtask fuzz [--target NAME] [--seconds N] [--seed N]
 
   --target NAME   frame, round_trip (properties included), topic_match,
-                  broker_sessions, authorization; all of them without it
+                  broker_sessions, authorization, http; all of them without it
   --seconds N     for each target (default: 60)
   --seed N        one case again, as a failure printed it";
 

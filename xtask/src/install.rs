@@ -15,19 +15,22 @@ Installs what `cargo xtask test` and `cargo xtask build` need on this machine.
 
 Usage: cargo xtask install
 
-On Debian and its children: the mosquitto clients, OpenSSL and strace for the tests
-(with paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm), cross
+On Debian and its children: mosquitto, its clients, OpenSSL and strace for the tests
+(with paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm, and
+promtool, unpacked from its package), cross
 linkers and the emulator for the ARM targets, and, where rustup has not the ARM
 targets, Debian's own Rust compiler with the matching ARM standard libraries. Uses
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
-const TEST_PACKAGES: [(&str, &str); 3] =
-    [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace")];
+const TEST_PACKAGES: [(&str, &str); 4] =
+    [("mosquitto", "mosquitto"), ("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace")];
 /// The Python client, as pip names it.
 const PAHO: &str = "paho-mqtt==2.1.0";
 /// The JavaScript client, as npm names it.
 const MQTT_JS: &str = "mqtt@5.16.0";
+/// The package with promtool.
+const PROMETHEUS_PACKAGE: &str = "prometheus";
 /// The emulator for ARM binaries.
 const EMULATOR_PACKAGE: &str = "qemu-user";
 
@@ -48,7 +51,26 @@ pub fn for_tests() -> Outcome {
         .map(|(package, _)| *package)
         .collect();
     packages(&missing)?;
-    client_libraries()
+    client_libraries()?;
+    promtool()
+}
+
+/// Unpacks the checker of metrics below the target folder. Its package is not installed: it would start a server.
+fn promtool() -> Outcome {
+    let folder = workspace::root().join("target/interop/prometheus");
+    if process::find("promtool").is_some() || folder.join("usr/bin/promtool").is_file() {
+        return Ok(());
+    }
+    if process::find("apt-get").is_none() {
+        return Err(Failure::new("promtool is missing on this machine: it comes with Prometheus"));
+    }
+    workspace::make_folder(&folder)?;
+    process::run(Command::new("apt-get").current_dir(&folder).args(["-qq", "download", PROMETHEUS_PACKAGE]))?;
+    let entries = std::fs::read_dir(&folder).map_err(|error| Failure::file("read", &folder, &error))?;
+    let package = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let package = package.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let package = package.ok_or_else(|| Failure::new(format!("cannot get the package {PROMETHEUS_PACKAGE}")))?;
+    process::run(Command::new("dpkg").arg("-x").arg(package).arg(&folder))
 }
 
 /// Puts the clients that `tests/interop.rs` drives below the target folder, where they are not there yet.

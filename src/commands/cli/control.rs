@@ -37,6 +37,31 @@ Options:
 "
 );
 
+const HEALTH_HELP: &str = help!(
+    "\
+Whether a running broker is ready: its probe, its ports, the log on the disk, the
+clock, and the certificates that it serves
+
+Usage: portcullis health [--json] [--control PATH]
+
+Exit code 0 if every check is passed, 1 if one is not, 4 where no broker answers.
+
+Options:
+"
+);
+
+const LOG_HELP: &str = help!(
+    "\
+Say how much a running broker logs, or change it until it ends
+
+Usage: portcullis log [LEVELS] [--json] [--control PATH]
+
+LEVELS is what `portcullis run --log` takes: info, or warn,authorization=debug.
+
+Options:
+"
+);
+
 const CLIENTS_HELP: &str = help!(
     "\
 The connected clients of a running broker
@@ -106,11 +131,14 @@ Options:
 );
 
 /// The names of these commands.
-pub const NAMES: [&str; 7] = ["status", "clients", "client", "disconnect", "sessions", "retained", "top"];
+pub const NAMES: [&str; 9] =
+    ["status", "health", "log", "clients", "client", "disconnect", "sessions", "retained", "top"];
 
 /// Reads the words behind one of [`NAMES`].
 pub fn command(name: &str, mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let help = match name {
+        "health" => HEALTH_HELP,
+        "log" => LOG_HELP,
         "clients" => CLIENTS_HELP,
         "client" => CLIENT_HELP,
         "disconnect" => DISCONNECT_HELP,
@@ -119,7 +147,7 @@ pub fn command(name: &str, mut level: Option<Levels>, parser: &mut Parser) -> Re
         "top" => TOP_HELP,
         _ => STATUS_HELP,
     };
-    let takes_id = matches!(name, "client" | "disconnect");
+    let takes_word = matches!(name, "client" | "disconnect" | "log");
     let (mut id, mut json, mut socket, mut once) = (None, false, None, false);
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -127,12 +155,14 @@ pub fn command(name: &str, mut level: Option<Levels>, parser: &mut Parser) -> Re
             Arg::Long("control") => socket = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("once") if name == "top" => once = true,
             Arg::Long("log") => level = Some(log_level(parser)?),
-            Arg::Value(value) if takes_id && id.is_none() => id = Some(value.string().map_err(usage)?),
+            Arg::Value(value) if takes_word && id.is_none() => id = Some(value.string().map_err(usage)?),
             other => return common(other, help),
         }
     }
     let named = |id: Option<String>| id.ok_or_else(|| CommandError::Usage(format!("{name} needs the ID of a client")));
     let subject = match name {
+        "health" => Subject::Health,
+        "log" => Subject::Log(id.map(|levels| Levels::parse(&levels)).transpose().map_err(CommandError::Usage)?),
         "clients" => Subject::Clients,
         "client" => Subject::Client(named(id)?),
         "disconnect" => Subject::Disconnect(named(id)?),

@@ -1,5 +1,5 @@
-//! The commands that look at a running broker, through its control socket: `status`, `clients`, `client`, `disconnect`,
-//! `sessions`, `retained` and `top`.
+//! The commands that look at a running broker, through its control socket: `status`, `health`, `log`, `clients`, `client`,
+//! `disconnect`, `sessions`, `retained` and `top`.
 //!
 //! In: options, and the documents of `/api/v1`. Out: tables for people, or JSON. Text that peers chose is escaped in both, so that
 //! it can neither end a line nor move a terminal's cursor.
@@ -11,6 +11,8 @@ mod status;
 mod top;
 
 use super::CommandError;
+use crate::config::diagnostic::Escaped;
+use crate::platform::Levels;
 use ask::Socket;
 use serde_json::Value;
 use std::io::Write;
@@ -21,6 +23,10 @@ use std::path::PathBuf;
 pub enum Subject {
     /// The broker as a whole.
     Status,
+    /// Whether it is ready.
+    Health,
+    /// How much it logs, or that it logs so much from now on.
+    Log(Option<Levels>),
     /// Connected clients.
     Clients,
     /// One client, by its client identifier.
@@ -60,6 +66,27 @@ pub fn run(options: &ControlOptions, output: &mut dyn Write, diagnostics: &mut d
         Subject::Status => {
             let document = socket.get("status")?;
             if options.json { show::json(&document, output) } else { status::show(&document, output) }
+        }
+        Subject::Health => {
+            let document = socket.get("status")?;
+            let health = document.get("health").unwrap_or(&Value::Null);
+            if options.json {
+                show::json(health, output)?
+            } else {
+                status::show_health(health, output)?
+            }
+            if health.get("ready") == Some(&Value::Bool(true)) { Ok(()) } else { Err(CommandError::AnswerIsNo) }
+        }
+        Subject::Log(levels) => {
+            let document = match levels {
+                None => socket.get("log")?,
+                Some(levels) => socket.post("log", levels.to_string().as_bytes())?.unwrap_or_default(),
+            };
+            if options.json {
+                show::json(&document, output)
+            } else {
+                Ok(writeln!(output, "{}", Escaped(&show::text(&document, "log")))?)
+            }
         }
         Subject::Clients => rows::list(&socket, &rows::CLIENTS, options.json, output),
         Subject::Sessions => rows::list(&socket, &rows::SESSIONS, options.json, output),

@@ -157,7 +157,7 @@ mod tests {
         let shown = String::from_utf8(shown).unwrap();
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines.len(), 3, "{shown}");
-        assert_eq!(lines[0], format!("  NAME{}     N  TOPIC", " ".repeat(65)));
+        assert_eq!(lines[0], format!("  NAME{}     N  TOPIC", " ".repeat(63)));
         assert!(lines[1].starts_with("  a\\u{a}\\u{9b}2J ") && lines[1].ends_with("     7  t"), "{shown}");
         assert!(lines[2].ends_with(&"y".repeat(100)) && lines[2].contains(&format!("{}...  1234", "x".repeat(64))));
     }

@@ -26,6 +26,24 @@ pub fn show(document: &Value, output: &mut dyn Write) -> Result<(), CommandError
     Ok(())
 }
 
+/// Shows every check.
+///
+/// # Errors
+/// Of the stream.
+pub fn show_health(health: &Value, output: &mut dyn Write) -> Result<(), CommandError> {
+    let is_ready = health.get("ready") == Some(&Value::Bool(true));
+    let ready = if is_ready { "ready" } else { "not ready" };
+    writeln!(output, "{}, {ready}", Escaped(&show::text(health, "state")))?;
+    let mut table = Table::new(&[("CHECK", Align::Left), ("", Align::Left), ("SEEN", Align::Left)]);
+    for check in show::array(health, "checks") {
+        let is_ok = check.get("ok") == Some(&Value::Bool(true));
+        let verdict = if is_ok { "ok" } else { "NOT OK" };
+        table.row([show::text(check, "name"), verdict.to_owned(), show::text(check, "detail")]);
+    }
+    table.write("  ", output)?;
+    Ok(())
+}
+
 /// The member `name`, or nothing.
 fn part<'a>(document: &'a Value, name: &str) -> &'a Value {
     document.get(name).unwrap_or(&Value::Null)

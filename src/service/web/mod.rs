@@ -12,11 +12,12 @@
 //! **Invariants:** a connection has one request, a bounded time and a bounded buffer, and each door has few of them, of its own: who
 //! fills the doors takes nothing from MQTT clients. What is shown is asked of the loop between two turns ([`crate::net::Inside`]).
 //!
-//! A page is one function beside [`routes`].
+//! A page is one function beside `routes`.
 
 mod api;
 mod control;
 mod door;
+mod metrics;
 mod page;
 mod routes;
 mod serve;

@@ -4,7 +4,7 @@
 //! because it asks the loop. It is reached by one line in [`answer`].
 
 use super::api;
-use super::page;
+use super::{metrics, page};
 use crate::bridge::Statuses;
 use crate::http::{Json, Method, Request, Response, Status};
 use crate::net::Inside;
@@ -38,6 +38,7 @@ pub(super) async fn answer(context: &Context, request: &Request) -> Response {
     match (request.method, segments.as_slice()) {
         (_, ["api", "v1", path @ ..]) => api::answer(context, request, path).await,
         (Method::Get, []) => page::status_page(),
+        (Method::Get, ["metrics"]) => metrics::page(context).await,
         (Method::Get, ["healthz"]) => alive(context).await,
         (Method::Get, ["readyz"]) => ready(context).await,
         (Method::Post, [] | ["healthz" | "readyz" | "metrics"]) => Response::method_not_allowed(READ),

@@ -7,13 +7,14 @@ use async_io::{Async, Timer};
 use core::cell::{Cell, RefCell};
 use core::pin::Pin;
 use futures_rustls::TlsAcceptor;
+use futures_rustls::server::TlsStream;
 use rustls::ServerConfig;
 use smol::LocalExecutor;
 use smol::future;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use std::io;
-use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,9 +84,30 @@ impl Entrance {
 }
 
 /// A connection, whatever carries it: the code above it is there once.
-trait Carrier: AsyncRead + AsyncWrite {}
-impl<T: AsyncRead + AsyncWrite> Carrier for T {}
+trait Carrier: AsyncRead + AsyncWrite {
+    /// Tells the other side that nothing more comes. Fails only when it is gone.
+    fn finish(&self);
+}
+
 type Stream = Pin<Box<dyn Carrier>>;
+
+impl Carrier for Async<TcpStream> {
+    fn finish(&self) {
+        let _ = self.get_ref().shutdown(Shutdown::Write);
+    }
+}
+
+impl Carrier for Async<UnixStream> {
+    fn finish(&self) {
+        let _ = self.get_ref().shutdown(Shutdown::Write);
+    }
+}
+
+impl Carrier for TlsStream<Stream> {
+    fn finish(&self) {
+        self.get_ref().0.finish();
+    }
+}
 
 /// Connections of a door that are there.
 #[derive(Clone, Default)]
@@ -225,11 +247,13 @@ async fn answer(stream: &mut Stream, response: &Response, head_only: bool) {
         if !head_only {
             stream.write_all(&response.body).await?;
         }
+        // The last words of TLS, and what was written goes out.
         stream.close().await
     };
     if !matches!(within(RESPONSE_TIME, sending).await, Some(Ok(()))) {
         return;
     }
+    stream.finish();
     let listening = async {
         let mut piece = [0; READ_BYTES];
         let mut heard = 0;

@@ -8,7 +8,7 @@
 //! | `clients/ID`, `client?clientId=ID` | one client with its filters |
 //! | `explain` | whether a client may do something: `clientId`, `username`, `action`, `topic` |
 //! | POST `clients/ID/disconnect`, `client/disconnect?clientId=ID` | ends a client's connection |
-//! | POST `log` | the body sets what is logged |
+//! | `log` | how much each room logs; with POST the body sets it |
 //!
 //! Times are whole seconds since 1970, what is absent is `null`, and an answer that is not 200 says why in `error`.
 //!
@@ -52,10 +52,9 @@ pub(super) async fn answer(context: &Context, request: &Request, path: &[&str]) 
         (Method::Get, ["retained"]) => rows::retained(context, request).await,
         (Method::Get, ["explain"]) => explanation::document(context, request).await,
         (Method::Post, ["clients", id, "disconnect"]) => disconnect(context, id).await,
+        (Method::Get, ["log"]) => log_document(platform::levels()),
         (Method::Post, ["log"]) => set_log(request),
-        (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"] | ["log"]) => {
-            Response::method_not_allowed("POST")
-        }
+        (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"]) => Response::method_not_allowed("POST"),
         (
             Method::Post,
             ["status" | "history" | "client" | "clients" | "sessions" | "retained" | "explain"] | ["clients", _],
@@ -89,14 +88,19 @@ fn set_log(request: &Request) -> Response {
             platform::set_levels(levels);
             // Whatever the level is now, that it was changed is to be found.
             log::error!("the log level is {levels}, by the operator");
-            let mut json = Json::new(DOCUMENT_BYTES_MAX);
-            json.begin_object();
-            json.field("log", levels.to_string().as_str());
-            json.end_object();
-            written(json)
+            log_document(levels)
         }
         Err(why) => fault(Status::BadRequest, &why),
     }
+}
+
+/// How much each room says.
+fn log_document(levels: Levels) -> Response {
+    let mut json = Json::new(ROW_BYTES_MAX);
+    json.begin_object();
+    json.field("log", levels.to_string().as_str());
+    json.end_object();
+    written(json)
 }
 
 fn history_document(history: &History) -> Json {

@@ -157,7 +157,7 @@ fn client_fields(json: &mut Json, client: &ClientView, turn: &BrokerTurn, now: N
     json.field("queued", client.queued);
     json.field("inFlight", client.in_flight);
     json.field("subscriptions", client.subscriptions);
-    json.field("category", "uncategorized");
+    json.field("category", &*client.category);
 }
 
 fn filter_row(json: &mut Json, filter: &FilterView) {
