@@ -26,6 +26,11 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start(name: &str, port: u16, tls: Option<(u16, &Path)>) -> Self {
+        Self::start_with(name, port, tls, None)
+    }
+
+    /// `acl` is what clients may do; without one, everything.
+    fn start_with(name: &str, port: u16, tls: Option<(u16, &Path)>, acl: Option<&str>) -> Self {
         let folder = Folder::new(name);
         let mut text = format!("user root\nallow_anonymous true\nlog_dest stderr\nlistener {port} 127.0.0.1\n");
         if let Some((port, pki)) = tls {
@@ -36,6 +41,9 @@ impl Mosquitto {
                 file("mqtts-endpoint.crt"),
                 file("mqtts-endpoint.key"),
             ));
+        }
+        if let Some(acl) = acl {
+            text.push_str(&format!("acl_file {}\n", folder.write("acl", acl).display()));
         }
         let conf = folder.write("mosquitto.conf", text);
         let system = Path::new("/usr/sbin/mosquitto");
@@ -176,6 +184,30 @@ fn messages_cross_both_ways_over_tls_with_certificates() {
     while local.message() != ("commands/pump".to_owned(), b"on".to_vec()) {}
 }
 
+#[test]
+fn the_example_is_a_configuration() {
+    let folder = Folder::new("bridge-example");
+    pki::demo::create(&folder.join("demo")).unwrap();
+    folder.write("site/bridge.yaml", include_str!("../config/bridge/bridge.yaml"));
+    folder.write("site/listener.yaml", include_str!("../config/bridge/listener.yaml"));
+    folder.write("site/trust/cluster-ca/ca.pem", std::fs::read(folder.join("demo/contoso_root_ca.crt")).unwrap());
+    let (site, blob) = (folder.join("site"), folder.join("site.blob"));
+    let baked = run(&["bake", site.to_str().unwrap(), "--out", blob.to_str().unwrap()]);
+    assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
+    let shown = run(&["inspect", blob.to_str().unwrap()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for line in [
+        "bridge 'cloud', TLS",
+        "  to mqtt-standby.example.com, port 8883",
+        "  here 'cloud', authorization bridge-rules",
+        "  queue of 10000 messages and",
+        "  in: here 'commands/#', there 'sites/7/commands/#', QoS at most 1",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(shown.lines().any(|line| line.contains("bridges")), "the memory budget has them: {shown}");
+}
+
 /// Between a bridge and its upstream: lets connections through or not, and cuts them after a number of bytes.
 struct Proxy {
     port: u16,
@@ -275,6 +307,25 @@ fn what_was_acknowledged_reaches_mosquitto_in_order_after_kills_and_cuts() {
     let last = publish(&gateway, 20);
     let seen = numbers_until(&mut upstream, last);
     assert!(seen.ends_with(&(last - 19..=last).collect::<Vec<_>>()), "{seen:?}");
+}
+
+#[test]
+fn what_the_upstream_refuses_for_good_does_not_hold_up_what_follows() {
+    let ports = free_ports(2);
+    let acl = "topic readwrite site/7/sensors/good\ntopic read site/7/#\n";
+    let mosquitto = Mosquitto::start_with("bridge-acl-upstream", ports, None, Some(acl));
+    let remote = format!("hosts: [\"127.0.0.1:{ports}\"], clientId: gateway-7");
+    let mut gateway = Gateway::start("bridge-acl", ports + 1, &remote, MAPS);
+    let mut upstream = lasting(mosquitto.port, "watcher", "site/7/sensors/#");
+    gateway.wait_for("bridge 'cloud': connected");
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    for topic in ["sensors/bad", "sensors/good", "sensors/bad", "sensors/good"] {
+        assert_eq!(local.publish(topic, topic.as_bytes()), 0);
+    }
+    for _ in 0..2 {
+        assert_eq!(upstream.message(), ("site/7/sensors/good".to_owned(), b"sensors/good".to_vec()));
+    }
+    gateway.wait_for("the upstream refuses a message (1 so far)");
 }
 
 #[test]
@@ -387,7 +438,7 @@ fn an_upstream_that_misbehaves_is_its_bridges_trouble_and_nobody_elses() {
         held.push(gateway);
     }
     // TLS where nobody speaks it, and nobody at all where somebody is asked for.
-    let silent = upstream(|stream| std::mem::forget(stream));
+    let silent = upstream(std::mem::forget);
     for (name, tls) in [("tls", ", tls: {}"), ("silent", "")] {
         let remote = format!("hosts: [\"127.0.0.1:{silent}\"], clientId: gateway-7{tls}");
         let gateway = Gateway::start(&format!("bridge-bad-{name}"), free_ports(1), &remote, MAPS);

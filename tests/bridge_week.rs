@@ -94,11 +94,13 @@ fn write(folder: &Path, samples: &[Sample]) {
     std::fs::write(folder.join("week.svg"), chart(samples)).unwrap();
 }
 
+type Figure = fn(&Sample) -> u64;
+
 /// Three lines over a week, in KiB.
 fn chart(samples: &[Sample]) -> String {
     const WIDTH: f64 = 760.0;
     const HEIGHT: f64 = 320.0;
-    let lines: [(&str, &str, fn(&Sample) -> u64); 3] = [
+    let lines: [(&str, &str, Figure); 3] = [
         ("heap of the process", "#1f77b4", |sample| sample.heap_bytes),
         ("the log on the disk", "#d62728", |sample| sample.disk_bytes),
         ("messages that wait for the bridge", "#2ca02c", |sample| sample.queue_bytes),

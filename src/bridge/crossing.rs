@@ -14,7 +14,7 @@ use super::topics::{self, Direction, Route};
 use super::upstream::{IN_FLIGHT_MAX, Incoming, Sent, Upstream, UpstreamEvent, UpstreamFault};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode, UserProperties};
 use crate::config::blob::{Bridge, TopicMap};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use embassy_time::{Duration, Instant, Timer};
 use smol::future::{self, FutureExt as _};
@@ -69,12 +69,20 @@ pub struct Rules<'a> {
     pub bridge: &'a Bridge,
     /// Client identifiers of all bridges of this gateway.
     pub own: &'a [String],
+    /// Crossings in a row that have ended with [`Fault::Later`].
+    pub attempts: &'a Cell<u32>,
 }
 
-/// Whether a reason says that the same message may be taken another time.
-const fn is_passing(reason: u8) -> bool {
-    // Unspecified, implementation specific, busy, quota.
-    matches!(reason, 0x80 | 0x83 | 0x88 | 0x89 | 0x97)
+/// How often a message is sent again that is refused without a reason that says more.
+const ATTEMPTS_MAX: u32 = 8;
+
+/// Whether a reason says that the same message may be taken another time, after so many `attempts` that ended like this.
+fn is_passing(reason: u8, attempts: u32) -> bool {
+    let unavailable = [ReasonCode::ServerUnavailable, ReasonCode::ServerBusy, ReasonCode::QuotaExceeded];
+    // One message that nobody ever takes must not keep all others.
+    let unclear = [ReasonCode::UnspecifiedError, ReasonCode::ImplementationSpecificError];
+    let is_one_of = |reasons: &[ReasonCode]| reasons.iter().any(|known| known.as_u8() == reason);
+    is_one_of(&unavailable) || attempts < ATTEMPTS_MAX && is_one_of(&unclear)
 }
 
 /// A message of the upstream's that was given to the broker, or dropped.
@@ -206,15 +214,14 @@ impl Crossing<'_> {
                     }
                     UpstreamEvent::Taken(token) => {
                         (is_stalled, since) = (false, Instant::now());
+                        self.rules.attempts.set(0);
                         self.status.borrow_mut().counters.sent += 1;
                         acknowledge(local, token)?;
                     }
                     UpstreamEvent::Refused(token, reason) => {
                         (is_stalled, since) = (false, Instant::now());
                         let reason = u8::from(reason);
-                        if is_passing(reason) {
-                            return Err(Fault::Later(reason));
-                        }
+                        self.later(reason)?;
                         self.drop_one(|counters| &mut counters.dropped_refused, "the upstream refuses a message");
                         acknowledge(local, token)?;
                     }
@@ -227,7 +234,7 @@ impl Crossing<'_> {
 
     /// Sends a message of the broker's to the upstream. What is not to be sent counts as forgotten.
     async fn send(&mut self, publish: &Publish<'_>, upstream: &mut impl Upstream) -> Result<Sent, Fault> {
-        let Rules { bridge, own } = self.rules;
+        let Rules { bridge, own, .. } = self.rules;
         let way = hops::judge(publish.properties.user_properties.iter(), own, bridge.hops_max);
         if way != Way::Open {
             self.drop_one(
@@ -288,7 +295,7 @@ impl Crossing<'_> {
         message: Option<(Publish<'_>, UserProperties<'_>)>,
         local: &mut Local<S>,
     ) -> Option<PacketIdentifier> {
-        let Rules { bridge, own } = self.rules;
+        let Rules { bridge, own, .. } = self.rules;
         let Some((mut publish, with_hop)) = message else {
             self.drop_one(|counters| &mut counters.dropped_size, "the upstream sends more properties than it may");
             return None;
@@ -329,10 +336,7 @@ impl Crossing<'_> {
 
     /// The broker has answered a message of the upstream's.
     fn answered(&mut self, identifier: PacketIdentifier, reason: ReasonCode) -> Result<(), Fault> {
-        if is_passing(reason.as_u8()) {
-            // It stays with the upstream.
-            return Err(Fault::Later(reason.as_u8()));
-        }
+        self.later(reason.as_u8())?;
         if reason.is_error() {
             self.drop_one(|counters| &mut counters.dropped_refused, "this broker refuses a message of the upstream");
         } else {
@@ -350,6 +354,16 @@ impl Crossing<'_> {
             self.arrivals.pop_front();
             upstream.acknowledge();
         }
+    }
+
+    /// Ends the crossing where a message may be taken another time; it stays with whom it came from.
+    fn later(&self, reason: u8) -> Result<(), Fault> {
+        let attempts = self.rules.attempts.get();
+        if is_passing(reason, attempts) {
+            self.rules.attempts.set(attempts.saturating_add(1));
+            return Err(Fault::Later(reason));
+        }
+        Ok(())
     }
 
     fn not_subscribed(&self, map: Option<&TopicMap>, reason: u8) {

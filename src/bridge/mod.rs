@@ -24,12 +24,14 @@ pub use local::{Local, LocalFault};
 pub use status::{Counters, State, Status, Statuses};
 pub use upstream::{IN_FLIGHT_MAX, UpstreamBuffers, UpstreamFault};
 
+use crate::codec::ReasonCode;
 use crate::config::blob::Bridge;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::fmt;
 use crossing::{Fault, Rules};
 use embassy_time::{Duration, Instant, Timer};
 use smol::io::{AsyncRead, AsyncWrite};
+use status::is_worth_a_line;
 use std::io;
 use std::rc::Rc;
 use upstream::Minimq;
@@ -92,6 +94,8 @@ pub struct Bridging<W> {
     own: Vec<String>,
     world: W,
     status: Rc<RefCell<Status>>,
+    /// Crossings in a row that have ended because a message could not be taken.
+    attempts: Cell<u32>,
 }
 
 impl<W: Surroundings> Bridging<W> {
@@ -99,7 +103,7 @@ impl<W: Surroundings> Bridging<W> {
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
-        Self { bridge, own, world, status: Rc::new(RefCell::new(status)) }
+        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), attempts: Cell::new(0) }
     }
 
     /// What it is doing, for others; it goes on being true.
@@ -206,7 +210,7 @@ impl<W: Surroundings> Bridging<W> {
             self.enter(&mut status, State::Connected);
             log::info!("bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
         }
-        let rules = Rules { bridge, own: &self.own };
+        let rules = Rules { bridge, own: &self.own, attempts: &self.attempts };
         Ok(crossing::cross(&rules, &mut upstream, &mut local, &self.status).await)
     }
 
@@ -226,11 +230,9 @@ impl<W: Surroundings> Bridging<W> {
             self.enter(&mut status, State::Disconnected);
         }
         let name = &self.bridge.name;
-        let level = if was_connected || status.counters.failures.is_power_of_two() {
-            log::Level::Warn
-        } else {
-            log::Level::Debug
-        };
+        let is_worth_waking_somebody =
+            !failure.is_the_end() && (was_connected || is_worth_a_line(status.counters.failures));
+        let level = if is_worth_waking_somebody { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "bridge '{name}': {}: {}", status.remote.escape_debug(), status.last_error);
     }
 
@@ -252,6 +254,18 @@ enum Failure {
     SessionGone,
     /// It was connected.
     Crossing(Fault),
+}
+
+impl Failure {
+    /// Whether this broker stops.
+    fn is_the_end(&self) -> bool {
+        match self {
+            Self::Local(fault) | Self::Crossing(Fault::Local(fault)) => {
+                matches!(fault, LocalFault::Refused(ReasonCode::ServerShuttingDown))
+            }
+            Self::Remote(_) | Self::Upstream(_) | Self::SessionGone | Self::Crossing(_) => false,
+        }
+    }
 }
 
 impl From<LocalFault> for Failure {

@@ -21,8 +21,6 @@ pub enum State {
     Disconnected,
     /// It is connected to both.
     Connected,
-    /// It was taken out of the configuration.
-    Stopped,
 }
 
 impl State {
@@ -33,7 +31,6 @@ impl State {
             Self::Starting => "Starting",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
-            Self::Stopped => "Stopped",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::paths::Paths;
 use super::transport;
 use crate::bridge::{Bridging, Statuses, Surroundings, insider_name};
 use crate::broker::{INSIDE_PREFIX, Insider, InsiderQueue};
-use crate::config::blob::{Bridge, Configuration, Secret, TrustBundle};
+use crate::config::blob::{Authorization, Bridge, Configuration, Secret, TrustBundle};
 use crate::https::{Resolver, Roots, root_store};
 use crate::identity::Username;
 use crate::net::Inside;
@@ -52,6 +52,8 @@ struct Plan {
     own: Vec<String>,
     trust: Option<TrustBundle>,
     identity: Option<Secret>,
+    /// What it may do: a filter that was forbidden is asked for again when that changes.
+    policy: Option<Authorization>,
 }
 
 struct Running {
@@ -126,7 +128,12 @@ fn plan(configuration: &Configuration, bridge: &Bridge, own: &[String]) -> Plan 
             identity = configuration.secrets.get(usize::from(core::mem::take(index))).cloned();
         }
     }
-    Plan { bridge, own: own.to_vec(), trust, identity }
+    let policy = bridge
+        .identity
+        .authorization
+        .as_mut()
+        .and_then(|index| configuration.authorizations.get(usize::from(core::mem::take(index))).cloned());
+    Plan { bridge, own: own.to_vec(), trust, identity, policy }
 }
 
 /// The world of one bridge.

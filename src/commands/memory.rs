@@ -57,7 +57,7 @@ pub fn budget(configuration: &Configuration) -> Vec<Item> {
     items.push(("connections of the diagnostics", doors * web::CONNECTIONS_MAX as u32, bytes));
     items.push(("steps of the last hour", history::STEPS_MAX as u32, History::bytes()));
     if let Ok(count @ 1..) = u32::try_from(configuration.bridges.len()) {
-        let bytes = configuration.bridges.iter().map(|bridge| bridge::memory_bytes(bridge)).sum();
+        let bytes = configuration.bridges.iter().map(bridge::memory_bytes).sum();
         items.push(("bridges", count, bytes));
     }
     items.push(("the program", 1, PROGRAM_BYTES));

@@ -3,11 +3,10 @@
 //! **Invariant:** everything is made of the new configuration before anything of the old one is given up. Whatever is wrong
 //! with it is said in one line, and the old one stays in force as it was.
 
-use super::bridges::Bridges;
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
-use super::start::Inquirer;
+use super::start::Beside;
 use super::{diagnostics, facts, last_good, succession};
 use crate::authentication::{RevocationInForce, SignatureMemo};
 use crate::config::blob::Configuration;
@@ -35,7 +34,7 @@ impl Origin {
         keep(paths, &self.contents);
     }
 
-    /// The blob as a source of changes to `configuration`, which is in force. `inquirer` starts those who are to be asked.
+    /// The blob as a source of changes to `configuration`, which is in force. `beside` are told of each.
     /// `facts` are replaced with it.
     pub fn watch(
         self,
@@ -43,23 +42,13 @@ impl Origin {
         paths: Paths,
         revocation: Option<Arc<RevocationInForce>>,
         known: diagnostics::Known,
-        inquirer: Inquirer,
+        beside: Beside,
         facts: facts::Told,
-        bridges: Bridges,
     ) -> Source {
         let blob = self.blob.clone();
         let diagnostics::Known { clock_floor, signatures } = known;
-        let mut reload = Reload {
-            blob: self.blob,
-            configuration,
-            paths,
-            revocation,
-            clock_floor,
-            signatures,
-            inquirer,
-            facts,
-            bridges,
-        };
+        let mut reload =
+            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, beside, facts };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -93,10 +82,9 @@ struct Reload {
     revocation: Option<Arc<RevocationInForce>>,
     clock_floor: UnixTime,
     signatures: Arc<SignatureMemo>,
-    inquirer: Inquirer,
+    beside: Beside,
     /// What is told of it.
     facts: facts::Told,
-    bridges: Bridges,
 }
 
 impl Reload {
@@ -126,10 +114,10 @@ impl Reload {
             judges,
         };
         let told = facts::of(&next, Some((&self.blob, &contents)), Rc::clone(&inquiries));
-        let questions = self.inquirer.serve(inquiries);
+        let questions = self.beside.inquirer.serve(inquiries);
         keep(&self.paths, &contents);
         // Bridges that are new find no port of theirs before this is in force, and try again.
-        self.bridges.replace(&next);
+        self.beside.bridges.replace(&next);
         self.configuration = next;
         self.facts.replace(told);
         // Without anybody to authenticate, what was revoked stays known for when there is.

@@ -113,7 +113,7 @@ pub fn start(
     let statuses = bridges.statuses();
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, known, inquirer, told, bridges)
+        origin.watch(configuration, paths, revocation, known, Beside { inquirer, bridges }, told)
     });
     ready(&addresses)?;
     log::info!("ready");
@@ -147,6 +147,14 @@ pub fn start(
     let served = sleeper.run(executor.run(serve(turn, services, sleeper.clone(), &clock)));
     clock_record.borrow_mut().finish(clock.now());
     served.map_err(|error| cannot_start(format!("cannot wait for sockets: {error}")))
+}
+
+/// Who works beside the loop and has to do with each new configuration.
+pub struct Beside {
+    /// Starts those who are asked.
+    pub inquirer: Inquirer,
+    /// Carry messages to and from other brokers.
+    pub bridges: Bridges,
 }
 
 /// Starts tasks that take questions to those who answer them.

@@ -10,12 +10,14 @@
 //! Deliberately absent: allocations. Counting them takes an allocator of our own, which takes `unsafe`; what the process holds is
 //! asked of the system instead, and that the broker allocates nothing for a message is a test.
 
+mod bridges;
 mod exposition;
 mod process;
 
 use super::Context;
 use super::serve::RESPONSE_BYTES_MAX;
-use crate::broker::{StoreView, TableUse};
+use crate::bridge;
+use crate::broker::{QueueView, StoreView, TableUse};
 use crate::codec::ReasonCode;
 use crate::http::{Response, Status};
 use crate::platform;
@@ -35,14 +37,21 @@ struct Snapshot {
     tables: Vec<TableUse>,
     connected: u64,
     store: Option<StoreView>,
+    bridges: Vec<(bridge::Status, QueueView)>,
 }
 
 /// The page.
 pub(super) async fn page(context: &Context) -> Response {
-    let taken = context.inside.ask(|turn, now| {
+    let around: Vec<_> = context.bridges.borrow().iter().map(|bridge| bridge.borrow().clone()).collect();
+    let taken = context.inside.ask(move |turn, now| {
         let trusts_clock = turn.believes_clock(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
+        let queued = |bridge: bridge::Status| {
+            let queue = broker.queue_of_insider(&bridge.client_identifier());
+            (bridge, queue)
+        };
+        let bridges = around.into_iter().map(queued).collect();
         let (connected, store) = (broker.sessions_connected(), broker.store_view());
         let telemetry = broker.telemetry();
         Snapshot {
@@ -55,6 +64,7 @@ pub(super) async fn page(context: &Context) -> Response {
             tables,
             connected,
             store,
+            bridges,
         }
     });
     let Some(snapshot) = taken.await else {
@@ -69,6 +79,7 @@ pub(super) async fn page(context: &Context) -> Response {
     store(&mut text, &snapshot);
     durations(&mut text, &snapshot.durations);
     own(&mut text, &snapshot, &context.facts.borrow().board);
+    bridges::write(&mut text, &snapshot.bridges);
     process::write(&mut text);
     text.finish().map_or_else(|| Status::InternalServerError.into(), |text| Response::new(CONTENT_TYPE, text))
 }
