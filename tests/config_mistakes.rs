@@ -252,12 +252,12 @@ fn enumerations_of_the_broker_name_the_nearest_value() {
 
 #[test]
 fn what_concerns_a_cluster_only_is_noted() {
-    let spec = "{cardinality: {backendChain: {partitions: 2, redundancyFactor: 2}, frontend: {replicas: 1}}, generateResourceLimits: {cpu: enabled}, diagnostics: {logs: {level: info}, metrics: {prometheusPort: 9600}}, advanced: {encryptInternalTraffic: Disabled, internalCerts: {duration: 240h, renewBefore: 45m, privateKey: {algorithm: Ec256, rotationPolicy: Always}}}}";
+    let spec = "{cardinality: {backendChain: {partitions: 2, redundancyFactor: 2}, frontend: {replicas: 1}}, generateResourceLimits: {cpu: enabled}, diagnostics: {traces: {mode: Disabled}, metrics: {prometheusPort: 9600}}, advanced: {encryptInternalTraffic: Disabled, internalCerts: {duration: 240h, renewBefore: 45m, privateKey: {algorithm: Ec256, rotationPolicy: Always}}}}";
     let manifest = broker(spec);
     for what in [
         "cardinality",
         "generateResourceLimits",
-        "diagnostics.logs",
+        "diagnostics.traces",
         "advanced.encryptInternalTraffic",
         "advanced.internalCerts",
     ] {

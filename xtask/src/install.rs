@@ -15,20 +15,25 @@ Installs what `cargo xtask test` and `cargo xtask build` need on this machine.
 
 Usage: cargo xtask install
 
-On Debian and its children: mosquitto, its clients, OpenSSL and strace for the tests
-(with paho-mqtt and MQTT.js below target/interop, by python3's pip and by npm, and
-promtool, unpacked from its package), cross
+On Debian and its children: mosquitto, its clients, OpenSSL, strace and chromium for the
+tests (with paho-mqtt, MQTT.js and playwright-core below target/interop, by python3's pip
+and by npm, and promtool, unpacked from its package), cross
 linkers and the emulator for the ARM targets, and, where rustup has not the ARM
 targets, Debian's own Rust compiler with the matching ARM standard libraries. Uses
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
-const TEST_PACKAGES: [(&str, &str); 4] =
-    [("mosquitto", "mosquitto"), ("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace")];
+const TEST_PACKAGES: [(&str, &str); 5] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto-clients", "mosquitto_pub"),
+    ("openssl", "openssl"),
+    ("strace", "strace"),
+    ("chromium", "chromium"),
+];
 /// The Python client, as pip names it.
 const PAHO: &str = "paho-mqtt==2.1.0";
-/// The JavaScript client, as npm names it.
-const MQTT_JS: &str = "mqtt@5.16.0";
+/// The JavaScript client, and what drives the browser (and brings none), as npm names them; and where they are then.
+const MODULES: [(&str, &str); 2] = [("mqtt@5.16.0", "mqtt"), ("playwright-core@1.65.1", "playwright-core")];
 /// The package with promtool.
 const PROMETHEUS_PACKAGE: &str = "prometheus";
 /// The emulator for ARM binaries.
@@ -73,7 +78,7 @@ fn promtool() -> Outcome {
     process::run(Command::new("dpkg").arg("-x").arg(package).arg(&folder))
 }
 
-/// Puts the clients that `tests/interop.rs` drives below the target folder, where they are not there yet.
+/// Puts what `tests/interop.rs` and `tests/status_page.rs` drive below the target folder, where it is not there yet.
 fn client_libraries() -> Outcome {
     let folder = workspace::root().join("target/interop");
     let python = folder.join("python");
@@ -83,9 +88,10 @@ fn client_libraries() -> Outcome {
         process::run(&mut pip)?;
     }
     let node = folder.join("node");
-    if !node.join("node_modules/mqtt").is_dir() {
+    if MODULES.iter().any(|(_, folder)| !node.join("node_modules").join(folder).is_dir()) {
         let mut npm = Command::new("npm");
-        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&node).arg(MQTT_JS);
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&node);
+        npm.args(MODULES.map(|(package, _)| package));
         process::run(&mut npm)?;
     }
     Ok(())

@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_that_its_policy_forbids() {
-        let page = PAGE.to_ascii_lowercase();
+        // An icon of nothing: without one the browser would ask for it.
+        let page = PAGE.to_ascii_lowercase().replace(r#"<link rel="icon" href="data:,">"#, "");
         for forbidden in
             ["<script ", "<style ", " style=", " src=", "<link", "@import", "javascript:", " onclick=", " onload="]
         {

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 /// Connections that one door serves at a time.
 pub const CONNECTIONS_MAX: usize = 8;
-/// Connections that one door tells at a time that it has no more room.
-const REFUSALS_MAX: usize = 8;
+/// Connections beside those: which are told that there is no more room, or have their answer and are heard out.
+const ASIDE_MAX: usize = 8;
 /// How long a request may take, the handshake of TLS included.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a response may take until it is taken.
@@ -58,14 +58,14 @@ pub struct Entrance {
     /// TLS, which is another one when certificate or trust are read again; `None` for a door without.
     tls: Option<RefCell<Arc<ServerConfig>>>,
     served: Seats,
-    refused: Seats,
+    aside: Seats,
 }
 
 impl Entrance {
     /// A door with its TLS, if it has some.
     #[must_use]
     pub fn new(door: Door, tls: Option<Arc<ServerConfig>>) -> Self {
-        Self { door, tls: tls.map(RefCell::new), served: Seats::default(), refused: Seats::default() }
+        Self { door, tls: tls.map(RefCell::new), served: Seats::default(), aside: Seats::default() }
     }
 
     /// Connections from now on have this TLS. A door without TLS stays without.
@@ -153,16 +153,17 @@ pub async fn serve(
             let (entrance, context) = (Rc::clone(&entrance), Rc::clone(&context));
             executor
                 .spawn(async move {
-                    let _seat = seat;
-                    converse(accepted, &entrance, &context).await;
+                    converse(accepted, seat, &entrance, &context).await;
                 })
                 .detach();
-        } else if let (Some(seat), None) = (entrance.refused.take(REFUSALS_MAX), &entrance.tls) {
+        } else if let (Some(seat), None) = (entrance.aside.take(ASIDE_MAX), &entrance.tls) {
             executor
                 .spawn(async move {
                     let _seat = seat;
                     let mut stream = accepted;
-                    answer(&mut stream, &Status::ServiceUnavailable.into(), false).await;
+                    if send(&mut stream, Status::ServiceUnavailable.into(), false).await {
+                        linger(&mut stream).await;
+                    }
                 })
                 .detach();
         }
@@ -185,7 +186,7 @@ impl Listener {
 }
 
 /// One connection: one request, one response.
-async fn converse(stream: Stream, entrance: &Entrance, context: &Context) {
+async fn converse(stream: Stream, seat: Seat, entrance: &Entrance, context: &Context) {
     let mut held = None;
     let reading = async {
         let stream = held.insert(entrance.greet(stream).await?);
@@ -205,7 +206,13 @@ async fn converse(stream: Stream, entrance: &Entrance, context: &Context) {
             (response, request.head_only)
         }
     };
-    answer(&mut stream, &response, head_only).await;
+    if send(&mut stream, response, head_only).await {
+        // Who has been served makes room for the next one, before he can know it.
+        drop(seat);
+        if let Some(_aside) = entrance.aside.take(ASIDE_MAX) {
+            linger(&mut stream).await;
+        }
+    }
 }
 
 async fn respond(request: &Request, door: &Door, context: &Context) -> Response {
@@ -239,9 +246,8 @@ async fn read(stream: &mut Stream) -> io::Result<Result<Request, Response>> {
     }
 }
 
-/// Sends the response and ends the connection. What the other side still says is read for a moment: were it left unread, the
-/// system would reset the connection and the response might be lost on the way. RFC 9112 §9.6.
-async fn answer(stream: &mut Stream, response: &Response, head_only: bool) {
+/// Sends the response and says that nothing more comes. Returns whether the other side can have got it.
+async fn send(stream: &mut Stream, response: Response, head_only: bool) -> bool {
     let sending = async {
         stream.write_all(&response.head()).await?;
         if !head_only {
@@ -250,10 +256,16 @@ async fn answer(stream: &mut Stream, response: &Response, head_only: bool) {
         // The last words of TLS, and what was written goes out.
         stream.close().await
     };
-    if !matches!(within(RESPONSE_TIME, sending).await, Some(Ok(()))) {
-        return;
+    let sent = matches!(within(RESPONSE_TIME, sending).await, Some(Ok(())));
+    if sent {
+        stream.finish();
     }
-    stream.finish();
+    sent
+}
+
+/// Reads for a moment what the other side still says: were it left unread, the system would reset the connection, and the response
+/// might be lost on the way. RFC 9112 §9.6.
+async fn linger(stream: &mut Stream) {
     let listening = async {
         let mut piece = [0; READ_BYTES];
         let mut heard = 0;

@@ -19,6 +19,8 @@ mod explanation;
 mod rows;
 mod status;
 
+pub(super) use status::certificate_rows;
+
 pub use status::health_fields;
 
 use super::Context;

@@ -189,6 +189,19 @@ fn listener_row(json: &mut Json, turn: &mut Turn<SystemNetwork>, port: u16, list
 
 /// Certificates of ports, those that are shown to servers, and authorities.
 fn certificates(json: &mut Json, turn: &Turn<SystemNetwork>, facts: &Facts) {
+    array(json, "certificates", certificate_rows(turn, facts), |json, (kind, certificate)| {
+        json.field("name", certificate.name.as_str());
+        json.field("kind", kind);
+        json.field("subject", certificate.subject.as_str());
+        json.field("notAfterUnix", certificate.not_after.0);
+    });
+}
+
+/// The certificates that matter, each with what it is for: `server`, `client` or `trust`.
+pub(in crate::service::web) fn certificate_rows(
+    turn: &Turn<SystemNetwork>,
+    facts: &Facts,
+) -> Vec<(&'static str, CertificateFacts)> {
     let mut server: Vec<CertificateFacts> = (0..)
         .zip(&facts.listeners)
         .filter_map(|(port, listener)| server_certificate(turn.transport_of(port), listener))
@@ -199,13 +212,7 @@ fn certificates(json: &mut Json, turn: &Turn<SystemNetwork>, facts: &Facts) {
     let client = facts.shown_to_servers();
     let of =
         |kind: &'static str, rows: &[CertificateFacts]| rows.iter().map(|row| (kind, row.clone())).collect::<Vec<_>>();
-    let rows = [of("server", &server), of("client", &client), of("trust", &facts.authorities)].concat();
-    array(json, "certificates", rows, |json, (kind, certificate)| {
-        json.field("name", certificate.name.as_str());
-        json.field("kind", kind);
-        json.field("subject", certificate.subject.as_str());
-        json.field("notAfterUnix", certificate.not_after.0);
-    });
+    [of("server", &server), of("client", &client), of("trust", &facts.authorities)].concat()
 }
 
 fn store_object(json: &mut Json, view: &StoreView, counters: &Counters) {

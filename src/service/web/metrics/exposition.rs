@@ -165,8 +165,8 @@ mod tests {
     fn what_has_no_room_makes_no_text() {
         let mut text = Exposition::new(40);
         text.single("x", Kind::Gauge, "What.", Number::Count(1));
-        assert_eq!(text.finish().map(|text| text.len()), Some(32));
-        let mut text = Exposition::new(31);
+        assert_eq!(text.finish().map(|text| text.len()), Some(34));
+        let mut text = Exposition::new(33);
         text.single("x", Kind::Gauge, "What.", Number::Count(1));
         assert_eq!(text.finish(), None);
     }

@@ -15,16 +15,18 @@ mod exposition;
 mod process;
 
 use super::Context;
+use super::api::certificate_rows;
 use super::serve::RESPONSE_BYTES_MAX;
 use crate::bridge;
 use crate::broker::{QueueView, StoreView, TableUse};
 use crate::codec::ReasonCode;
 use crate::http::{Response, Status};
 use crate::platform;
-use crate::service::{HealthState, Operation, ProbeReport};
+use crate::service::{Health, HealthState, Operation, ProbeReport};
 use crate::telemetry::{Action, Categories, CategoryCounters, Cause, Counters, Durations, Refusals, Table};
 use crate::time::Now;
 use exposition::{CONTENT_TYPE, Exposition, Kind, Number};
+use std::collections::BTreeMap;
 
 /// What the loop gives: copies, so that it is asked for no longer than they take.
 struct Snapshot {
@@ -38,12 +40,22 @@ struct Snapshot {
     connected: u64,
     store: Option<StoreView>,
     bridges: Vec<(bridge::Status, QueueView)>,
+    health: Health,
+    /// By what they are for and their names: when the first of them ends, seconds since 1970.
+    certificates: BTreeMap<(&'static str, String), u64>,
 }
 
 /// The page.
 pub(super) async fn page(context: &Context) -> Response {
     let around: Vec<_> = context.bridges.borrow().iter().map(|bridge| bridge.borrow().clone()).collect();
+    let (facts, report) = (context.facts.clone(), context.probe.clone());
     let taken = context.inside.ask(move |turn, now| {
+        let health = Health::look(turn, now, &facts.borrow(), &report.borrow());
+        let mut certificates = BTreeMap::new();
+        for (kind, certificate) in certificate_rows(turn, &facts.borrow()) {
+            let ends: &mut u64 = certificates.entry((kind, certificate.name)).or_insert(u64::MAX);
+            *ends = certificate.not_after.0.min(*ends);
+        }
         let trusts_clock = turn.believes_clock(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
@@ -65,6 +77,8 @@ pub(super) async fn page(context: &Context) -> Response {
             connected,
             store,
             bridges,
+            health,
+            certificates,
         }
     });
     let Some(snapshot) = taken.await else {
@@ -72,6 +86,7 @@ pub(super) async fn page(context: &Context) -> Response {
     };
     let mut text = Exposition::new(RESPONSE_BYTES_MAX);
     vendor(&mut text, &snapshot);
+    health(&mut text, &snapshot);
     probe(&mut text, &context.probe.borrow());
     messages(&mut text, &snapshot);
     clients(&mut text, &snapshot);
@@ -158,6 +173,19 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
     let percent = blocks.map_or(0.0, |table| ratio(table.used, table.capacity) * 100.0);
     let help = "Blocks of the message pool in use, percent.";
     text.single("aio_broker_buffer_pool_used_percent", Kind::Gauge, help, Number::Real(percent));
+}
+
+/// Whether all is well, and for how long.
+fn health(text: &mut Exposition, snapshot: &Snapshot) {
+    let ready = u64::from(snapshot.health.is_ready());
+    text.single("portcullis_ready", Kind::Gauge, "Whether all checks are passed.", Number::Count(ready));
+    let checks = snapshot.health.checks.iter().map(|check| (check.name, u64::from(check.is_ok)));
+    by_label(text, ("portcullis_check_passed", Kind::Gauge, "Whether a check is passed."), "check", checks);
+    let name = "portcullis_certificate_not_after_timestamp_seconds";
+    text.family(name, Kind::Gauge, "When certificates end, seconds since 1970; of several under one name the first.");
+    for ((kind, certificate), ends) in &snapshot.certificates {
+        text.sample(name, &[("kind", kind), ("name", certificate)], Number::Count(*ends));
+    }
 }
 
 /// What the probe found, under the vendor's names.
