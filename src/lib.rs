@@ -2,6 +2,7 @@
 
 pub mod authentication;
 pub mod authorization;
+pub mod bridge;
 pub mod broker;
 pub mod codec;
 pub mod collections;

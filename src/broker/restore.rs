@@ -131,7 +131,9 @@ impl Broker {
             return Err(Full);
         }
         let identity = identity_of(about)?;
-        let mut new = Session::new(client_identifier, hash, about.port, identity, None);
+        // Insiders may stand in another order than they did.
+        let port = self.port_of_insider(&client_identifier).unwrap_or(about.port);
+        let mut new = Session::new(client_identifier, hash, port, identity, None);
         new.number = number;
         new.keeps_queue = about.keeps_queue;
         new.policy_epoch = self.policy_epoch.wrapping_sub(1);
@@ -228,6 +230,7 @@ impl Broker {
             [] => None,
             some => Some(self.identifiers.insert(some.iter().copied().take(some.len().min(8)).collect())?),
         };
+        let held_bytes = message.map_or(0, |message| self.counted_bytes(key, message));
         let made = self.deliveries.insert(Delivery {
             message,
             packet_identifier,
@@ -235,6 +238,7 @@ impl Broker {
             retain: delivery.flags & RETAIN != 0,
             identifiers,
             session: key,
+            held_bytes,
             number,
             needs: 0,
             next: None,
@@ -243,6 +247,7 @@ impl Broker {
             self.messages.retain(message);
         }
         let session = self.sessions.get_mut(key).ok_or(Full)?;
+        session.held_bytes += u64::from(held_bytes);
         match packet_identifier {
             Some(identifier) => {
                 session.last_packet_identifier = identifier.get();

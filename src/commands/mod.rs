@@ -1,6 +1,7 @@
 //! The commands a person types: parsed options and two streams in, an exit code out.
 
 pub mod bake;
+mod bridges;
 pub mod check;
 pub mod cli;
 pub mod control;

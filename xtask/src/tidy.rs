@@ -39,9 +39,9 @@ const LEVELS: [(&str, u8); 25] = [
     ("net", 8),
     ("upstream", 8),
     ("bridge", 9),
-    ("service", 9),
-    ("commands", 10),
-    ("main", 11),
+    ("service", 10),
+    ("commands", 11),
+    ("main", 12),
 ];
 
 /// The one place where crates come from.

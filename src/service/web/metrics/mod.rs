@@ -10,13 +10,15 @@
 //! Deliberately absent: allocations. Counting them takes an allocator of our own, which takes `unsafe`; what the process holds is
 //! asked of the system instead, and that the broker allocates nothing for a message is a test.
 
+mod bridges;
 mod exposition;
 mod process;
 
 use super::Context;
 use super::api::certificate_rows;
 use super::serve::RESPONSE_BYTES_MAX;
-use crate::broker::{StoreView, TableUse};
+use crate::bridge;
+use crate::broker::{QueueView, StoreView, TableUse};
 use crate::codec::ReasonCode;
 use crate::http::{Response, Status};
 use crate::platform;
@@ -37,6 +39,7 @@ struct Snapshot {
     tables: Vec<TableUse>,
     connected: u64,
     store: Option<StoreView>,
+    bridges: Vec<(bridge::Status, QueueView)>,
     health: Health,
     /// By what they are for and their names: when the first of them ends, seconds since 1970.
     certificates: BTreeMap<(&'static str, String), u64>,
@@ -44,6 +47,7 @@ struct Snapshot {
 
 /// The page.
 pub(super) async fn page(context: &Context) -> Response {
+    let around: Vec<_> = context.bridges.borrow().iter().map(|bridge| bridge.borrow().clone()).collect();
     let (facts, report) = (context.facts.clone(), context.probe.clone());
     let taken = context.inside.ask(move |turn, now| {
         let health = Health::look(turn, now, &facts.borrow(), &report.borrow());
@@ -55,6 +59,11 @@ pub(super) async fn page(context: &Context) -> Response {
         let trusts_clock = turn.believes_clock(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
+        let queued = |bridge: bridge::Status| {
+            let queue = broker.queue_of_insider(&bridge.client_identifier());
+            (bridge, queue)
+        };
+        let bridges = around.into_iter().map(queued).collect();
         let (connected, store) = (broker.sessions_connected(), broker.store_view());
         let telemetry = broker.telemetry();
         Snapshot {
@@ -67,6 +76,7 @@ pub(super) async fn page(context: &Context) -> Response {
             tables,
             connected,
             store,
+            bridges,
             health,
             certificates,
         }
@@ -84,6 +94,7 @@ pub(super) async fn page(context: &Context) -> Response {
     store(&mut text, &snapshot);
     durations(&mut text, &snapshot.durations);
     own(&mut text, &snapshot, &context.facts.borrow().board);
+    bridges::write(&mut text, &snapshot.bridges);
     process::write(&mut text);
     text.finish().map_or_else(|| Status::InternalServerError.into(), |text| Response::new(CONTENT_TYPE, text))
 }
