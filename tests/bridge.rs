@@ -329,6 +329,59 @@ fn what_the_upstream_refuses_for_good_does_not_hold_up_what_follows() {
 }
 
 #[test]
+fn rules_apply_to_a_bridge_and_it_begins_anew_when_they_or_its_maps_change() {
+    let ports = free_ports(2);
+    let mosquitto = Mosquitto::start("bridge-rules-upstream", ports, None);
+    let remote = format!("hosts: [\"127.0.0.1:{ports}\"], clientId: gateway-7");
+    let rules = |may_publish: &str| {
+        format!(
+            "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: BrokerAuthorization\nmetadata: {{name: rules}}\nspec: \
+             {{authorizationPolicies: {{rules: [{{principals: {{attributes: [{{site: hq}}]}}, brokerResources: [{{method: \
+             Connect}}, {{method: Subscribe, topics: [\"sensors/#\"]}}, {{method: Publish, topics: [\"{may_publish}\"]}}]}}]}}}}\n"
+        )
+    };
+    let folder = Folder::new("bridge-rules");
+    folder.write("site/rules.yaml", rules("commands/good"));
+    let identity = "  identity: {username: cloud, attributes: {site: hq}}\n  authorizationRef: rules\n";
+    let mut gateway = Gateway::start_in(folder, ports + 1, &remote, &format!("{identity}{MAPS}"));
+    gateway.wait_for("bridge 'cloud': connected");
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    assert_eq!(local.subscribe(&["commands/#"]), [1]);
+    let mut upstream = lasting(mosquitto.port, "watcher", "site/7/#");
+    // Until its subscription is there, what is published is not for it.
+    let mut publisher = Client::accepted(tcp(mosquitto.port), "publisher");
+    while gateway.process().count("this broker refuses a message of the upstream") == 0 {
+        assert_eq!(publisher.publish("site/7/commands/bad", b"x"), 0);
+        thread::sleep(Duration::from_millis(20));
+    }
+    // The other way round, and with another map: nobody else notices.
+    gateway.folder.write("site/rules.yaml", rules("commands/bad"));
+    gateway.bake();
+    gateway.process().wait_for_another("bridge 'cloud': connected", 1);
+    let good = thread::spawn(move || {
+        for _ in 0..50 {
+            assert_eq!(publisher.publish("site/7/commands/bad", b"y"), 0);
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(local.message().0, "commands/bad");
+    good.join().unwrap();
+    let maps = "  out: [{local: \"sensors/one\", remote: \"site/7/one\"}]\n";
+    let bridge = std::fs::read_to_string(gateway.folder.join("site/bridge.yaml")).unwrap().replace(MAPS, maps);
+    gateway.folder.write("site/bridge.yaml", bridge);
+    gateway.bake();
+    gateway.process().wait_for_another("bridge 'cloud': connected", 2);
+    assert_eq!(local.publish("sensors/two", b"2"), 0);
+    assert_eq!(local.publish("sensors/one", b"1"), 0);
+    // What was published to the commands came before.
+    let (mut topic, mut payload) = upstream.message();
+    while topic.starts_with("site/7/commands/") {
+        (topic, payload) = upstream.message();
+    }
+    assert_eq!((topic.as_str(), payload.as_slice()), ("site/7/one", &b"1"[..]));
+}
+
+#[test]
 fn two_gateways_that_bridge_each_other_do_not_loop() {
     let ports = free_ports(2);
     let maps = "  out: [{local: \"x/#\", remote: \"x/#\"}]\n";
