@@ -307,3 +307,33 @@ fn what_is_too_large_for_the_bridge_does_not_hold_up_what_follows() {
     let of_topic = |got: &&bridge_world::Got| got.topic == "b/0";
     assert_eq!(world.client_here.got.iter().filter(of_topic).count(), 1);
 }
+
+#[test]
+fn large_messages_both_ways_at_once_do_not_jam_the_bridge() {
+    for bytes in [1_000, 3_000, 7_500] {
+        let mut world = World::new(&[bridge("up")], &[]);
+        world.pass(5);
+        world.set_up(false);
+        let payload = |number: u32| [numbered(number), vec![b'.'; bytes]].concat();
+        for number in 0..40 {
+            world.client_here.publish("a/0", &payload(number));
+            world.client_there.publish("g/b/0", &payload(number));
+            world.settle();
+        }
+        world.set_up(true);
+        world.pass(240);
+        let arrived = |client: &bridge_world::Client, topic: &str| {
+            let of_topic = client.got.iter().filter(|got| got.topic == topic);
+            first_times(&of_topic.map(|got| number_of(&got.payload)).collect::<Vec<_>>())
+        };
+        let all: Vec<u32> = (0..40).collect();
+        assert_eq!(world.statuses[0].borrow().counters.failures, 1, "no connection but the first has ended");
+        assert_eq!(arrived(&world.client_there, "g/a/0"), all, "{bytes}: {:?}", world.statuses[0].borrow());
+        assert_eq!(arrived(&world.client_here, "b/0"), all, "{bytes}: {:?}", world.statuses[0].borrow());
+    }
+}
+
+fn number_of(payload: &[u8]) -> u32 {
+    let digits = payload.split(|byte| *byte == b'.').next().unwrap();
+    std::str::from_utf8(digits).unwrap().parse().unwrap()
+}
