@@ -6,14 +6,13 @@
 use super::hops::HOP;
 use crate::codec::{Publish, PublishProperties, QoS, UserProperties};
 use crate::config::blob::{BridgeRemote, TopicMap};
-use crate::upstream::{Gate, Link, LinkError};
+use crate::upstream::{Gate, Link, LinkError, Stream};
 use core::fmt;
 use embassy_time::{Duration, with_timeout};
 use minimq::{
     Buffers, ConfigBuilder, Connection, Error, Op, PeerError, Property, PubError, Publication, ReasonCode,
     ResourceError, RetainHandling, Session, SubscriptionOptions,
 };
-use smol::io::{AsyncRead, AsyncWrite};
 use std::rc::Rc;
 
 /// Most messages in flight each way.
@@ -209,22 +208,22 @@ pub fn session<'b>(
 }
 
 /// minimq over a stream.
-pub struct Minimq<'a, 'b, S> {
-    connection: Connection<'a, 'b, Link<S>>,
+pub struct Minimq<'a, 'b, 's> {
+    connection: Connection<'a, 'b, Link<'s>>,
     gate: Rc<Gate>,
     pending: heapless::Deque<Pending, { IN_FLIGHT_MAX as usize + 1 }>,
     /// What minimq has said last, and to whom it belongs is not known yet.
     refusal: Option<ReasonCode>,
 }
 
-impl<'a, 'b, S: AsyncRead + AsyncWrite + Unpin> Minimq<'a, 'b, S> {
+impl<'a, 'b, 's> Minimq<'a, 'b, 's> {
     /// CONNECT and its answer, over a stream that is there.
     ///
     /// # Errors
     /// [`UpstreamFault`]
     pub async fn connect(
         session: &'a mut Session<'b>,
-        stream: S,
+        stream: impl Stream + 's,
         remote: &BridgeRemote,
     ) -> Result<Self, UpstreamFault> {
         let gate = Rc::new(Gate::default());
@@ -274,7 +273,7 @@ impl<'a, 'b, S: AsyncRead + AsyncWrite + Unpin> Minimq<'a, 'b, S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Upstream for Minimq<'_, '_, S> {
+impl Upstream for Minimq<'_, '_, '_> {
     async fn publish(&mut self, publish: &Publish<'_>, hop: &str, token: u16) -> Result<Sent, UpstreamFault> {
         let p = &publish.properties;
         let named = [
