@@ -567,11 +567,15 @@ impl Broker {
         }
     }
 
-    /// What a delivery of this message to this session counts in its queue, bytes.
-    pub(super) fn counted_bytes(&self, key: Key<Session>, message: Key<Message>) -> u32 {
-        let is_counted = self.sessions.get(key).is_some_and(|session| self.admission.queue_of(session.port).is_some());
-        let message = self.messages.get(message).filter(|_| is_counted);
-        message.map_or(0, Message::held_bytes)
+    /// Counts what a delivery holds in its session, where that is bounded.
+    pub(super) fn count(&mut self, key: Key<Session>, delivery: Key<Delivery>) {
+        let Self { sessions, deliveries, messages, admission, .. } = self;
+        let (Some(session), Some(delivery)) = (sessions.get_mut(key), deliveries.get_mut(delivery)) else { return };
+        let message = delivery.message.and_then(|message| messages.get(message));
+        if let Some(message) = message.filter(|_| admission.queue_of(session.port).is_some()) {
+            delivery.held_bytes = message.held_bytes();
+            session.held_bytes += u64::from(delivery.held_bytes);
+        }
     }
 
     /// A delivery does not hold its message any more.
@@ -730,8 +734,12 @@ impl Broker {
         }
         if let Some(queue) = self.admission.queue_of(session.port) {
             // Nobody waits for it, and it may not take what all need: what it has no room for is dropped, whatever its QoS.
-            let has_room = self.make_room(key, message, qos, queue);
-            return if has_room { self.push_delivery(key, message, qos, retain, identifiers).ok() } else { None };
+            if !self.make_room(key, message, qos, queue) {
+                return None;
+            }
+            let delivery = self.push_delivery(key, message, qos, retain, identifiers).ok()?;
+            self.count(key, delivery);
+            return Some(delivery);
         }
         let waiting = session.waiting.len();
         if waiting >= self.limits.queue_length {
@@ -782,7 +790,6 @@ impl Broker {
             [] => None,
             some => Some(self.identifiers.insert(some.iter().copied().collect())?),
         };
-        let held_bytes = self.counted_bytes(key, message);
         let delivery = self.deliveries.insert(Delivery {
             message: Some(message),
             packet_identifier: None,
@@ -790,7 +797,7 @@ impl Broker {
             retain,
             identifiers,
             session: key,
-            held_bytes,
+            held_bytes: 0,
             number: 0,
             needs: 0,
             next: None,
@@ -801,7 +808,6 @@ impl Broker {
         }
         self.messages.retain(message);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.held_bytes += u64::from(held_bytes);
             session.waiting.push_back(&mut self.deliveries, delivery);
             if let Some(connection) = session.connection {
                 self.queued_since_sent = self.queued_since_sent.saturating_add(1);
