@@ -32,7 +32,9 @@ impl Mosquitto {
     /// `acl` is what clients may do; without one, everything.
     fn start_with(name: &str, port: u16, tls: Option<(u16, &Path)>, acl: Option<&str>) -> Self {
         let folder = Folder::new(name);
-        let mut text = format!("user root\nallow_anonymous true\nlog_dest stderr\nlistener {port} 127.0.0.1\n");
+        let mut text = format!(
+            "user root\nallow_anonymous true\nlog_dest stderr\nmax_queued_messages 5000\nlistener {port} 127.0.0.1\n"
+        );
         if let Some((port, pki)) = tls {
             let file = |name: &str| pki.join(name).display().to_string();
             text.push_str(&format!(
@@ -307,6 +309,57 @@ fn what_was_acknowledged_reaches_mosquitto_in_order_after_kills_and_cuts() {
     let last = publish(&gateway, 20);
     let seen = numbers_until(&mut upstream, last);
     assert!(seen.ends_with(&(last - 19..=last).collect::<Vec<_>>()), "{seen:?}");
+}
+
+/// Publishes numbers with QoS 1, as many at once as mosquitto allows.
+fn publish_at_once(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
+    let numbers: Vec<u32> = numbers.collect();
+    for window in numbers.chunks(20) {
+        let packets: Vec<Vec<u8>> = (1..)
+            .zip(window)
+            .map(|(identifier, number)| {
+                let mut body = text(topic);
+                body.extend_from_slice(&[0, identifier, 0]);
+                body.extend_from_slice(number.to_string().as_bytes());
+                packet(0x32, &body)
+            })
+            .collect();
+        client.send(&packets.concat());
+        for _ in window {
+            assert_eq!(client.receive().expect("a PUBACK").first, 0x40);
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_the_upstream_arrives_in_order_though_it_exceeds_the_receive_maximum() {
+    let ports = free_ports(2);
+    let mosquitto = Mosquitto::start("bridge-burst-upstream", ports, None);
+    let proxy = Proxy::start(mosquitto.port);
+    proxy.is_open.store(true, Ordering::SeqCst);
+    let remote = format!("hosts: [\"127.0.0.1:{}\"], clientId: gateway-7", proxy.port);
+    let mut gateway = Gateway::start("bridge-burst", ports + 1, &remote, MAPS);
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    assert_eq!(local.subscribe(&["commands/a"]), [1]);
+    let mut publisher = Client::accepted(tcp(mosquitto.port), "publisher");
+    gateway.wait_for("bridge 'cloud': connected");
+    // The subscription may be on its way yet: this one is retained.
+    let retained = [text("site/7/commands/a"), b"\00".to_vec()].concat();
+    publisher.send(&packet(0x31, &retained));
+    assert_eq!(local.message().1, b"0");
+    let mut upstream = lasting(mosquitto.port, "watcher", "site/7/sensors/#");
+    publish_at_once(&mut publisher, "site/7/commands/a", 1..1_001);
+    assert_eq!(numbers_until(&mut local, 1_000), (1..=1_000).collect::<Vec<_>>());
+    // Not one connection has ended for it, and the other direction has not stopped.
+    assert_eq!(local.publish("sensors/a", b"up"), 0);
+    assert_eq!(upstream.message().1, b"up");
+    assert_eq!(gateway.process().count("bridge 'cloud': connected"), 1);
+    // The same behind a cut: what waits comes in one burst with the new connection.
+    proxy.budget.store(4_000, Ordering::SeqCst);
+    publish_at_once(&mut publisher, "site/7/commands/a", 1_001..1_501);
+    proxy.budget.store(u64::MAX, Ordering::SeqCst);
+    let seen = numbers_until(&mut local, 1_500);
+    assert_eq!(seen, (1_001..=1_500).collect::<Vec<_>>());
 }
 
 #[test]

@@ -5,7 +5,10 @@
 //! safe, and only then does the upstream get its acknowledgement. Whatever cuts a connection leaves the message with whom it
 //! came from.
 //!
-//! **Invariant:** nothing is kept here but identifiers: of eight messages each way at most.
+//! An upstream whose message cannot be taken now has to keep it: nothing that it sends from then on is acknowledged, and when it
+//! has waited, the connection ends and the next one brings the rest again, in order. Out, the bridge goes on meanwhile.
+//!
+//! **Invariant:** nothing is kept here but identifiers: of eight messages out and [`HELD_MAX`] in at most.
 
 use super::hops::{self, Way};
 use super::local::{Local, LocalEvent, LocalFault, NotSendable};
@@ -14,6 +17,7 @@ use super::topics::{self, Direction, Route};
 use super::upstream::{IN_FLIGHT_MAX, Incoming, Sent, Upstream, UpstreamEvent, UpstreamFault};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode, UserProperties};
 use crate::config::blob::{Bridge, TopicMap};
+use crate::upstream::HELD_MAX;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use embassy_time::{Duration, Instant, Timer};
@@ -22,6 +26,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 /// How long an upstream that answers otherwise may leave a message unacknowledged.
 const ACKNOWLEDGEMENT_SECONDS: u64 = 60;
+/// Longest time for which messages of the upstream are not taken.
+const PAUSE_SECONDS_MAX: u64 = 60;
 /// After so many events the other tasks have their turn, whatever else there is.
 const EVENTS_MAX: u32 = 16;
 
@@ -34,8 +40,12 @@ pub enum Fault {
     Local(LocalFault),
     /// The upstream takes messages, and says so of none.
     Unacknowledged,
-    /// One of the two cannot take a message now: what it says.
+    /// The upstream cannot take a message now: what it says.
     Later(u8),
+    /// This broker could not take a message: what it says.
+    Withheld(u8),
+    /// The upstream has sent more without waiting for acknowledgements than can be kept apart.
+    TooMany,
 }
 
 impl fmt::Display for Fault {
@@ -46,7 +56,9 @@ impl fmt::Display for Fault {
             Self::Unacknowledged => {
                 write!(f, "the upstream has not acknowledged a message for {ACKNOWLEDGEMENT_SECONDS} s")
             }
-            Self::Later(reason) => write!(f, "a message cannot be taken now: 0x{reason:02X}"),
+            Self::Later(reason) => write!(f, "the upstream cannot take a message now: 0x{reason:02X}"),
+            Self::Withheld(reason) => write!(f, "this broker cannot take a message now: 0x{reason:02X}"),
+            Self::TooMany => f.write_str("the upstream sends more at once than it was allowed to"),
         }
     }
 }
@@ -71,6 +83,8 @@ pub struct Rules<'a> {
     pub own: &'a [String],
     /// Crossings in a row that have ended with [`Fault::Later`].
     pub attempts: &'a Cell<u32>,
+    /// Those in a row that have ended with [`Fault::Withheld`] or [`Fault::TooMany`].
+    pub pauses: &'a Cell<u32>,
 }
 
 /// How often a message is sent again that is refused without a reason that says more.
@@ -83,6 +97,14 @@ fn is_passing(reason: u8, attempts: u32) -> bool {
     let unclear = [ReasonCode::UnspecifiedError, ReasonCode::ImplementationSpecificError];
     let is_one_of = |reasons: &[ReasonCode]| reasons.iter().any(|known| known.as_u8() == reason);
     is_one_of(&unavailable) || attempts < ATTEMPTS_MAX && is_one_of(&unclear)
+}
+
+/// Messages of the upstream's are not taken any more.
+#[derive(Clone, Copy)]
+struct Pause {
+    ends: Instant,
+    /// What this broker has said of the first of them; `None`: there were too many.
+    reason: Option<u8>,
 }
 
 /// A message of the upstream's that was given to the broker, or dropped.
@@ -109,6 +131,7 @@ pub(super) async fn cross<U: Upstream, S: AsyncRead + AsyncWrite + Unpin>(
         rules,
         status,
         arrivals: heapless::Deque::new(),
+        pause: None,
         subscribed: 0,
         renamed: String::new(),
         response: String::new(),
@@ -123,7 +146,8 @@ struct Crossing<'a> {
     rules: &'a Rules<'a>,
     status: &'a RefCell<Status>,
     /// Messages of the upstream's with QoS 1, in the order in which they came.
-    arrivals: heapless::Deque<Arrival, { IN_FLIGHT_MAX as usize }>,
+    arrivals: heapless::Deque<Arrival, HELD_MAX>,
+    pause: Option<Pause>,
     /// Maps of what comes in that have been asked for.
     subscribed: usize,
     renamed: String,
@@ -155,12 +179,21 @@ impl Crossing<'_> {
             if events.is_multiple_of(EVENTS_MAX) {
                 future::yield_now().await;
             }
+            let over = self.pause.filter(|pause| pause.ends <= Instant::now());
+            if let Some(pause) = over.filter(|_| !is_awaiting) {
+                return Err(pause.reason.map_or(Fault::TooMany, Fault::Withheld));
+            }
             let deadline = since + Duration::from_secs(ACKNOWLEDGEMENT_SECONDS);
-            let (may_take_in, is_drained) = (!is_stalled, local.is_drained());
+            let deadline = self.pause.filter(|_| over.is_none()).map_or(deadline, |pause| deadline.min(pause.ends));
+            let (may_take_in, is_drained) = (!is_stalled && over.is_none(), local.is_drained());
+            let window = local.receive_maximum().min(usize::from(IN_FLIGHT_MAX));
+            // TCP holds back what is more than this broker has answered, unless what the upstream acknowledges is waited for,
+            // which is behind it.
+            let is_heard = is_drained && (self.arrivals.len() < window || !may_take_in || self.pause.is_some());
             let happened = {
                 let from_upstream = async {
                     // What it sends has to have room on its way to the broker.
-                    if !is_drained {
+                    if !is_heard {
                         future::pending::<()>().await;
                     }
                     Happened::Upstream(upstream.next().await)
@@ -183,11 +216,13 @@ impl Crossing<'_> {
                 }
             };
             match happened {
-                Happened::Late if is_awaiting => return Err(Fault::Unacknowledged),
-                Happened::Late => since = Instant::now(),
+                Happened::Late if is_awaiting && since.elapsed() >= Duration::from_secs(ACKNOWLEDGEMENT_SECONDS) => {
+                    return Err(Fault::Unacknowledged);
+                }
+                Happened::Late => {}
                 Happened::Local(event) => match event? {
                     LocalEvent::Nothing => {}
-                    LocalEvent::Answered(identifier, reason) => self.answered(identifier, reason)?,
+                    LocalEvent::Answered(identifier, reason) => self.answered(identifier, reason),
                     LocalEvent::Message(publish) => {
                         let identifier = publish.packet_identifier;
                         match self.send(&publish, upstream).await? {
@@ -206,9 +241,9 @@ impl Crossing<'_> {
                 },
                 Happened::Upstream(event) => match event? {
                     UpstreamEvent::Nothing => {}
-                    UpstreamEvent::Subscribed => is_subscribing = false,
+                    UpstreamEvent::Subscribed => (is_subscribing, is_stalled) = (false, false),
                     UpstreamEvent::NotSubscribed(reason) => {
-                        is_subscribing = false;
+                        (is_subscribing, is_stalled) = (false, false);
                         let map = self.rules.bridge.incoming.get(self.subscribed.saturating_sub(1));
                         self.not_subscribed(map, reason.into());
                     }
@@ -229,6 +264,9 @@ impl Crossing<'_> {
                 },
             }
             self.release(upstream);
+            if self.pause.is_some() {
+                upstream.withhold();
+            }
         }
     }
 
@@ -281,10 +319,19 @@ impl Crossing<'_> {
             // [MQTT-3.8.4-8]: it was not granted.
             QoS::ExactlyOnce => return Err(UpstreamFault::Protocol.into()),
         };
+        if is_acknowledged {
+            if self.arrivals.len() >= HELD_MAX.min(local.receive_maximum()) {
+                self.pause(None);
+            }
+            if self.pause.is_some() {
+                // What is behind one that could not be taken would overtake it.
+                return Ok(());
+            }
+        }
         let awaits = message.look(&self.rules.bridge.remote.client_identifier, |message| self.publish(message, local));
         if is_acknowledged {
-            // The link lets no more of them in than there is room for.
-            self.arrivals.push_back(Arrival { awaits }).map_err(|_| UpstreamFault::Protocol)?;
+            // There is room: it was looked for.
+            let _ = self.arrivals.push_back(Arrival { awaits });
         }
         Ok(())
     }
@@ -335,8 +382,15 @@ impl Crossing<'_> {
     }
 
     /// The broker has answered a message of the upstream's.
-    fn answered(&mut self, identifier: PacketIdentifier, reason: ReasonCode) -> Result<(), Fault> {
-        self.later(reason.as_u8())?;
+    fn answered(&mut self, identifier: PacketIdentifier, reason: ReasonCode) {
+        if is_passing(reason.as_u8(), self.rules.pauses.get()) {
+            // It is never released, and so neither is what came behind it.
+            self.pause(Some(reason.as_u8()));
+            return;
+        }
+        if self.pause.is_none() {
+            self.rules.pauses.set(0);
+        }
         if reason.is_error() {
             self.drop_one(|counters| &mut counters.dropped_refused, "this broker refuses a message of the upstream");
         } else {
@@ -345,7 +399,16 @@ impl Crossing<'_> {
         if let Some(arrival) = self.arrivals.iter_mut().find(|arrival| arrival.awaits == Some(identifier)) {
             arrival.awaits = None;
         }
-        Ok(())
+    }
+
+    /// Takes nothing more from the upstream, for twice as long each time.
+    fn pause(&mut self, reason: Option<u8>) {
+        if self.pause.is_none() {
+            let pauses = self.rules.pauses.get();
+            self.rules.pauses.set(pauses.saturating_add(1));
+            let seconds = 1_u64.checked_shl(pauses).unwrap_or(PAUSE_SECONDS_MAX).min(PAUSE_SECONDS_MAX);
+            self.pause = Some(Pause { ends: Instant::now() + Duration::from_secs(seconds), reason });
+        }
     }
 
     /// Lets the upstream have the acknowledgements that are due, in order.

@@ -86,6 +86,7 @@ pub struct Local<S> {
     output: Vec<u8>,
     written: usize,
     identifier: u16,
+    receive_maximum: u16,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
@@ -102,6 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             output: Vec::with_capacity(packet_bytes.saturating_add(ACKNOWLEDGEMENT_BYTES)),
             written: 0,
             identifier: 0,
+            receive_maximum: u16::MAX,
         }
     }
 
@@ -128,11 +130,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             properties,
         };
         self.send(&Packet::Connect(connect)).map_err(|NotSendable| LocalFault::Unexpected)?;
-        match self.packet().await? {
-            Packet::ConnAck(answer) if answer.reason_code.is_error() => Err(LocalFault::Refused(answer.reason_code)),
-            Packet::ConnAck(answer) => Ok(answer.session_present),
-            _ => Err(LocalFault::Unexpected),
-        }
+        let (is_present, receive_maximum) = match self.packet().await? {
+            Packet::ConnAck(answer) if answer.reason_code.is_error() => {
+                return Err(LocalFault::Refused(answer.reason_code));
+            }
+            Packet::ConnAck(answer) => (answer.session_present, answer.properties.receive_maximum),
+            _ => return Err(LocalFault::Unexpected),
+        };
+        self.receive_maximum = receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        Ok(is_present)
+    }
+
+    /// Messages that the broker takes before it has answered them. [MQTT-3.3.4-9]
+    #[must_use]
+    pub fn receive_maximum(&self) -> usize {
+        usize::from(self.receive_maximum)
     }
 
     /// Makes the subscriptions of `maps` and gives up those of `former` that are none of them. Messages that come meanwhile are

@@ -96,6 +96,8 @@ pub struct Bridging<W> {
     status: Rc<RefCell<Status>>,
     /// Crossings in a row that have ended because a message could not be taken.
     attempts: Cell<u32>,
+    /// Times in a row that messages of the upstream were not taken for a while.
+    pauses: Cell<u32>,
 }
 
 impl<W: Surroundings> Bridging<W> {
@@ -103,7 +105,7 @@ impl<W: Surroundings> Bridging<W> {
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
-        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), attempts: Cell::new(0) }
+        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), attempts: Cell::new(0), pauses: Cell::new(0) }
     }
 
     /// What it is doing, for others; it goes on being true.
@@ -139,7 +141,8 @@ impl<W: Surroundings> Bridging<W> {
             if was_connected {
                 // The first address is the one that is wanted.
                 address = 0;
-                if begun.elapsed() >= Duration::from_secs(STEADY_SECONDS) {
+                let was_well = matches!(fault, Failure::Crossing(Fault::Withheld(_) | Fault::TooMany));
+                if was_well || begun.elapsed() >= Duration::from_secs(STEADY_SECONDS) {
                     back_off.reset();
                 }
                 self.rest(&mut back_off).await;
@@ -210,7 +213,7 @@ impl<W: Surroundings> Bridging<W> {
             self.enter(&mut status, State::Connected);
             log::info!("bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
         }
-        let rules = Rules { bridge, own: &self.own, attempts: &self.attempts };
+        let rules = Rules { bridge, own: &self.own, attempts: &self.attempts, pauses: &self.pauses };
         Ok(crossing::cross(&rules, &mut upstream, &mut local, &self.status).await)
     }
 

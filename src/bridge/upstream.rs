@@ -152,6 +152,8 @@ pub(super) trait Upstream {
     async fn next(&mut self) -> Result<UpstreamEvent<'_>, UpstreamFault>;
     /// The first message that is not acknowledged may be.
     fn acknowledge(&self);
+    /// Nothing that comes from now on is acknowledged: the upstream sends it again with the next connection.
+    fn withhold(&self);
     /// Messages that were sent and not taken yet.
     fn in_flight(&self) -> usize;
 }
@@ -352,6 +354,10 @@ impl Upstream for Minimq<'_, '_, '_> {
 
     fn acknowledge(&self) {
         self.gate.let_one_go();
+    }
+
+    fn withhold(&self) {
+        self.gate.shut();
     }
 
     fn in_flight(&self) -> usize {
