@@ -309,6 +309,36 @@ fn what_is_too_large_for_the_bridge_does_not_hold_up_what_follows() {
 }
 
 #[test]
+fn a_message_that_this_broker_cannot_take_now_stays_with_the_upstream_and_the_other_way_is_open() {
+    let mut world = World::new(&[bridge("up")], &[]);
+    world.pass(5);
+    let retain = |client: &mut bridge_world::Client, topic: &str, payload: &[u8]| {
+        client.publish_with(topic, payload, QoS::AtLeastOnce, true, PublishProperties::default());
+    };
+    // The table of retained messages is full, so that what is to be retained is refused with 0x97.
+    for number in 0..128 {
+        retain(&mut world.client_here, &format!("x/{number}"), b"full");
+        world.settle();
+    }
+    for number in 0..20 {
+        retain(&mut world.client_there, "g/b/0", &numbered(number));
+    }
+    for number in 0..60 {
+        world.client_here.publish("a/0", &numbered(number));
+        world.pass(2);
+        assert_eq!(numbers(&world.client_there, "g/a/0").last(), Some(&number), "the other way is open");
+    }
+    assert_eq!(numbers(&world.client_here, "b/0"), Vec::<u32>::new());
+    let status = world.statuses[0].borrow().clone();
+    assert!((3..12).contains(&status.counters.connects), "{status:?}");
+    assert_eq!(status.counters.dropped(), 0, "{status:?}");
+    retain(&mut world.client_here, "x/7", b"");
+    world.pass(120);
+    assert_eq!(first_times(&numbers(&world.client_here, "b/0")), (0..20).collect::<Vec<_>>());
+    assert_eq!(world.statuses[0].borrow().state, State::Connected);
+}
+
+#[test]
 fn large_messages_both_ways_at_once_do_not_jam_the_bridge() {
     for bytes in [1_000, 3_000, 7_500] {
         let mut world = World::new(&[bridge("up")], &[]);
