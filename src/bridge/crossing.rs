@@ -14,6 +14,7 @@ use super::hops::{self, Way};
 use super::local::{Local, LocalEvent, LocalFault, NotSendable};
 use super::status::{Counters, Status, is_worth_a_line};
 use super::topics::{self, Direction, Route};
+use super::trial::{Trial, is_passing};
 use super::upstream::{IN_FLIGHT_MAX, Incoming, Sent, Upstream, UpstreamEvent, UpstreamFault};
 use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode, UserProperties};
 use crate::config::blob::{Bridge, TopicMap};
@@ -81,22 +82,10 @@ pub struct Rules<'a> {
     pub bridge: &'a Bridge,
     /// Client identifiers of all bridges of this gateway.
     pub own: &'a [String],
-    /// Crossings in a row that have ended with [`Fault::Later`].
-    pub attempts: &'a Cell<u32>,
+    /// What is known of a message of this broker's that was not taken.
+    pub trial: &'a Cell<Trial>,
     /// Those in a row that have ended with [`Fault::Withheld`] or [`Fault::TooMany`].
     pub pauses: &'a Cell<u32>,
-}
-
-/// How often a message is sent again that is refused without a reason that says more.
-const ATTEMPTS_MAX: u32 = 8;
-
-/// Whether a reason says that the same message may be taken another time, after so many `attempts` that ended like this.
-fn is_passing(reason: u8, attempts: u32) -> bool {
-    let unavailable = [ReasonCode::ServerUnavailable, ReasonCode::ServerBusy, ReasonCode::QuotaExceeded];
-    // One message that nobody ever takes must not keep all others.
-    let unclear = [ReasonCode::UnspecifiedError, ReasonCode::ImplementationSpecificError];
-    let is_one_of = |reasons: &[ReasonCode]| reasons.iter().any(|known| known.as_u8() == reason);
-    is_one_of(&unavailable) || attempts < ATTEMPTS_MAX && is_one_of(&unclear)
 }
 
 /// Messages of the upstream's are not taken any more.
@@ -132,14 +121,18 @@ pub(super) async fn cross<U: Upstream, S: AsyncRead + AsyncWrite + Unpin>(
         status,
         arrivals: heapless::Deque::new(),
         pause: None,
+        since: Instant::now(),
+        taken: 0,
         subscribed: 0,
         renamed: String::new(),
         response: String::new(),
     };
-    match crossing.run(upstream, local).await {
+    let fault = match crossing.run(upstream, local).await {
         Ok(never) => match never {},
         Err(fault) => fault,
-    }
+    };
+    crossing.judge(&fault, upstream);
+    fault
 }
 
 struct Crossing<'a> {
@@ -148,6 +141,10 @@ struct Crossing<'a> {
     /// Messages of the upstream's with QoS 1, in the order in which they came.
     arrivals: heapless::Deque<Arrival, HELD_MAX>,
     pause: Option<Pause>,
+    /// When the upstream has last acknowledged something, or had nothing to acknowledge.
+    since: Instant,
+    /// Messages that the upstream has taken.
+    taken: u64,
     /// Maps of what comes in that have been asked for.
     subscribed: usize,
     renamed: String,
@@ -163,7 +160,6 @@ impl Crossing<'_> {
         let mut is_subscribing = false;
         // A message of the broker's waits for room at the upstream.
         let mut is_stalled = false;
-        let mut since = Instant::now();
         let mut events: u32 = 0;
         loop {
             if !is_subscribing && let Some(map) = self.rules.bridge.incoming.get(self.subscribed) {
@@ -173,7 +169,7 @@ impl Crossing<'_> {
             }
             let is_awaiting = upstream.in_flight() > 0;
             if !is_awaiting {
-                since = Instant::now();
+                self.since = Instant::now();
             }
             events = events.wrapping_add(1);
             if events.is_multiple_of(EVENTS_MAX) {
@@ -183,7 +179,7 @@ impl Crossing<'_> {
             if let Some(pause) = over.filter(|_| !is_awaiting) {
                 return Err(pause.reason.map_or(Fault::TooMany, Fault::Withheld));
             }
-            let deadline = since + Duration::from_secs(ACKNOWLEDGEMENT_SECONDS);
+            let deadline = self.since + Duration::from_secs(ACKNOWLEDGEMENT_SECONDS);
             let deadline = self.pause.filter(|_| over.is_none()).map_or(deadline, |pause| deadline.min(pause.ends));
             let (may_take_in, is_drained) = (!is_stalled && over.is_none(), local.is_drained());
             let window = local.receive_maximum().min(usize::from(IN_FLIGHT_MAX));
@@ -216,7 +212,9 @@ impl Crossing<'_> {
                 }
             };
             match happened {
-                Happened::Late if is_awaiting && since.elapsed() >= Duration::from_secs(ACKNOWLEDGEMENT_SECONDS) => {
+                Happened::Late
+                    if is_awaiting && self.since.elapsed() >= Duration::from_secs(ACKNOWLEDGEMENT_SECONDS) =>
+                {
                     return Err(Fault::Unacknowledged);
                 }
                 Happened::Late => {}
@@ -225,7 +223,11 @@ impl Crossing<'_> {
                     LocalEvent::Answered(identifier, reason) => self.answered(identifier, reason),
                     LocalEvent::Message(publish) => {
                         let identifier = publish.packet_identifier;
-                        match self.send(&publish, upstream).await? {
+                        let sent = match self.may_go(identifier, upstream) {
+                            None => self.send(&publish, upstream).await?,
+                            Some(sent) => sent,
+                        };
+                        match sent {
                             Sent::Awaited => {}
                             Sent::Forgotten | Sent::TooLarge => {
                                 if let Some(identifier) = identifier {
@@ -248,15 +250,19 @@ impl Crossing<'_> {
                         self.not_subscribed(map, reason.into());
                     }
                     UpstreamEvent::Taken(token) => {
-                        (is_stalled, since) = (false, Instant::now());
-                        self.rules.attempts.set(0);
+                        (is_stalled, self.since) = (false, Instant::now());
+                        self.taken += 1;
+                        // One that is not among the first is not there any more.
+                        if self.rules.trial.get().token() == token || self.taken >= u64::from(IN_FLIGHT_MAX) {
+                            self.rules.trial.take();
+                        }
                         self.status.borrow_mut().counters.sent += 1;
                         acknowledge(local, token)?;
                     }
                     UpstreamEvent::Refused(token, reason) => {
-                        (is_stalled, since) = (false, Instant::now());
+                        (is_stalled, self.since) = (false, Instant::now());
                         let reason = u8::from(reason);
-                        self.later(reason)?;
+                        self.later(token, reason)?;
                         self.drop_one(|counters| &mut counters.dropped_refused, "the upstream refuses a message");
                         acknowledge(local, token)?;
                     }
@@ -291,7 +297,7 @@ impl Crossing<'_> {
         let mut outgoing = *publish;
         outgoing.topic = &self.renamed;
         outgoing.qos = topics::qos(map, publish.qos);
-        outgoing.retain = publish.retain && map.retain;
+        outgoing.retain = publish.retain && map.retain && upstream.retains();
         outgoing.dup = false;
         rename_response(&mut outgoing, &bridge.incoming, Direction::Out, &mut self.response);
         let token = publish.packet_identifier.map_or(0, PacketIdentifier::get);
@@ -420,13 +426,41 @@ impl Crossing<'_> {
     }
 
     /// Ends the crossing where a message may be taken another time; it stays with whom it came from.
-    fn later(&self, reason: u8) -> Result<(), Fault> {
-        let attempts = self.rules.attempts.get();
-        if is_passing(reason, attempts) {
-            self.rules.attempts.set(attempts.saturating_add(1));
+    fn later(&self, token: u16, reason: u8) -> Result<(), Fault> {
+        if let Some(trial) = self.rules.trial.get().refused(token, reason) {
+            self.rules.trial.set(trial);
             return Err(Fault::Later(reason));
         }
+        if self.rules.trial.get().token() == token {
+            self.rules.trial.take();
+        }
         Ok(())
+    }
+
+    /// What becomes of a message for the upstream without being sent; `None`: it is to be sent.
+    fn may_go(&self, identifier: Option<PacketIdentifier>, upstream: &impl Upstream) -> Option<Sent> {
+        let trial = self.rules.trial.get();
+        let token = identifier?.get();
+        if trial.token() == 0 {
+            return None;
+        }
+        if trial.token() == token && trial.is_lost() {
+            self.rules.trial.take();
+            self.drop_one(
+                |counters| &mut counters.dropped_refused,
+                "the upstream ends the connection whenever it gets a message, which is dropped",
+            );
+            return Some(Sent::Forgotten);
+        }
+        upstream.tokens().next().map(|_| Sent::NotNow)
+    }
+
+    /// Notes over which message a connection has ended.
+    fn judge(&self, fault: &Fault, upstream: &impl Upstream) {
+        if let Fault::Upstream(fault) = fault {
+            let trial = self.rules.trial.get();
+            self.rules.trial.set(trial.after(fault, upstream.tokens(), self.since.elapsed()));
+        }
     }
 
     fn not_subscribed(&self, map: Option<&TopicMap>, reason: u8) {

@@ -16,6 +16,7 @@ mod hops;
 mod local;
 mod status;
 mod topics;
+mod trial;
 mod upstream;
 
 pub use back_off::BackOff;
@@ -34,7 +35,8 @@ use smol::io::{AsyncRead, AsyncWrite};
 use status::is_worth_a_line;
 use std::io;
 use std::rc::Rc;
-use upstream::Minimq;
+use trial::Trial;
+use upstream::{Minimq, Upstream as _};
 
 /// How long a connection must last for the next attempt to come soon after it.
 const STEADY_SECONDS: u64 = 10;
@@ -94,8 +96,8 @@ pub struct Bridging<W> {
     own: Vec<String>,
     world: W,
     status: Rc<RefCell<Status>>,
-    /// Crossings in a row that have ended because a message could not be taken.
-    attempts: Cell<u32>,
+    /// What is known of a message that the upstream has not taken.
+    trial: Cell<Trial>,
     /// Times in a row that messages of the upstream were not taken for a while.
     pauses: Cell<u32>,
 }
@@ -105,7 +107,7 @@ impl<W: Surroundings> Bridging<W> {
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
-        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), attempts: Cell::new(0), pauses: Cell::new(0) }
+        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), trial: Cell::default(), pauses: Cell::new(0) }
     }
 
     /// What it is doing, for others; it goes on being true.
@@ -201,7 +203,9 @@ impl<W: Surroundings> Bridging<W> {
             upstream::session(&bridge.remote, password.as_ref().map(|password| password.as_slice()), buffers)
                 .map_err(Failure::Upstream)?;
         let stream = self.world.remote(address).await.map_err(Failure::Remote)?;
-        let mut upstream = Minimq::connect(&mut session, stream, &bridge.remote).await.map_err(Failure::Upstream)?;
+        let needs_qos1 = bridge.outgoing.iter().any(|map| map.qos > 0);
+        let upstream = Minimq::connect(&mut session, stream, &bridge.remote, needs_qos1).await;
+        let mut upstream = upstream.map_err(Failure::Upstream)?;
         let (mut local, is_present) = self.local().await?;
         if !is_present {
             return Err(Failure::SessionGone);
@@ -212,8 +216,11 @@ impl<W: Surroundings> Bridging<W> {
             status.last_error.clear();
             self.enter(&mut status, State::Connected);
             log::info!("bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
+            if !upstream.retains() && bridge.outgoing.iter().any(|map| map.retain) {
+                log::info!("bridge '{}': the upstream retains nothing: messages go without the flag", bridge.name);
+            }
         }
-        let rules = Rules { bridge, own: &self.own, attempts: &self.attempts, pauses: &self.pauses };
+        let rules = Rules { bridge, own: &self.own, trial: &self.trial, pauses: &self.pauses };
         Ok(crossing::cross(&rules, &mut upstream, &mut local, &self.status).await)
     }
 
