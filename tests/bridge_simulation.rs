@@ -273,6 +273,25 @@ fn a_queue_is_bounded_by_the_bytes_that_its_messages_hold() {
 }
 
 #[test]
+fn a_message_that_never_fits_does_not_empty_the_queue() {
+    let mut small = with_queue(1_000, QueueStrategy::DropOldest);
+    small.queue_bytes = 5_000;
+    let mut world = World::new(&[small], &[]);
+    world.pass(5);
+    world.set_up(false);
+    world.pass(1);
+    world.client_here.publish("a/0", b"1");
+    world.client_here.publish("a/0", &[b'2'; 6_000]);
+    world.client_here.publish("a/0", b"3");
+    world.settle();
+    let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+    assert_eq!((queue.waiting, queue.dropped), (2, 1));
+    world.set_up(true);
+    world.pass(120);
+    assert_eq!(numbers(&world.client_there, "g/a/0"), [1, 3]);
+}
+
+#[test]
 fn properties_retain_and_the_topic_of_the_answer_cross() {
     let mut world = World::new(&[bridge("up")], &[]);
     world.pass(5);
@@ -303,6 +322,8 @@ fn what_is_too_large_for_the_bridge_does_not_hold_up_what_follows() {
     world.client_there.publish("g/b/0", b"2");
     world.pass(120);
     assert_eq!(numbers(&world.client_there, "g/a/0"), [2]);
+    let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+    assert_eq!((queue.too_large, queue.dropped), (1, 0), "it is counted as the bridge's");
     // The brokers do not send what a client has said that it does not take.
     let of_topic = |got: &&bridge_world::Got| got.topic == "b/0";
     assert_eq!(world.client_here.got.iter().filter(of_topic).count(), 1);

@@ -649,8 +649,12 @@ impl Surroundings for Ways {
 
 fn insiders(bridges: &[Bridge]) -> Vec<Insider> {
     let insiders = bridges.iter().map(|bridge| {
-        let queue =
-            InsiderQueue { length: bridge.queue_length, bytes: bridge.queue_bytes, strategy: bridge.queue_strategy };
+        let queue = InsiderQueue {
+            length: bridge.queue_length,
+            bytes: bridge.queue_bytes,
+            strategy: bridge.queue_strategy,
+            packet_bytes: bridge.remote.packet_bytes,
+        };
         Insider { queue: Some(queue), ..Insider::new(&insider_name(&bridge.name)).unwrap() }
     });
     insiders.collect()
