@@ -100,6 +100,8 @@ pub struct Bridging<W> {
     trial: Cell<Trial>,
     /// Times in a row that messages of the upstream were not taken for a while.
     pauses: Cell<u32>,
+    /// Failures in a row, since a connection has lasted.
+    in_a_row: Cell<u64>,
 }
 
 impl<W: Surroundings> Bridging<W> {
@@ -107,7 +109,15 @@ impl<W: Surroundings> Bridging<W> {
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
-        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), trial: Cell::default(), pauses: Cell::new(0) }
+        Self {
+            bridge,
+            own,
+            world,
+            status: Rc::new(RefCell::new(status)),
+            trial: Cell::default(),
+            pauses: Cell::new(0),
+            in_a_row: Cell::new(0),
+        }
     }
 
     /// What it is doing, for others; it goes on being true.
@@ -137,6 +147,10 @@ impl<W: Surroundings> Bridging<W> {
             let begun = Instant::now();
             let fault = self.connection(address, &mut buffers).await;
             let was_connected = self.status.borrow().state == State::Connected;
+            let has_lasted = was_connected && begun.elapsed() >= Duration::from_secs(STEADY_SECONDS);
+            if has_lasted {
+                self.in_a_row.set(0);
+            }
             self.failed(&fault);
             // Its session may be the reason: without one, nothing would be queued while the upstream is away.
             is_prepared &= !matches!(fault, Failure::Crossing(Fault::Local(_)) | Failure::SessionGone);
@@ -144,7 +158,7 @@ impl<W: Surroundings> Bridging<W> {
                 // The first address is the one that is wanted.
                 address = 0;
                 let was_well = matches!(fault, Failure::Crossing(Fault::Withheld(_) | Fault::TooMany));
-                if was_well || begun.elapsed() >= Duration::from_secs(STEADY_SECONDS) {
+                if was_well || has_lasted {
                     back_off.reset();
                 }
                 self.rest(&mut back_off).await;
@@ -215,7 +229,9 @@ impl<W: Surroundings> Bridging<W> {
             status.counters.connects += 1;
             status.last_error.clear();
             self.enter(&mut status, State::Connected);
-            log::info!("bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
+            let is_worth_a_line = self.in_a_row.get() == 0 || is_worth_a_line(self.in_a_row.get());
+            let level = if is_worth_a_line { log::Level::Info } else { log::Level::Debug };
+            log::log!(level, "bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
             if !upstream.retains() && bridge.outgoing.iter().any(|map| map.retain) {
                 log::info!("bridge '{}': the upstream retains nothing: messages go without the flag", bridge.name);
             }
@@ -234,14 +250,14 @@ impl<W: Surroundings> Bridging<W> {
     fn failed(&self, failure: &Failure) {
         let mut status = self.status.borrow_mut();
         status.counters.failures += 1;
-        let was_connected = status.state == State::Connected;
+        self.in_a_row.set(self.in_a_row.get().saturating_add(1));
         status.fail(failure);
         if status.state != State::Starting {
             self.enter(&mut status, State::Disconnected);
         }
         let name = &self.bridge.name;
-        let is_worth_waking_somebody =
-            !failure.is_the_end() && (was_connected || is_worth_a_line(status.counters.failures));
+        // A bridge that is connected and cut again and again says so as seldom as one that is not connected.
+        let is_worth_waking_somebody = !failure.is_the_end() && is_worth_a_line(self.in_a_row.get());
         let level = if is_worth_waking_somebody { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "bridge '{name}': {}: {}", status.remote.escape_debug(), status.last_error);
     }
