@@ -313,6 +313,11 @@ fn topic_map(node: &Node, what: &'static str, report: &mut Report) -> Option<Top
         Some(given.to_owned())
     };
     let (local_text, remote_text) = (filter(local?, "local", report), filter(remote?, "remote", report));
+    if what == "in" && local_text.as_ref().is_some_and(|local| local.starts_with('$')) {
+        report
+            .error(&local?.place, "topics that begin with $ are this broker's own: nothing comes in under such a name");
+        return None;
+    }
     let map =
         TopicMap { local: local_text?, remote: remote_text?, qos: qos.unwrap_or(1), retain: retain.unwrap_or(true) };
     if !has_same_wildcards(&map) {
@@ -359,6 +364,9 @@ pub(super) fn complete(sources: &[(&BridgeSource, &Place)], configuration: &mut 
             report.error(place, format!("another bridge has the clientId {} too", quoted(identifier)));
         }
     }
+    for ((_, place), bridge) in sources.iter().zip(&configuration.bridges) {
+        say_what_may_surprise(bridge, configuration.clients.max_packet_size_bytes, place, report);
+    }
     let room = Room::of(configuration);
     let count = u64::try_from(sources.len().max(1)).unwrap_or(1);
     for ((source, _), bridge) in sources.iter().zip(&mut configuration.bridges) {
@@ -389,6 +397,59 @@ pub(super) fn complete(sources: &[(&BridgeSource, &Place)], configuration: &mut 
                 "queueLimit.{what} of all bridges together is {sum}, and at most {most} is left for them: half of the board's deliveries and messages, and a quarter of the log"
             );
             report.error(place, message);
+        }
+    }
+}
+
+/// Notes on what is allowed and may not be meant. `packet_bytes` is the largest packet of clients.
+fn say_what_may_surprise(bridge: &Bridge, packet_bytes: u32, place: &Place, report: &mut Report) {
+    if bridge.identity.authorization.is_none() {
+        report.note(
+            place,
+            "the bridge has no authorizationRef: whoever writes at the upstream may publish anything here",
+        );
+    }
+    let own = bridge.remote.packet_bytes;
+    if own < packet_bytes && !bridge.outgoing.is_empty() {
+        let message = format!(
+            "maxPacketSizeBytes of the bridge is {own}, and clients may publish {packet_bytes}: larger messages do not cross"
+        );
+        report.note(place, message);
+    }
+    let of_source: [(&[TopicMap], fn(&TopicMap) -> &str); 2] =
+        [(&bridge.outgoing, |map| &map.local), (&bridge.incoming, |map| &map.remote)];
+    for (maps, source) in of_source {
+        for (index, map) in maps.iter().enumerate() {
+            if maps.iter().take(index).any(|earlier| source(earlier) == source(map)) {
+                let message = format!("a second map of {} has no effect: the first decides", quoted(source(map)));
+                report.note(place, message);
+            }
+        }
+    }
+    for out in &bridge.outgoing {
+        let back = bridge
+            .incoming
+            .iter()
+            .find(|map| can_overlap(&map.local, &out.local) && can_overlap(&map.remote, &out.remote));
+        if let Some(back) = back {
+            let message = format!(
+                "out {} and in {} have topics in common: only No Local and the mark of the bridge keep them from going round",
+                quoted(&out.local),
+                quoted(&back.local)
+            );
+            report.note(place, message);
+        }
+    }
+}
+
+/// Whether there is a topic that both filters match.
+fn can_overlap(one: &str, other: &str) -> bool {
+    let (mut ones, mut others) = (one.split('/'), other.split('/'));
+    loop {
+        match (ones.next(), others.next()) {
+            (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
+            (Some(one), Some(other)) if one == "+" || other == "+" || one == other => {}
+            (Some(_), _) | (None, Some(_)) => return false,
         }
     }
 }
@@ -437,6 +498,7 @@ pub(super) fn is_valid(bridge: &Bridge) -> bool {
         && bridge.outgoing.len() <= MAPS_MAX
         && bridge.incoming.len() <= MAPS_MAX
         && bridge.outgoing.iter().chain(&bridge.incoming).all(is_map)
+        && bridge.incoming.iter().all(|map| !map.local.starts_with('$'))
         && bridge.queue_length > 0
         && bridge.queue_strategy != QueueStrategy::None
         && bridge.hops_max > 0
