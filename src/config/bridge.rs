@@ -416,16 +416,8 @@ fn say_what_may_surprise(bridge: &Bridge, packet_bytes: u32, place: &Place, repo
         );
         report.note(place, message);
     }
-    let of_source: [(&[TopicMap], fn(&TopicMap) -> &str); 2] =
-        [(&bridge.outgoing, |map| &map.local), (&bridge.incoming, |map| &map.remote)];
-    for (maps, source) in of_source {
-        for (index, map) in maps.iter().enumerate() {
-            if maps.iter().take(index).any(|earlier| source(earlier) == source(map)) {
-                let message = format!("a second map of {} has no effect: the first decides", quoted(source(map)));
-                report.note(place, message);
-            }
-        }
-    }
+    say_what_is_dead(bridge.outgoing.iter().map(|map| map.local.as_str()), place, report);
+    say_what_is_dead(bridge.incoming.iter().map(|map| map.remote.as_str()), place, report);
     for out in &bridge.outgoing {
         let back = bridge
             .incoming
@@ -438,6 +430,15 @@ fn say_what_may_surprise(bridge: &Bridge, packet_bytes: u32, place: &Place, repo
                 quoted(&back.local)
             );
             report.note(place, message);
+        }
+    }
+}
+
+/// Notes maps that never apply, by their source filters in order.
+fn say_what_is_dead<'a>(sources: impl Iterator<Item = &'a str> + Clone, place: &Place, report: &mut Report) {
+    for (index, source) in sources.clone().enumerate() {
+        if sources.clone().take(index).any(|earlier| earlier == source) {
+            report.note(place, format!("a second map of {} has no effect: the first decides", quoted(source)));
         }
     }
 }
