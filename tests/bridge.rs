@@ -189,11 +189,9 @@ fn messages_cross_both_ways_over_tls_with_certificates() {
 #[test]
 fn the_example_is_a_configuration() {
     let folder = Folder::new("bridge-example");
-    pki::demo::create(&folder.join("demo")).unwrap();
-    folder.write("site/bridge.yaml", include_str!("../config/bridge/bridge.yaml"));
-    folder.write("site/listener.yaml", include_str!("../config/bridge/listener.yaml"));
-    folder.write("site/trust/cluster-ca/ca.pem", std::fs::read(folder.join("demo/contoso_root_ca.crt")).unwrap());
-    let (site, blob) = (folder.join("site"), folder.join("site.blob"));
+    let (site, blob) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("config/bridge"), folder.join("site.blob"));
+    let checked = run(&["check", site.to_str().unwrap()]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let baked = run(&["bake", site.to_str().unwrap(), "--out", blob.to_str().unwrap()]);
     assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
     let shown = run(&["inspect", blob.to_str().unwrap()]);
