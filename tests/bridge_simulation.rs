@@ -292,6 +292,53 @@ fn a_message_that_never_fits_does_not_empty_the_queue() {
 }
 
 #[test]
+fn what_was_retained_before_the_bridge_crosses_once_whatever_its_qos() {
+    let here = bridge("up");
+    let mut world = World::new(&[here.clone()], &[]);
+    world.set_up(false);
+    world.replace_here(&[Bridge { outgoing: Vec::new(), ..here.clone() }]);
+    world.pass(5);
+    for (topic, qos) in [("a/0", QoS::AtMostOnce), ("a/1", QoS::AtLeastOnce)] {
+        world.client_here.publish_with(topic, b"7", qos, true, PublishProperties::default());
+        world.settle();
+    }
+    // Its session is made while there is no upstream.
+    world.replace_here(&[here.clone()]);
+    world.pass(5);
+    world.set_up(true);
+    world.pass(120);
+    world.set_up(false);
+    world.replace_here(&[here]);
+    world.set_up(true);
+    world.pass(120);
+    for topic in ["g/a/0", "g/a/1"] {
+        let status = world.statuses[0].borrow().clone();
+        let filters = world.here.borrow().broker.filters_of_insider(&status.client_identifier());
+        assert_eq!(numbers(&world.client_there, topic), [7], "{topic}: {status:?}, {filters:?}");
+        assert!(world.client_there.got.iter().any(|got| got.topic == topic && got.retain));
+    }
+}
+
+#[test]
+fn a_map_that_is_taken_away_does_not_stay_subscribed_at_the_upstream() {
+    let map =
+        |name: &str| TopicMap { local: format!("b/{name}/#"), remote: format!("g/b/{name}/#"), qos: 1, retain: true };
+    let with = |names: &[&str]| Bridge { incoming: names.iter().map(|name| map(name)).collect(), ..bridge("up") };
+    let mut world = World::new(&[with(&["x", "y"])], &[]);
+    world.pass(10);
+    let filters = |world: &World| world.there.borrow().broker.filters_of_insider("gateway-up");
+    assert_eq!(filters(&world).len(), 2);
+    // It learns of it when the upstream is there again.
+    world.set_up(false);
+    world.replace_here(&[with(&["y", "z"])]);
+    world.pass(10);
+    world.replace_here(&[with(&["z"])]);
+    world.set_up(true);
+    world.pass(120);
+    assert_eq!(filters(&world), ["g/b/z/#"]);
+}
+
+#[test]
 fn properties_retain_and_the_topic_of_the_answer_cross() {
     let mut world = World::new(&[bridge("up")], &[]);
     world.pass(5);

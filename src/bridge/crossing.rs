@@ -12,6 +12,7 @@
 
 use super::hops::{self, Way};
 use super::local::{Local, LocalEvent, LocalFault, NotSendable};
+use super::noted::Noted;
 use super::status::{Counters, Status, is_worth_a_line};
 use super::topics::{self, Direction, Route};
 use super::trial::{Trial, is_passing};
@@ -82,6 +83,10 @@ pub struct Rules<'a> {
     pub bridge: &'a Bridge,
     /// Client identifiers of all bridges of this gateway.
     pub own: &'a [String],
+    /// What is to be known by the next process too.
+    pub noted: &'a RefCell<Noted>,
+    /// Keeps it.
+    pub note: &'a dyn Fn(),
     /// What is known of a message of this broker's that was not taken.
     pub trial: &'a Cell<Trial>,
     /// Those in a row that have ended with [`Fault::Withheld`] or [`Fault::TooMany`].
@@ -123,7 +128,9 @@ pub(super) async fn cross<U: Upstream, S: AsyncRead + AsyncWrite + Unpin>(
         pause: None,
         since: Instant::now(),
         taken: 0,
+        former: Vec::new(),
         subscribed: 0,
+        is_asking: false,
         renamed: String::new(),
         response: String::new(),
     };
@@ -145,8 +152,12 @@ struct Crossing<'a> {
     since: Instant,
     /// Messages that the upstream has taken.
     taken: u64,
+    /// Filters that the upstream has of earlier maps, which are given up.
+    former: Vec<String>,
     /// Maps of what comes in that have been asked for.
     subscribed: usize,
+    /// A filter's retained messages have been asked for.
+    is_asking: bool,
     renamed: String,
     response: String,
 }
@@ -161,7 +172,14 @@ impl Crossing<'_> {
         // A message of the broker's waits for room at the upstream.
         let mut is_stalled = false;
         let mut events: u32 = 0;
+        self.former = self.rules.noted.borrow_mut().ask(&self.rules.bridge.incoming);
+        (self.rules.note)();
         loop {
+            self.ask_for_retained(local)?;
+            if !is_subscribing && let Some(filter) = self.former.last() {
+                upstream.unsubscribe(filter).await?;
+                is_subscribing = true;
+            }
             if !is_subscribing && let Some(map) = self.rules.bridge.incoming.get(self.subscribed) {
                 upstream.subscribe(map).await?;
                 self.subscribed += 1;
@@ -220,6 +238,7 @@ impl Crossing<'_> {
                 Happened::Late => {}
                 Happened::Local(event) => match event? {
                     LocalEvent::Nothing => {}
+                    LocalEvent::Subscribed => self.retained_is_coming(),
                     LocalEvent::Answered(identifier, reason) => self.answered(identifier, reason),
                     LocalEvent::Message(publish) => {
                         let identifier = publish.packet_identifier;
@@ -243,9 +262,15 @@ impl Crossing<'_> {
                 },
                 Happened::Upstream(event) => match event? {
                     UpstreamEvent::Nothing => {}
-                    UpstreamEvent::Subscribed => (is_subscribing, is_stalled) = (false, false),
+                    UpstreamEvent::Subscribed => {
+                        (is_subscribing, is_stalled) = (false, false);
+                        self.given_up();
+                    }
                     UpstreamEvent::NotSubscribed(reason) => {
                         (is_subscribing, is_stalled) = (false, false);
+                        if self.given_up() {
+                            continue;
+                        }
                         let map = self.rules.bridge.incoming.get(self.subscribed.saturating_sub(1));
                         self.not_subscribed(map, reason.into());
                     }
@@ -274,6 +299,34 @@ impl Crossing<'_> {
                 upstream.withhold();
             }
         }
+    }
+
+    /// Asks for retained messages of filters that are new, one after the other.
+    fn ask_for_retained<S: AsyncRead + AsyncWrite + Unpin>(&mut self, local: &mut Local<S>) -> Result<(), LocalFault> {
+        if self.is_asking || !local.is_drained() {
+            return Ok(());
+        }
+        let noted = self.rules.noted.borrow();
+        let Some(filter) = noted.unsent.first() else { return Ok(()) };
+        let map = self.rules.bridge.outgoing.iter().find(|map| map.local == *filter);
+        self.is_asking = true;
+        map.map_or(Ok(()), |map| local.ask_for_retained(map))
+    }
+
+    /// What is retained stands in the queue now, as far as it has QoS 1; it is not asked for again.
+    fn retained_is_coming(&mut self) {
+        if core::mem::take(&mut self.is_asking) {
+            self.rules.noted.borrow_mut().unsent.remove(0);
+            (self.rules.note)();
+        }
+    }
+
+    /// The upstream has answered, and what it was asked for was the end of a former filter's subscription: whether it was.
+    fn given_up(&mut self) -> bool {
+        let Some(filter) = self.former.pop() else { return false };
+        self.rules.noted.borrow_mut().incoming.retain(|known| *known != filter);
+        (self.rules.note)();
+        true
     }
 
     /// Sends a message of the broker's to the upstream. What is not to be sent counts as forgotten.

@@ -65,6 +65,8 @@ pub enum LocalEvent<'a> {
     Message(Publish<'a>),
     /// It has taken a message of ours, or refuses it.
     Answered(PacketIdentifier, ReasonCode),
+    /// It has answered a subscription.
+    Subscribed,
     /// What needs no answer.
     Nothing,
 }
@@ -148,31 +150,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
     }
 
     /// Makes the subscriptions of `maps` and gives up those of `former` that are none of them. Messages that come meanwhile are
-    /// not acknowledged, and come again with the next connection. Returns the filters that were refused.
+    /// not acknowledged, and come again with the next connection; those of QoS 0 would not, so that retained ones are asked for
+    /// later ([`Self::ask_for_retained`]). Returns the filters that were refused.
     ///
     /// # Errors
     /// [`LocalFault`]
     pub async fn subscribe<'m>(&mut self, maps: &'m [TopicMap], former: &[String]) -> Result<Vec<&'m str>, LocalFault> {
         let mut refused = Vec::new();
         for map in maps {
-            let options = SubscriptionOptions {
-                maximum_qos: if map.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
-                no_local: true,
-                retain_as_published: true,
-                // What was retained before the bridge was made crosses once.
-                retain_handling: if map.retain {
-                    RetainHandling::SendAtSubscribeIfNew
-                } else {
-                    RetainHandling::DoNotSend
-                },
-            };
-            let filters: [_; SUBSCRIBE_FILTERS_MAX] = [(map.local.as_str(), options)];
-            let subscribe = Subscribe {
-                packet_identifier: self.next_identifier(),
-                properties: SubscribeProperties::default(),
-                filters: SubscribeFilters::Slice(&filters),
-            };
-            self.send(&Packet::Subscribe(subscribe)).map_err(|NotSendable| LocalFault::Unexpected)?;
+            self.send_subscribe(map, RetainHandling::DoNotSend)?;
             loop {
                 if let Packet::SubAck(answer) = self.packet().await? {
                     if answer.reason_codes.iter().any(ReasonCode::is_error) {
@@ -193,6 +179,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             while !matches!(self.packet().await?, Packet::UnsubAck(_)) {}
         }
         Ok(refused)
+    }
+
+    /// Asks for the messages that were retained before the bridge was made, which cross once. The answer is
+    /// [`LocalEvent::Subscribed`].
+    ///
+    /// # Errors
+    /// [`LocalFault`]
+    pub fn ask_for_retained(&mut self, map: &TopicMap) -> Result<(), LocalFault> {
+        self.send_subscribe(map, RetainHandling::SendAtSubscribe)
+    }
+
+    fn send_subscribe(&mut self, map: &TopicMap, retain_handling: RetainHandling) -> Result<(), LocalFault> {
+        let options = SubscriptionOptions {
+            maximum_qos: if map.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            no_local: true,
+            retain_as_published: true,
+            retain_handling,
+        };
+        let filters: [_; SUBSCRIBE_FILTERS_MAX] = [(map.local.as_str(), options)];
+        let subscribe = Subscribe {
+            packet_identifier: self.next_identifier(),
+            properties: SubscribeProperties::default(),
+            filters: SubscribeFilters::Slice(&filters),
+        };
+        self.send(&Packet::Subscribe(subscribe)).map_err(|NotSendable| LocalFault::Unexpected)
     }
 
     /// DISCONNECT; the session stays.
@@ -261,12 +272,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         Ok(match self.packet().await? {
             Packet::Publish(publish) => LocalEvent::Message(publish),
             Packet::PubAck(answer) => LocalEvent::Answered(answer.packet_identifier, answer.reason_code),
+            Packet::SubAck(_) => LocalEvent::Subscribed,
             Packet::Disconnect(disconnect) => return Err(LocalFault::Refused(disconnect.reason_code)),
             Packet::ConnAck(_)
             | Packet::PubRec(_)
             | Packet::PubRel(_)
             | Packet::PubComp(_)
-            | Packet::SubAck(_)
             | Packet::UnsubAck(_)
             | Packet::PingReq
             | Packet::PingResp

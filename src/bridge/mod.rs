@@ -14,6 +14,7 @@ mod back_off;
 mod crossing;
 mod hops;
 mod local;
+mod noted;
 mod status;
 mod topics;
 mod trial;
@@ -22,6 +23,7 @@ mod upstream;
 pub use back_off::BackOff;
 pub use hops::HOP;
 pub use local::{Local, LocalFault};
+pub use noted::{BYTES_MAX as NOTED_BYTES_MAX, Noted};
 pub use status::{Counters, State, Status, Statuses};
 pub use upstream::{IN_FLIGHT_MAX, UpstreamBuffers, UpstreamFault};
 
@@ -58,7 +60,12 @@ pub const fn memory_bytes(bridge: &Bridge) -> u64 {
     const CROSSING_BYTES: u64 = 2 * 65_536;
     let local = bridge.remote.packet_bytes as u64 * 2;
     let tls = if bridge.remote.tls.is_some() { TLS_BYTES } else { 0 };
-    UpstreamBuffers::bytes(bridge.remote.packet_bytes) + local + tls + TASK_BYTES + CROSSING_BYTES
+    UpstreamBuffers::bytes(bridge.remote.packet_bytes)
+        + local
+        + tls
+        + TASK_BYTES
+        + CROSSING_BYTES
+        + 2 * NOTED_BYTES_MAX as u64
 }
 
 /// What a bridge needs of the world.
@@ -85,6 +92,10 @@ pub trait Surroundings {
     /// # Errors
     /// Why there is none, for the log.
     fn password(&self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, String>;
+    /// What was kept of this bridge's past.
+    fn noted(&self) -> Noted;
+    /// Keeps that.
+    fn note(&self, noted: &Noted);
     /// Seconds of the wall clock.
     fn unix(&self) -> u64;
 }
@@ -102,12 +113,14 @@ pub struct Bridging<W> {
     pauses: Cell<u32>,
     /// Failures in a row, since a connection has lasted.
     in_a_row: Cell<u64>,
+    noted: RefCell<Noted>,
 }
 
 impl<W: Surroundings> Bridging<W> {
     /// A bridge that has not begun; `own` are the client identifiers of all bridges of this gateway.
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
+        let noted = RefCell::new(world.noted());
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
         Self {
             bridge,
@@ -117,6 +130,7 @@ impl<W: Surroundings> Bridging<W> {
             trial: Cell::default(),
             pauses: Cell::new(0),
             in_a_row: Cell::new(0),
+            noted,
         }
     }
 
@@ -175,6 +189,8 @@ impl<W: Surroundings> Bridging<W> {
     /// Makes the session at this broker and its subscriptions, so that messages wait for the bridge from now on.
     async fn prepare(&self) -> Result<(), Failure> {
         let former = self.world.filters().await;
+        self.noted.borrow_mut().prepare(&self.bridge.outgoing, &former);
+        self.world.note(&self.noted.borrow());
         let mut local = self.local().await?.0;
         let refused = local.subscribe(&self.bridge.outgoing, &former).await?;
         for filter in refused {
@@ -236,7 +252,9 @@ impl<W: Surroundings> Bridging<W> {
                 log::info!("bridge '{}': the upstream retains nothing: messages go without the flag", bridge.name);
             }
         }
-        let rules = Rules { bridge, own: &self.own, trial: &self.trial, pauses: &self.pauses };
+        let note = || self.world.note(&self.noted.borrow());
+        let rules =
+            Rules { bridge, own: &self.own, noted: &self.noted, note: &note, trial: &self.trial, pauses: &self.pauses };
         Ok(crossing::cross(&rules, &mut upstream, &mut local, &self.status).await)
     }
 

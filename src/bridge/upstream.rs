@@ -159,6 +159,8 @@ pub(super) trait Upstream {
     async fn publish(&mut self, publish: &Publish<'_>, hop: &str, token: u16) -> Result<Sent, UpstreamFault>;
     /// Asks for the remote side of `map`. One at a time.
     async fn subscribe(&mut self, map: &TopicMap) -> Result<(), UpstreamFault>;
+    /// Gives up a filter; answered like a subscription. One at a time with those.
+    async fn unsubscribe(&mut self, filter: &str) -> Result<(), UpstreamFault>;
     /// Waits for something to happen. Can be given up and called again.
     async fn next(&mut self) -> Result<UpstreamEvent<'_>, UpstreamFault>;
     /// The first message that is not acknowledged may be.
@@ -176,7 +178,7 @@ pub(super) trait Upstream {
 /// A message or subscription that is on its way.
 struct Pending {
     operation: Op,
-    /// `None` for a subscription.
+    /// `None` for a subscription, or its end.
     token: Option<u16>,
     refused: Option<ReasonCode>,
 }
@@ -354,6 +356,13 @@ impl Upstream for Minimq<'_, '_, '_> {
             .retain_behavior(handling);
         let filter = minimq::TopicFilter::new(&map.remote).options(options);
         let operation = self.connection.subscribe(&[filter], &[]).await.map_err(|error| fault(error, &self.heard))?;
+        let pending = Pending { operation, token: None, refused: None };
+        self.pending.push_back(pending).map_err(|_| UpstreamFault::Settings)
+    }
+
+    async fn unsubscribe(&mut self, filter: &str) -> Result<(), UpstreamFault> {
+        let operation = self.connection.unsubscribe(&[filter], &[]).await;
+        let operation = operation.map_err(|error| fault(error, &self.heard))?;
         let pending = Pending { operation, token: None, refused: None };
         self.pending.push_back(pending).map_err(|_| UpstreamFault::Settings)
     }

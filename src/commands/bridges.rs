@@ -4,9 +4,10 @@
 
 use super::paths::Paths;
 use super::transport;
-use crate::bridge::{Bridging, Statuses, Surroundings, insider_name};
+use crate::bridge::{Bridging, Noted, Statuses, Surroundings, insider_name};
 use crate::broker::{INSIDE_PREFIX, Insider, InsiderQueue};
 use crate::config::blob::{Authorization, Bridge, Configuration, Secret, TrustBundle};
+use crate::config::envelope::write_atomically;
 use crate::https::{Resolver, Roots, root_store};
 use crate::identity::Username;
 use crate::net::Inside;
@@ -174,6 +175,11 @@ struct Ways {
 }
 
 impl Ways {
+    /// Where it keeps what it has to know; without a state folder, nowhere.
+    fn note_path(&self) -> Option<PathBuf> {
+        Some(self.paths.state.as_ref()?.join(format!("bridge-{}", self.plan.bridge.name)))
+    }
+
     fn tls(&self) -> Result<Option<Arc<ClientConfig>>, String> {
         let Some(tls) = &self.plan.bridge.remote.tls else { return Ok(None) };
         let roots = match (&self.plan.trust, tls.trust_bundle) {
@@ -230,6 +236,25 @@ impl Surroundings for Ways {
             return Err(format!("{} is too long", path.display()));
         }
         Ok(Some(bytes))
+    }
+
+    fn noted(&self) -> Noted {
+        let bytes = self.note_path().and_then(|path| std::fs::read(path).ok());
+        bytes.map(|bytes| Noted::decode(&bytes)).unwrap_or_default()
+    }
+
+    fn note(&self, noted: &Noted) {
+        let (Some(path), bytes) = (self.note_path(), noted.encode()) else { return };
+        if self.noted() == *noted {
+            return;
+        }
+        if let Err(error) = write_atomically(&path, &bytes) {
+            log::warn!(
+                "{}: what bridge '{}' has to know cannot be kept: {error}",
+                path.display(),
+                self.plan.bridge.name
+            );
+        }
     }
 
     fn unix(&self) -> u64 {
