@@ -342,7 +342,7 @@ fn a_burst_of_the_upstream_arrives_in_order_though_it_exceeds_the_receive_maximu
     let mut publisher = Client::accepted(tcp(mosquitto.port), "publisher");
     gateway.wait_for("bridge 'cloud': connected");
     // The subscription may be on its way yet: this one is retained.
-    let retained = [text("site/7/commands/a"), b"\00".to_vec()].concat();
+    let retained = [text("site/7/commands/a"), b"\x000".to_vec()].concat();
     publisher.send(&packet(0x31, &retained));
     assert_eq!(local.message().1, b"0");
     let mut upstream = lasting(mosquitto.port, "watcher", "site/7/sensors/#");
