@@ -10,6 +10,7 @@
 //!
 //! **Invariant:** nothing is kept here but identifiers: of eight messages out and [`HELD_MAX`] in at most.
 
+use super::fault::{ACKNOWLEDGEMENT_SECONDS, Fault};
 use super::hops::{self, Way};
 use super::local::{Local, LocalEvent, LocalFault, NotSendable};
 use super::noted::Noted;
@@ -21,61 +22,14 @@ use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode, UserProperties};
 use crate::config::blob::{Bridge, TopicMap};
 use crate::upstream::HELD_MAX;
 use core::cell::{Cell, RefCell};
-use core::fmt;
 use embassy_time::{Duration, Instant, Timer};
 use smol::future::{self, FutureExt as _};
 use smol::io::{AsyncRead, AsyncWrite};
 
-/// How long an upstream that answers otherwise may leave a message unacknowledged.
-const ACKNOWLEDGEMENT_SECONDS: u64 = 60;
 /// Longest time for which messages of the upstream are not taken.
 const PAUSE_SECONDS_MAX: u64 = 60;
 /// After so many events the other tasks have their turn, whatever else there is.
 const EVENTS_MAX: u32 = 16;
-
-/// Why a crossing has ended.
-#[derive(Debug)]
-pub enum Fault {
-    /// The upstream is gone.
-    Upstream(UpstreamFault),
-    /// This broker is gone, or the bridge's session is.
-    Local(LocalFault),
-    /// The upstream takes messages, and says so of none.
-    Unacknowledged,
-    /// The upstream cannot take a message now: what it says.
-    Later(u8),
-    /// This broker could not take a message: what it says.
-    Withheld(u8),
-    /// The upstream has sent more without waiting for acknowledgements than can be kept apart.
-    TooMany,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Upstream(fault) => fault.fmt(f),
-            Self::Local(fault) => fault.fmt(f),
-            Self::Unacknowledged => {
-                write!(f, "the upstream has not acknowledged a message for {ACKNOWLEDGEMENT_SECONDS} s")
-            }
-            Self::Later(reason) => write!(f, "the upstream cannot take a message now: 0x{reason:02X}"),
-            Self::Withheld(reason) => write!(f, "this broker cannot take a message now: 0x{reason:02X}"),
-            Self::TooMany => f.write_str("the upstream sends more at once than it was allowed to"),
-        }
-    }
-}
-
-impl From<UpstreamFault> for Fault {
-    fn from(fault: UpstreamFault) -> Self {
-        Self::Upstream(fault)
-    }
-}
-
-impl From<LocalFault> for Fault {
-    fn from(fault: LocalFault) -> Self {
-        Self::Local(fault)
-    }
-}
 
 /// What crosses, and how.
 pub struct Rules<'a> {

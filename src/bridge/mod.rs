@@ -12,6 +12,7 @@
 
 mod back_off;
 mod crossing;
+mod fault;
 mod hops;
 mod local;
 mod noted;
@@ -31,8 +32,9 @@ use crate::codec::ReasonCode;
 use crate::config::blob::Bridge;
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use crossing::{Fault, Rules};
+use crossing::Rules;
 use embassy_time::{Duration, Instant, Timer};
+use fault::Fault;
 use smol::io::{AsyncRead, AsyncWrite};
 use status::is_worth_a_line;
 use std::io;

@@ -16,8 +16,10 @@
 //!
 //! **Invariant:** nothing is sent over TLS before the server has proved its name.
 
+mod hearing;
 mod link;
 mod way;
 
-pub use link::{Gate, HELD_MAX, Heard, Link, LinkError, Stream};
+pub use hearing::Heard;
+pub use link::{Gate, HELD_MAX, Link, LinkError, Stream};
 pub use way::{Remote, RemoteFault, RemoteSettings, Way, client_tls};
