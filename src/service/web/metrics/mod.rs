@@ -56,7 +56,7 @@ pub(super) async fn page(context: &Context) -> Response {
             let ends: &mut u64 = certificates.entry((kind, certificate.name)).or_insert(u64::MAX);
             *ends = certificate.not_after.0.min(*ends);
         }
-        let trusts_clock = turn.believes_clock(now);
+        let trusts_clock = turn.clock_is_set(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
         let queued = |bridge: bridge::Status| {
