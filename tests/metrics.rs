@@ -162,6 +162,9 @@ fn the_figures_are_those_of_what_clients_did() {
     assert!(figures["portcullis_publish_acknowledge_duration_seconds_count"] >= 23.0);
     assert!(figures["portcullis_turn_duration_seconds_count"] > 0.0);
     assert!(figures["process_resident_memory_bytes"] > 1_000_000.0);
+    // Tables are allocated whole, and used as they fill.
+    assert!(figures["portcullis_heap_bytes"] > 1_000_000.0 && figures["portcullis_allocations_total"] > 100.0);
+    assert!(figures["portcullis_deallocations_total"] < figures["portcullis_allocations_total"]);
     assert!(figures["aio_broker_connected_sessions"] >= 2.0);
     drop(subscriber);
     let gone = "portcullis_disconnects_total{cause=\"network-closed\"}";
