@@ -103,7 +103,7 @@ impl Gateway {
         let arguments =
             ["run", "--config", blob.to_str().unwrap(), "--state", state.to_str().unwrap(), "--log", "debug"];
         self.process = Some(Process::start(&mut portcullis(&arguments)));
-        self.process().wait_for("ready");
+        self.process().wait_for(" ready");
     }
 
     fn process(&mut self) -> &mut Process {

@@ -60,7 +60,8 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.field("nowUnix", now.unix.0);
     json.name("clock");
     json.begin_object();
-    json.field("trusted", turn.believes_clock(now));
+    json.field("trusted", turn.clock_is_set(now));
+    json.field("steady", turn.believes_clock(now));
     json.field("policy", facts.clock_policy);
     json.end_object();
     json.name("configuration");
