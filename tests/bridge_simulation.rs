@@ -294,7 +294,7 @@ fn a_message_that_never_fits_does_not_empty_the_queue() {
 #[test]
 fn what_was_retained_before_the_bridge_crosses_once_whatever_its_qos() {
     let here = bridge("up");
-    let mut world = World::new(&[here.clone()], &[]);
+    let mut world = World::new(std::slice::from_ref(&here), &[]);
     world.set_up(false);
     world.replace_here(&[Bridge { outgoing: Vec::new(), ..here.clone() }]);
     world.pass(5);
@@ -303,7 +303,7 @@ fn what_was_retained_before_the_bridge_crosses_once_whatever_its_qos() {
         world.settle();
     }
     // Its session is made while there is no upstream.
-    world.replace_here(&[here.clone()]);
+    world.replace_here(std::slice::from_ref(&here));
     world.pass(5);
     world.set_up(true);
     world.pass(120);
