@@ -181,8 +181,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         Ok(refused)
     }
 
-    /// Asks for the messages that were retained before the bridge was made, which cross once. The answer is
-    /// [`LocalEvent::Subscribed`].
+    /// Asks for the messages that were retained before the bridge was made, which cross once. The answer comes
+    /// as an event of [`Self::next`].
     ///
     /// # Errors
     /// [`LocalFault`]
