@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod compare;
 mod conformance;
+mod deb;
 mod debian;
 mod elf;
 mod endurance;
@@ -34,6 +35,7 @@ Usage: cargo xtask COMMAND [options]
 Commands:
   test         install what is missing, then every check and every test, on three targets
   build        static release binaries in target/dist/
+  deb          Debian packages of them
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
   crash        the log without power at any moment, state by state
@@ -66,6 +68,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
     match command {
         "test" => test::run(arguments),
         "build" => build::run(arguments),
+        "deb" => deb::run(arguments),
         "tidy" => tidy::run(arguments),
         "licences" => licences::run(arguments),
         "fuzz" => endurance::fuzz(arguments),
