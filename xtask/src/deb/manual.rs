@@ -29,9 +29,13 @@ pub fn page(version: &str, date: &str, overview: &str, subjects: &[Subject], clo
 
 /// Writes a help text. A line that ends with a colon is a `heading`.
 fn flow(text: &str, heading: &str, page: &mut String) {
+    let mut is_first = true;
     for paragraph in text.split("\n\n") {
+        // Behind the heading of a section a paragraph has begun already.
+        let begin = if core::mem::take(&mut is_first) { "" } else { ".PP\n" };
         let lines: Vec<&str> = paragraph.lines().collect();
         if paragraph.starts_with("Usage:") || lines.iter().all(|line| line.starts_with("    ")) {
+            page.push_str(begin);
             verbatim(&lines, page);
             continue;
         }
@@ -55,7 +59,7 @@ fn flow(text: &str, heading: &str, page: &mut String) {
                     continue;
                 }
                 if begins {
-                    page.push_str(".PP\n");
+                    page.push_str(begin);
                     begins = false;
                 }
                 page.push_str(&format!("{}\n", escaped(line)));
@@ -65,7 +69,7 @@ fn flow(text: &str, heading: &str, page: &mut String) {
 }
 
 fn verbatim(lines: &[&str], page: &mut String) {
-    page.push_str(".PP\n.nf\n");
+    page.push_str(".nf\n");
     for line in lines {
         page.push_str(&format!("{}\n", escaped(line)));
     }
@@ -106,7 +110,7 @@ mod tests {
         );
         assert_eq!(
             page,
-            ".PP\nDo it\n.PP\n.nf\nUsage: portcullis x\n.fi\n.PP\nOptions:\n.TP\n.B \\-\\-out FILE\nWhere\nit goes\n.PP\n\\&.hidden\n"
+            "Do it\n.PP\n.nf\nUsage: portcullis x\n.fi\n.PP\nOptions:\n.TP\n.B \\-\\-out FILE\nWhere\nit goes\n.PP\n\\&.hidden\n"
         );
     }
 }
