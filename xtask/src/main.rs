@@ -36,6 +36,7 @@ Commands:
   test         install what is missing, then every check and every test, on three targets
   build        static release binaries in target/dist/
   deb          Debian packages of them
+  deb-test     a package looked at and run, or its whole life in a Debian of its machine
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
   crash        the log without power at any moment, state by state
@@ -69,6 +70,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "test" => test::run(arguments),
         "build" => build::run(arguments),
         "deb" => deb::run(arguments),
+        "deb-test" => deb::trial::run(arguments),
         "tidy" => tidy::run(arguments),
         "licences" => licences::run(arguments),
         "fuzz" => endurance::fuzz(arguments),

@@ -6,11 +6,13 @@
 //! **Invariant:** the same sources and `SOURCE_DATE_EPOCH` (by default the time of the last commit) give the same bytes.
 
 mod changelog;
+mod chroot;
 mod completions;
 mod help;
 mod manual;
 mod notices;
 mod tree;
+pub mod trial;
 
 use std::ffi::OsString;
 use std::fs;
@@ -103,6 +105,14 @@ fn text(parser: &mut lexopt::Parser) -> Result<String, lexopt::Error> {
     parser.value()?.string()
 }
 
+/// Debian's name of a machine.
+pub fn architecture(target: &Target) -> Outcome<String> {
+    if target.debian.is_empty() {
+        return Ok(process::capture(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned());
+    }
+    Ok(target.debian.to_owned())
+}
+
 /// The target with a name of the command line.
 pub fn named(name: &str) -> Outcome<Target> {
     Target::named(name)?
@@ -124,7 +134,7 @@ impl Contents {
             ));
         }
         build::check(&self.binary, &self.target)?;
-        let architecture = self.architecture()?;
+        let architecture = architecture(&self.target)?;
         let time = time()?;
         let tree = Tree::new(self.out.join("deb").join(&architecture))?;
         self.fill(&tree, time)?;
@@ -135,14 +145,6 @@ impl Contents {
         command.args(["--root-owner-group", "-Zxz", "--build"]).arg(tree.root()).arg(&package);
         process::run(&mut command)?;
         Ok(package)
-    }
-
-    /// Debian's name of the machine.
-    pub fn architecture(&self) -> Outcome<String> {
-        if self.target.debian.is_empty() {
-            return Ok(process::capture(Command::new("dpkg").arg("--print-architecture"))?.trim().to_owned());
-        }
-        Ok(self.target.debian.to_owned())
     }
 
     fn fill(&self, tree: &Tree, time: u64) -> Outcome {
