@@ -10,7 +10,8 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use lexopt::ValueExt as _;
 
@@ -235,7 +236,7 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
     let outcome = served(&manager).and_then(|()| {
         process::run(&mut command(line(&unit, "ExecReload")?))?;
         let health = format!("/usr/bin/portcullis health --control {}", runtime.join("control.sock").display());
-        process::run(&mut command(&health))
+        healthy(|| command(&health))
     });
     let ended = broker.end();
     let said = || fs::read_to_string(&log).unwrap_or_default();
@@ -256,6 +257,21 @@ fn served(manager: &UnixDatagram) -> Outcome {
         let length = manager.recv(&mut buffer).map_err(|_| Failure::new("the broker does not say READY=1"))?;
         if buffer.get(..length).is_some_and(|told| told.starts_with(b"READY=1")) {
             return Ok(());
+        }
+    }
+}
+
+/// Waits until `health`, asked anew each time, is content: the broker looks at itself only once it serves.
+fn healthy(health: impl Fn() -> Command) -> Outcome {
+    let begin = Instant::now();
+    loop {
+        match process::capture(&mut health()) {
+            Err(failure) if begin.elapsed() > PATIENCE => return Err(failure),
+            Err(_) => thread::sleep(Duration::from_millis(200)),
+            Ok(told) => {
+                print!("{told}");
+                return Ok(());
+            }
         }
     }
 }
