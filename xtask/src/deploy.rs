@@ -30,8 +30,8 @@ Debian or one of its children; the user is root or may use sudo without a passwo
 
   --package FILE   install this package (default: one is built for the gateway's
                    architecture, its version with the time behind it)
-  --config FOLDER  replace /etc/portcullis by these sources too, but for its secrets.
-                   They are checked there by the new version first
+  --config FOLDER  replace /etc/portcullis by these sources too, but for its secrets
+                   and revocation lists. The new version checks them there first
   --seconds N      how long it may take until `portcullis health` is content (60)
   --dry-run        say what would be done; the gateway is only asked what it is
   --ssh PROGRAM    another program than ssh, with the same arguments
@@ -133,7 +133,7 @@ fn remote(options: &Options, command: &str) -> Command {
 fn said(options: &Options) -> Outcome {
     println!("would keep the version that is there, install, wait {} s for health, and else go back", options.seconds);
     if let Some(folder) = &options.configuration {
-        println!("would replace /etc/portcullis by {}, but for its secrets", folder.display());
+        println!("would replace /etc/portcullis by {}, but for its secrets and revocation lists", folder.display());
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ fn archive(package: &PathBuf, options: &Options) -> Outcome<PathBuf> {
             println!("note: {}/secrets stays here: keys do not travel with configurations", sources.display());
         }
         let mut pack = Command::new("tar");
-        pack.args(["-cf", "-", "--exclude=./secrets", "--exclude=./issuers", "-C"]).arg(sources).arg(".");
+        pack.args(["-cf", "-", "--exclude=./secrets", "--exclude=./issuers", "--exclude=./revocation", "-C"]).arg(sources).arg(".");
         let mut packing = pack.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(lost("tar"))?;
         let mut unpack = Command::new("tar");
         unpack.args(["-xf", "-", "-C"]).arg(folder.join("sources"));
