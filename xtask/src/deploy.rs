@@ -64,11 +64,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         println!("{HELP}");
         return Ok(());
     };
-    let asked = "dpkg --print-architecture && dpkg-query -W -f '${Version}\\n' portcullis 2>/dev/null || echo none";
+    let asked =
+        "dpkg --print-architecture; dpkg-query -W -f '${db:Status-Status} ${Version}\\n' portcullis 2>/dev/null; true";
     let told = process::capture(&mut remote(&options, asked))?;
     let mut lines = told.lines();
     let architecture = lines.next().unwrap_or_default().to_owned();
-    let version = lines.next().unwrap_or("none").to_owned();
+    let version = lines.next().and_then(|line| line.strip_prefix("installed ")).unwrap_or("is not installed");
     println!("{}: {architecture}, portcullis {version}", options.host);
     let package = match &options.package {
         Some(package) => package.clone(),
@@ -182,7 +183,9 @@ fn archive(package: &PathBuf, options: &Options) -> Outcome<PathBuf> {
             println!("note: {}/secrets stays here: keys do not travel with configurations", sources.display());
         }
         let mut pack = Command::new("tar");
-        pack.args(["-cf", "-", "--exclude=./secrets", "--exclude=./issuers", "--exclude=./revocation", "-C"]).arg(sources).arg(".");
+        pack.args(["-cf", "-", "--exclude=./secrets", "--exclude=./issuers", "--exclude=./revocation", "-C"])
+            .arg(sources)
+            .arg(".");
         let mut packing = pack.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(lost("tar"))?;
         let mut unpack = Command::new("tar");
         unpack.args(["-xf", "-", "-C"]).arg(folder.join("sources"));

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{install, workspace};
+use crate::{deb, install, workspace};
 
 /// What it needs: Debian's package and a program in it.
 const PACKAGES: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("iproute2", "ip")];
@@ -50,6 +50,68 @@ done
 exec chroot "$root" /bin/sh $names
 "#;
 
+/// What boots systemd in the archive: `$1` the folder, `$2` the archive, `$3` a file for what the trial says, then the trial and its
+/// packages, of which the first is installed. The exit code is that of the trial.
+///
+/// What belongs to the machine (kernel settings, devices, its clock) is masked; the namespaces would refuse it as well.
+const BOOT: &str = r#"
+set -e
+ip link set lo up
+root=$1 archive=$2 said=$3
+mkdir -p "$root"
+mount -t tmpfs -o mode=755 none "$root"
+tar -C "$root" --exclude='./dev/*' -xf "$archive"
+shift 3
+mount -t tmpfs -o mode=755 none "$root/dev"
+mkdir "$root/dev/shm" "$root/dev/pts"
+mount -t devpts -o newinstance,ptmxmode=0666 none "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
+for node in null zero full random urandom tty; do
+    : >"$root/dev/$node"
+    mount --bind "/dev/$node" "$root/dev/$node"
+done
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+umount -R "$root/sys/fs/cgroup" 2>/dev/null || mount -t tmpfs none "$root/sys/fs/cgroup"
+mount -t cgroup2 none "$root/sys/fs/cgroup"
+names=''
+for file; do
+    cp "$file" "$root/root/"
+    names="$names /root/$(basename "$file")"
+done
+: >"$said"
+: >"$root/said"
+mount --bind "$said" "$root/said"
+units=$root/etc/systemd/system
+for unit in systemd-udevd systemd-udev-trigger systemd-sysctl systemd-modules-load systemd-timesyncd systemd-logind     systemd-networkd systemd-tmpfiles-setup-dev console-getty; do
+    ln -sf /dev/null "$units/$unit.service"
+done
+cat >"$units/trial.service" <<UNIT
+[Unit]
+After=portcullis.service
+SuccessAction=exit
+FailureAction=exit
+FailureActionExitStatus=1
+[Service]
+Type=oneshot
+TimeoutStartSec=300
+StandardOutput=append:/said
+StandardError=append:/said
+ExecStart=/bin/sh $names
+UNIT
+mkdir -p "$units/multi-user.target.wants"
+ln -s ../trial.service "$units/multi-user.target.wants/"
+chroot "$root" dpkg -i "/root/$(basename "$2")" </dev/null
+mkdir "$root/oldroot"
+cd "$root"
+pivot_root . oldroot
+umount -l /oldroot
+# systemd leaves this to whoever makes a container; without it no credentials arrive.
+mount --make-rshared /
+exec env -i container=portcullis PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --log-level=warning \
+    systemd.unit=multi-user.target
+"#;
+
 /// An unpacked Debian.
 pub struct Chroot {
     archive: PathBuf,
@@ -59,7 +121,8 @@ pub struct Chroot {
 
 impl Chroot {
     /// The Debian of an architecture, fetched into `folder` where it is not there yet.
-    pub fn of(architecture: &str, target: &Target, suite: &str, folder: &Path) -> Outcome<Self> {
+    pub fn of(target: &Target, suite: &str, with: With, folder: &Path) -> Outcome<Self> {
+        let architecture = deb::architecture(target)?;
         if process::capture(Command::new("id").arg("-u"))?.trim() != "0" {
             return Err(Failure::new("a chroot needs root"));
         }
@@ -73,24 +136,26 @@ impl Chroot {
         install::packages(&missing)?;
         let format = target.runner.map(|runner| Path::new(FORMATS).join(format!("{runner}.conf")));
         // Beside the tests' folder, which each test begins anew.
-        let archive = workspace::target_folder().join("debian").join(format!("{suite}-{architecture}.tar"));
+        let archive =
+            workspace::target_folder().join("debian").join(format!("{suite}-{architecture}{}.tar", with.ending()));
         let chroot = Self { archive, folder: folder.join("chroot"), format };
         if !chroot.archive.is_file() {
-            chroot.fetch(architecture, suite)?;
+            chroot.fetch(&architecture, suite, with)?;
         }
         Ok(chroot)
     }
 
-    fn fetch(&self, architecture: &str, suite: &str) -> Outcome {
+    fn fetch(&self, architecture: &str, suite: &str, with: With) -> Outcome {
         let partial = self.archive.with_extension("partial.tar");
         workspace::make_folder(self.archive.parent().unwrap_or(&self.folder))?;
         self.enter(
             Command::new("mmdebstrap")
                 .args(["--mode=root", "--variant=minbase", "--aptopt=APT::Sandbox::User \"root\""])
                 .arg(format!("--architectures={architecture}"))
+                .args(with.options())
                 .arg(suite)
                 .arg(&partial),
-            false,
+            Own::Files,
         )?;
         fs::rename(&partial, &self.archive).map_err(|error| Failure::file("move", &partial, &error))
     }
@@ -99,19 +164,38 @@ impl Chroot {
     pub fn run(&self, script: &Path, packages: &[PathBuf]) -> Outcome {
         let mut command = Command::new("sh");
         command.args(["-c", TRY, "sh"]).arg(&self.folder).arg(&self.archive).arg(script).args(packages);
-        self.enter(&command, true)
+        self.enter(&command, Own::Network)
+    }
+
+    /// Boots systemd in a fresh copy with the first of `packages` installed, and runs a script there, with copies of `packages` as
+    /// its arguments.
+    pub fn boot(&self, script: &Path, packages: &[PathBuf]) -> Outcome {
+        let said = self.folder.with_extension("said");
+        let mut command = Command::new("sh");
+        command.args(["-c", BOOT, "sh"]).arg(&self.folder).arg(&self.archive).arg(&said).arg(script).args(packages);
+        let groups = ControlGroup::make()?;
+        let outcome = self.enter(&command, Own::ControlGroup(&groups));
+        print!("{}", fs::read_to_string(&said).unwrap_or_default());
+        outcome
     }
 
     /// Runs a command as root of namespaces of its own: all users are who they are outside, but have power over nothing there.
-    fn enter(&self, command: &Command, own_network: bool) -> Outcome {
-        println!("$ {}", process::shown(command).lines().next().unwrap_or_default());
-        let mut entered = Command::new("unshare");
+    fn enter(&self, command: &Command, own: Own<'_>) -> Outcome {
+        println!("in namespaces of its own: {}", command.get_program().to_string_lossy());
         // The shell that waits has no capabilities, since nobody is root yet; the program it becomes has.
         let mut inner = "unshare --mount --pid --fork --kill-child --mount-proc".to_owned();
-        inner.push_str(if own_network { " --net" } else { "" });
-        entered
-            .args(["--user", "sh", "-c"])
-            .arg(format!("echo there; read -r go; exec {inner} sh -c \"$0\" sh \"$@\" </dev/null"));
+        let mut join = String::new();
+        match own {
+            Own::Files => {}
+            Own::Network => inner.push_str(" --net"),
+            Own::ControlGroup(group) => {
+                inner.push_str(" --net --cgroup --uts --ipc");
+                join = format!("echo $$ >{}/cgroup.procs; ", group.0.display());
+            }
+        }
+        let wait = format!("echo there; read -r go; exec {inner} sh -c \"$0\" sh \"$@\" </dev/null");
+        let mut entered = Command::new("sh");
+        entered.arg("-c").arg(format!("{join}exec unshare --user sh -c \"$0\" \"$@\"")).arg(wait);
         entered.arg(ENTER).arg(self.format.as_deref().unwrap_or(Path::new("")));
         entered.arg(command.get_program()).args(command.get_args());
         entered.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive").env("PATH", path());
@@ -142,4 +226,66 @@ impl Chroot {
 /// The search path, with what only root looks for.
 fn path() -> String {
     format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// What a Debian has beside the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum With {
+    /// Nothing.
+    Nothing,
+    /// The service manager.
+    Systemd,
+}
+
+impl With {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Systemd => "-systemd",
+        }
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Nothing => &[],
+            Self::Systemd => &["--include=systemd,systemd-sysv"],
+        }
+    }
+}
+
+/// What a command has for itself beside users, mounts and processes.
+#[derive(Clone, Copy)]
+enum Own<'a> {
+    Files,
+    Network,
+    /// The network too, names, and a control group of the machine's tree.
+    ControlGroup(&'a ControlGroup),
+}
+
+/// A control group of version 2, empty again and removed with this value.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    fn make() -> Outcome<Self> {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let tree = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ');
+            let (_, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(place))
+        });
+        let tree =
+            tree.ok_or_else(|| Failure::new("systemd wants control groups of version 2, and none are mounted"))?;
+        let path = tree.join(format!("portcullis-trial-{}", std::process::id()));
+        workspace::make_folder(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Inner ones first. What does not go is empty, and gone with the next start of the machine.
+        let mut removing = Command::new("find");
+        removing.arg(&self.0).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]);
+        let _ = removing.stdin(Stdio::null()).stderr(Stdio::null()).status();
+    }
 }

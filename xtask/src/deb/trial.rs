@@ -2,7 +2,8 @@
 //!
 //! The short form needs no root and no network: the package is made twice and compared, looked at by lintian, systemd-analyze, mandoc
 //! and the shells whose completions it has, and its program is run as its unit says, from a folder. The long form installs it in a
-//! Debian of its architecture, under the emulator where that is foreign, and does there what `cross/debian/trial` says.
+//! Debian of its architecture, under the emulator where that is foreign, and does there what `cross/debian/trial` says, or boots systemd with it and
+//! does what `cross/debian/trial-systemd` says.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use lexopt::ValueExt as _;
 
-use super::chroot::Chroot;
+use super::chroot::{Chroot, With};
 use super::{Contents, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
@@ -25,13 +26,15 @@ const HELP: &str = "\
 Makes a Debian package and tries it.
 
 Usage: cargo xtask deb-test [--target aarch64|armv7|host] [--binary FILE]
-                            [--chroot] [--suite NAME]
+                            [--chroot] [--systemd] [--suite NAME]
 
   --target NAME  one target (default: host)
   --binary FILE  pack this static binary instead of building one
   --chroot       also install, reload, upgrade, remove and purge it in a Debian of
                  its architecture, under the emulator where that is foreign. Needs
                  root, and fetches that Debian with mmdebstrap: minutes
+  --systemd      also boot systemd with it, and see what the unit's sandbox, credentials,
+                 reload and watchdog do. For this machine's architecture; needs root
   --suite NAME   that Debian's release (default: bookworm)";
 
 /// What the short form looks at a package with: Debian's package and a program in it. systemd-analyze is used where it is there.
@@ -45,7 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("deb-test", error);
-    let (mut name, mut binary, mut chroot, mut suite) = ("host".to_owned(), None, false, "bookworm".to_owned());
+    let (mut chroot, mut systemd) = (false, false);
+    let (mut name, mut binary, mut suite) = ("host".to_owned(), None, "bookworm".to_owned());
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
             lexopt::Arg::Long("target") => {
@@ -58,6 +62,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
                 suite = parser.value().and_then(|value| value.string()).map_err(|error| usage(&error))?;
             }
             lexopt::Arg::Long("chroot") => chroot = true,
+            lexopt::Arg::Long("systemd") => systemd = true,
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
                 println!("{HELP}");
                 return Ok(());
@@ -70,8 +75,16 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         Some(binary) => binary,
         None => released(&target)?,
     };
+    if systemd && target.is_foreign() {
+        return Err(Failure::new(
+            "systemd is not booted under the emulator: --systemd is for this machine's architecture",
+        ));
+    }
     short(&target, &binary)?;
-    if chroot { long(&target, &binary, &suite) } else { Ok(()) }
+    if chroot {
+        long(&target, &binary, &suite, With::Nothing)?;
+    }
+    if systemd { long(&target, &binary, &suite, With::Systemd) } else { Ok(()) }
 }
 
 /// The short form. Where there is no dpkg-deb, only says so.
@@ -297,14 +310,17 @@ impl Drop for Broker {
 }
 
 /// The long form: the life of two versions in a Debian of the target's architecture.
-fn long(target: &Target, binary: &Path, suite: &str) -> Outcome {
+fn long(target: &Target, binary: &Path, suite: &str, with: With) -> Outcome {
     let folder = workspace::target_folder().join("deb-test");
     let version = env!("CARGO_PKG_VERSION");
     let packages = [
         pack(target, binary, version, &folder.join("old"))?,
         pack(target, binary, &format!("{version}+next"), &folder.join("new"))?,
     ];
-    let architecture = super::architecture(target)?;
-    let chroot = Chroot::of(&architecture, target, suite, &folder)?;
-    chroot.run(&workspace::root().join("cross/debian/trial"), &packages)
+    let chroot = Chroot::of(target, suite, with, &folder)?;
+    let trials = workspace::root().join("cross/debian");
+    match with {
+        With::Nothing => chroot.run(&trials.join("trial"), &packages),
+        With::Systemd => chroot.boot(&trials.join("trial-systemd"), &packages),
+    }
 }
