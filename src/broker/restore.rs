@@ -230,7 +230,6 @@ impl Broker {
             [] => None,
             some => Some(self.identifiers.insert(some.iter().copied().take(some.len().min(8)).collect())?),
         };
-        let held_bytes = message.map_or(0, |message| self.counted_bytes(key, message));
         let made = self.deliveries.insert(Delivery {
             message,
             packet_identifier,
@@ -238,7 +237,7 @@ impl Broker {
             retain: delivery.flags & RETAIN != 0,
             identifiers,
             session: key,
-            held_bytes,
+            held_bytes: 0,
             number,
             needs: 0,
             next: None,
@@ -247,7 +246,6 @@ impl Broker {
             self.messages.retain(message);
         }
         let session = self.sessions.get_mut(key).ok_or(Full)?;
-        session.held_bytes += u64::from(held_bytes);
         match packet_identifier {
             Some(identifier) => {
                 session.last_packet_identifier = identifier.get();
@@ -255,6 +253,7 @@ impl Broker {
             }
             None => session.waiting.push_back(&mut self.deliveries, made),
         }
+        self.count(key, made);
         Ok(())
     }
 }

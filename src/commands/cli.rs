@@ -147,8 +147,8 @@ Check a configuration and write it as one blob
 Usage: portcullis bake SOURCE... --out FILE [--board NAME] [--embed-secrets]
 
 SOURCE is a folder or a file: manifests of Broker, BrokerListener,
-BrokerAuthentication, BrokerAuthorization, ConfigMap, Secret and Gateway in YAML
-or JSON. A folder may also hold
+BrokerAuthentication, BrokerAuthorization, BrokerBridge, ConfigMap, Secret and
+Gateway in YAML or JSON. A folder may also hold
   trust/NAME/*                     PEM files, as the ConfigMap NAME
   keys/NAME/*.json                 JWK Sets of token issuers, as the ConfigMap NAME
   secrets/NAME/tls.crt, tls.key    as the Secret NAME

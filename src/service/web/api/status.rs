@@ -60,7 +60,8 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.field("nowUnix", now.unix.0);
     json.name("clock");
     json.begin_object();
-    json.field("trusted", turn.believes_clock(now));
+    json.field("trusted", turn.clock_is_set(now));
+    json.field("steady", turn.believes_clock(now));
     json.field("policy", facts.clock_policy);
     json.end_object();
     json.name("configuration");
@@ -117,7 +118,7 @@ fn bridge_fields(json: &mut Json, turn: &mut Turn<SystemNetwork>, bridge: &bridg
     json.field("state", bridge.state.name());
     json.field("sinceUnix", bridge.since_unix);
     json.field("queued", u64::from(queue.waiting) + u64::from(queue.in_flight));
-    json.field("dropped", bridge.counters.dropped() + queue.dropped);
+    json.field("dropped", bridge.counters.dropped() + queue.dropped + queue.too_large);
     json.field("sent", bridge.counters.sent);
     json.field("received", bridge.counters.received);
     json.field("lastError", Some(bridge.last_error.as_str()).filter(|error| !error.is_empty()));

@@ -18,7 +18,7 @@ use super::Context;
 use super::api::certificate_rows;
 use super::serve::RESPONSE_BYTES_MAX;
 use crate::bridge;
-use crate::broker::{QueueView, StoreView, TableUse};
+use crate::broker::{Held, QueueView, StoreView, TableUse};
 use crate::codec::ReasonCode;
 use crate::http::{Response, Status};
 use crate::platform;
@@ -38,6 +38,7 @@ struct Snapshot {
     durations: Durations,
     tables: Vec<TableUse>,
     connected: u64,
+    held: Held,
     store: Option<StoreView>,
     bridges: Vec<(bridge::Status, QueueView)>,
     health: Health,
@@ -56,7 +57,7 @@ pub(super) async fn page(context: &Context) -> Response {
             let ends: &mut u64 = certificates.entry((kind, certificate.name)).or_insert(u64::MAX);
             *ends = certificate.not_after.0.min(*ends);
         }
-        let trusts_clock = turn.believes_clock(now);
+        let trusts_clock = turn.clock_is_set(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
         let queued = |bridge: bridge::Status| {
@@ -64,7 +65,7 @@ pub(super) async fn page(context: &Context) -> Response {
             (bridge, queue)
         };
         let bridges = around.into_iter().map(queued).collect();
-        let (connected, store) = (broker.sessions_connected(), broker.store_view());
+        let (connected, held, store) = (broker.sessions_connected(), broker.held(), broker.store_view());
         let telemetry = broker.telemetry();
         Snapshot {
             now,
@@ -75,6 +76,7 @@ pub(super) async fn page(context: &Context) -> Response {
             durations: telemetry.durations,
             tables,
             connected,
+            held,
             store,
             bridges,
             health,
@@ -158,6 +160,7 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
             ("aio_broker_authorization_deny", "Authorization decisions that denied.", counters.authorization_denied()),
         ],
     );
+    let held = &snapshot.held;
     let used = |name: &str| snapshot.tables.iter().find(|table| table.name == name).map_or(0, |table| table.used);
     singles(
         text,
@@ -167,6 +170,11 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
             ("aio_broker_connected_sessions", "Sessions with a connection.", snapshot.connected),
             ("aio_broker_total_subscriptions", "Subscriptions.", used("subscriptions")),
             ("aio_broker_store_retained_messages", "Retained messages.", used("retained messages")),
+            ("aio_broker_store_retained_bytes", "Bytes of retained messages.", held.retained_bytes),
+            ("aio_broker_store_total_sessions", "Sessions that outlive a restart.", held.kept_sessions),
+            ("aio_broker_store_total_subscriptions", "Subscriptions of these.", held.kept_subscriptions),
+            ("aio_broker_store_will_messages", "Wills.", held.wills),
+            ("aio_broker_store_will_bytes", "Bytes of Wills.", held.will_bytes),
         ],
     );
     let blocks = snapshot.tables.iter().find(|table| table.name == "message blocks");
