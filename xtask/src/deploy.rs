@@ -44,9 +44,6 @@ or is not well in time.";
 /// `sources/`; exit code 0: the new version is well, 10: the previous one is, 11: neither.
 const SCRIPT: &str = include_str!("../../cross/debian/deploy");
 
-/// Where the files of the gateway begin, for tests without a gateway; nothing otherwise.
-const ROOT_VARIABLE: &str = "PORTCULLIS_DEPLOY_ROOT";
-
 /// What the command line says.
 #[derive(Debug)]
 struct Options {
@@ -56,6 +53,8 @@ struct Options {
     seconds: u32,
     dry_run: bool,
     ssh: PathBuf,
+    /// Where the files of the gateway begin, for tests without a gateway; empty otherwise.
+    root: String,
 }
 
 /// Runs the command.
@@ -101,6 +100,7 @@ fn parse(arguments: Vec<OsString>) -> Outcome<Option<Options>> {
         seconds: 60,
         dry_run: false,
         ssh: PathBuf::from("ssh"),
+        root: String::new(),
     };
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
@@ -212,8 +212,7 @@ fn lost(program: &'static str) -> impl Fn(std::io::Error) -> Failure {
 /// Sends the archive into the script on the gateway.
 fn install(options: &Options, archive: &PathBuf) -> Outcome {
     let script = SCRIPT.replace("@SECONDS@", &options.seconds.to_string());
-    let root = std::env::var(ROOT_VARIABLE).unwrap_or_default();
-    let script = format!("root='{}'\n{script}", root.replace('\'', ""));
+    let script = format!("root='{}'\n{script}", options.root);
     // The shell reads the script as an argument, because its input is the archive.
     let quoted = script.replace('\'', "'\\''");
     let command = format!("if [ \"$(id -u)\" = 0 ]; then sh -c '{quoted}'; else sudo -n sh -c '{quoted}'; fi");
@@ -232,14 +231,4 @@ fn install(options: &Options, archive: &PathBuf) -> Outcome {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_needed_and_is_no_option() {
-        assert!(parse(vec![]).is_err());
-        assert!(parse(vec!["--".into(), "-oProxyCommand=x".into()]).is_err());
-        let options = parse(vec!["pi@gateway".into(), "--dry-run".into()]).unwrap().unwrap();
-        assert!(options.dry_run && options.host == "pi@gateway" && options.seconds == 60);
-    }
-}
+mod tests;

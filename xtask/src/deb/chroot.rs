@@ -76,8 +76,8 @@ umount -R "$root/sys/fs/cgroup" 2>/dev/null || mount -t tmpfs none "$root/sys/fs
 mount -t cgroup2 none "$root/sys/fs/cgroup"
 names=''
 for file; do
-    cp "$file" "$root/root/"
-    names="$names /root/$(basename "$file")"
+    cp "$file" "$root/srv/"
+    names="$names /srv/$(basename "$file")"
 done
 : >"$said"
 : >"$root/said"
@@ -101,7 +101,7 @@ ExecStart=/bin/sh $names
 UNIT
 mkdir -p "$units/multi-user.target.wants"
 ln -s ../trial.service "$units/multi-user.target.wants/"
-chroot "$root" dpkg -i "/root/$(basename "$2")" </dev/null
+chroot "$root" dpkg -i "/srv/$(basename "$2")" </dev/null
 mkdir "$root/oldroot"
 cd "$root"
 pivot_root . oldroot
