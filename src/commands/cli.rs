@@ -65,7 +65,8 @@ Commands for a broker that runs:
   status      How it is, and what was denied last
   health      Whether it is ready, with an exit code
   log         How much it logs, and to change it
-  clients     Who is connected; client ID says more of one
+  clients     Who is connected
+  client      More of one of them, and what it has subscribed to
   disconnect  End the connection of a client
   sessions    Sessions, with and without a client
   retained    Retained messages
