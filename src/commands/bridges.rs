@@ -224,7 +224,7 @@ impl Surroundings for Ways {
 
     fn password(&self) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
         let Some((_, Some(secret))) = &self.plan.bridge.remote.login else { return Ok(None) };
-        let path: PathBuf = self.paths.secrets.join(secret).join("password");
+        let path: PathBuf = self.paths.secret(secret, "password");
         let mut bytes = std::fs::read(&path)
             .map(Zeroizing::new)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;

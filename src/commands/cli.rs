@@ -65,7 +65,8 @@ Commands for a broker that runs:
   status      How it is, and what was denied last
   health      Whether it is ready, with an exit code
   log         How much it logs, and to change it
-  clients     Who is connected; client ID says more of one
+  clients     Who is connected
+  client      More of one of them, and what it has subscribed to
   disconnect  End the connection of a client
   sessions    Sessions, with and without a client
   retained    Retained messages
@@ -112,14 +113,16 @@ authentication on port 1883 of the loopback interface.
 Options:
   --config FILE   A blob that `portcullis bake` wrote. Server certificates that it
                   does not embed are read from its secrets folder
-  --state FOLDER  What outlives a restart (default: that of the Gateway resource,
-                  `state` beside FILE). It belongs to one broker. The last
-                  configuration that was in force is kept there, as last-good.blob
+  --state FOLDER  What outlives a restart (default: STATE_DIRECTORY, which service
+                  managers set, else that of the Gateway resource, `state` beside
+                  FILE). It belongs to one broker. The last configuration that was
+                  in force is kept there, as last-good.blob
   --no-fallback   Do not start when FILE cannot be used. By default the last
                   configuration that was in force takes its place, with an error in
                   the log; also when FILE is good but does not fit this program
   --control PATH  The socket for the commands that look at a running broker (default:
-                  `control.sock` in the state folder). Owner and group may use it
+                  `control.sock` in RUNTIME_DIRECTORY if that is set, else in the
+                  state folder). Owner and group may use it
   --log LEVELS    error, warn, info, debug, trace or off (default: that of the
                   configuration, which is info if it says nothing); of a room by
                   itself with ROOM=LEVEL, several with commas between. Rooms are
@@ -131,6 +134,9 @@ FILE is read again when it changes, and on SIGHUP. Policies, trust, limits and
 certificates change while clients stay connected; only those that lost the right
 are disconnected. A FILE that cannot be used, or that changes what needs a restart,
 is refused with a line in the log, and the configuration from before stays in force.
+
+Files of secrets are looked for in CREDENTIALS_DIRECTORY first, if that is set: as
+secrets_NAME_tls.key, and so on. They are what they were at start.
 
 SIGUSR1 has all rooms say one step more: debug, trace, then what it began with.
 SIGTERM and SIGINT (Ctrl-C) stop it: every client gets a DISCONNECT first.

@@ -102,7 +102,7 @@ fn open_port(
     listen(diagnostics, &loopback, port, "this machine only", Rc::new(plain), doors)?;
     let exposed: Vec<IpAddr> = diagnostics.addresses(false).collect();
     let Some(guard) = diagnostics.exposed.as_ref().filter(|_| !exposed.is_empty()) else { return Ok(()) };
-    let token = guard.token_secret.as_ref().map(|name| Token { path: paths.secrets.join(name).join("token") });
+    let token = guard.token_secret.as_ref().map(|name| Token { path: paths.secret(name, "token") });
     if let Some(token) = &token {
         token.read().map_err(|error| format!("token {}: {error}", token.path.display()))?;
     }

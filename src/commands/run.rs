@@ -1,6 +1,6 @@
 //! `portcullis run`: the broker, until a signal stops it.
 
-use super::paths::{Control, Paths};
+use super::paths::{Control, Paths, ServiceFolders};
 use super::reload::Origin;
 use super::start::{Candidate, start};
 use super::{CommandError, last_good};
@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 pub struct RunOptions {
     /// The blob; `None` for the embedded default configuration.
     pub configuration: Option<PathBuf>,
-    /// The state folder; `None` for that of the `Gateway` resource.
+    /// The state folder; `None` for that of the service manager, or of the `Gateway` resource.
     pub state: Option<PathBuf>,
     /// Whether a blob that cannot be used is an error, even if a last good one is kept.
     pub no_fallback: bool,
-    /// The control socket; `None` for `control.sock` in the state folder.
+    /// The control socket; `None` for `control.sock` in the service manager's runtime folder, or in the state folder.
     pub control: Option<PathBuf>,
     /// Whether the command line says how much is logged, whatever `diagnostics.logs.level` of the configuration is.
     pub keeps_log_levels: bool,
@@ -43,10 +43,15 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
         return start(Candidate::new(configuration, paths)?, None, |_| Ok(()));
     };
     let folder = blob.parent().unwrap_or(Path::new(""));
+    let service = ServiceFolders::from_environment();
+    // Whoever made a folder for the service made it writable for the service: other places may not be.
+    let options = &RunOptions { state: options.state.clone().or_else(|| service.state.clone()), ..options.clone() };
     let read = Fingerprint::of(core::slice::from_ref(blob));
-    let (candidate, contents) = match candidate(blob, folder, options) {
+    let (candidate, contents) = match candidate(blob, folder, options, &service) {
         // What the machine refuses it would refuse an older configuration too, or worse: grant it.
-        Err(CommandError::ConfigurationRefused(fault)) if !options.no_fallback => fall_back(fault, folder, options)?,
+        Err(CommandError::ConfigurationRefused(fault)) if !options.no_fallback => {
+            fall_back(fault, folder, options, &service)?
+        }
         outcome => outcome?,
     };
     let would_be_found = options.state.clone().unwrap_or_else(|| Paths::default_state(folder));
@@ -61,7 +66,12 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
 }
 
 /// What the blob at `path` says to run, and its contents. `folder` is where its relative paths start.
-fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candidate, Vec<u8>), CommandError> {
+fn candidate(
+    path: &Path,
+    folder: &Path,
+    options: &RunOptions,
+    service: &ServiceFolders,
+) -> Result<(Candidate, Vec<u8>), CommandError> {
     let refused = |fault: String| CommandError::ConfigurationRefused(format!("{}: {fault}", path.display()));
     let contents = read_blob(path).map_err(refused)?;
     let configuration = config::decode(&contents).map_err(|fault| refused(fault.to_string()))?;
@@ -69,9 +79,13 @@ fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candid
         platform::begin_with(log_level(configuration.diagnostics.log_level).into());
     }
     let mut paths = Paths::beside(folder, &configuration.gateway);
+    paths.credentials = service.credentials.clone();
     if let Some(state) = &options.state {
         paths.state = Some(state.clone());
         paths.control = Control::InState(Paths::control_in(state));
+    }
+    if let Some(runtime) = &service.runtime {
+        paths.control = Control::InState(Paths::control_in(runtime));
     }
     if let Some(control) = &options.control {
         paths.control = Control::AskedFor(control.clone());
@@ -84,9 +98,14 @@ fn candidate(path: &Path, folder: &Path, options: &RunOptions) -> Result<(Candid
 }
 
 /// The last good configuration in place of one that was refused because of `fault`. There is one attempt.
-fn fall_back(fault: String, folder: &Path, options: &RunOptions) -> Result<(Candidate, Vec<u8>), CommandError> {
+fn fall_back(
+    fault: String,
+    folder: &Path,
+    options: &RunOptions,
+    service: &ServiceFolders,
+) -> Result<(Candidate, Vec<u8>), CommandError> {
     let kept = last_good::path(&options.state.clone().unwrap_or_else(|| Paths::default_state(folder)));
-    match candidate(&kept, folder, options) {
+    match candidate(&kept, folder, options, service) {
         Ok(found) => {
             log::error!("{fault}");
             log::error!("running on {} instead: the last configuration that was in force here", kept.display());

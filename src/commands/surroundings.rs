@@ -35,7 +35,7 @@ pub fn load_passwords(
 ) {
     for ((authentication, method), settings) in methods(configuration) {
         let Method::UsernamePassword { secret } = settings else { continue };
-        let path = paths.secrets.join(secret).join("passwords.toml");
+        let path = paths.secret(secret, "passwords.toml");
         match read_passwords(&path) {
             Ok(users) => {
                 log::info!("{}: {} users", path.display(), users.len());
@@ -168,7 +168,7 @@ pub fn inquiries(
     if let Some(ServiceAccountTokens::TokenReview { server, token_secret }) =
         &configuration.gateway.service_account_tokens
     {
-        let bearer: Option<PathBuf> = token_secret.as_ref().map(|name| paths.secrets.join(name).join("token"));
+        let bearer: Option<PathBuf> = token_secret.as_ref().map(|name| paths.secret(name, "token"));
         let held = Rc::clone(&inquiries);
         keep(configuration, paths, server.clone(), watched, faults, move |server| {
             let cluster = Cluster { server, bearer: bearer.clone() };

@@ -93,7 +93,7 @@ pub fn load_pair(secret: &Secret, paths: &Paths) -> Result<Option<CheckedPair>, 
 
 /// The files of a Secret that is not embedded.
 pub fn files(secret: &Secret, paths: &Paths) -> Vec<PathBuf> {
-    FILES.iter().map(|file| paths.secrets.join(&secret.name).join(file)).collect()
+    FILES.iter().map(|file| paths.secret(&secret.name, file)).collect()
 }
 
 fn server_tls(pair: CheckedPair, clients: ClientCertificates, secret: &str) -> Result<ServerTls, String> {

@@ -9,7 +9,9 @@ mod bench;
 mod build;
 mod compare;
 mod conformance;
+mod deb;
 mod debian;
+mod deploy;
 mod elf;
 mod endurance;
 mod install;
@@ -34,6 +36,9 @@ Usage: cargo xtask COMMAND [options]
 Commands:
   test         install what is missing, then every check and every test, on three targets
   build        static release binaries in target/dist/
+  deb          Debian packages of them
+  deb-test     a package looked at and run, or its whole life in a Debian of its machine
+  deploy       a new version onto a gateway over ssh, and back if it is not well
   fuzz         bytes that nobody would send, for as long as you like
   simulate     the turn with simulated clients against a model, seed by seed
   crash        the log without power at any moment, state by state
@@ -66,6 +71,9 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
     match command {
         "test" => test::run(arguments),
         "build" => build::run(arguments),
+        "deb" => deb::run(arguments),
+        "deb-test" => deb::trial::run(arguments),
+        "deploy" => deploy::run(arguments),
         "tidy" => tidy::run(arguments),
         "licences" => licences::run(arguments),
         "fuzz" => endurance::fuzz(arguments),

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
 use crate::toolchain::Toolchain;
-use crate::{build, compare, conformance, install, licences, tidy, workspace};
+use crate::{build, compare, conformance, deb, install, licences, tidy, workspace};
 
 const HELP: &str = "\
 Installs what is missing, then runs every check and every test.
@@ -73,6 +73,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if let Some((binary, bytes)) = release {
         println!("{}: {bytes} bytes", binary.display());
         step("program tests of the release build", || program_tests(&binary, None))?;
+        step("a package of it", || deb::trial::short(&deb::named("host")?, &binary))?;
     }
     println!("\nall passed in {} s", begin.elapsed().as_secs());
     Ok(())

@@ -10,6 +10,7 @@
 //! | `…/secrets/<name>/tls.crt`, `tls.key` | the Secret `<name>` |
 //! | `…/secrets/<name>/passwords.toml`, `token` | for the running broker: left alone |
 //! | `…/issuers/<name>/tls.crt`, `tls.key` | the same |
+//! | `…/revocation/<file>` | the same |
 //! | `<name>.authorization.json` and the like | a bare body, see [`BareKind`] |
 //! | `*.test.yaml`, `*.test.yml`, `*.test.json` | policy tests: for `portcullis test`, left alone here |
 //! | other `*.yaml`, `*.yml`, `*.json` | manifests |
@@ -96,13 +97,16 @@ enum Role {
 
 fn role_of(components: &[&str]) -> Role {
     let Some((file, folders)) = components.split_last() else { return Role::Ignored };
-    if let Some(at) = folders.iter().position(|folder| matches!(*folder, "trust" | "keys" | "secrets" | "issuers")) {
+    if let Some(at) =
+        folders.iter().position(|folder| matches!(*folder, "trust" | "keys" | "secrets" | "issuers" | "revocation"))
+    {
         return match (folders.len() - at, folders.get(at), *file) {
             (2, Some(&"trust"), _) => Role::ConfigMap,
             (2, Some(&"keys"), name) if name.ends_with(".json") => Role::ConfigMap,
             (2, Some(&"secrets"), "tls.crt" | "tls.key") => Role::Secret,
             (2, Some(&"secrets"), "passwords.toml" | "token") => Role::LeftAlone,
             (2, Some(&"issuers"), "tls.crt" | "tls.key") => Role::LeftAlone,
+            (1, Some(&"revocation"), _) => Role::LeftAlone,
             _ => Role::Ignored,
         };
     }
@@ -305,6 +309,7 @@ mod tests {
             ("secrets/server/tls.crt", ""),
             ("secrets/users/passwords.toml", ""),
             ("secrets/api/token", ""),
+            ("revocation/deny.yaml", ""),
             ("secrets/server/ca.crt", ""),
             ("secrets/server/deep/tls.key", ""),
             ("README.md", ""),

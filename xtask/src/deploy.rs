@@ -1,0 +1,234 @@
+//! `cargo xtask deploy HOST`: a new version onto a gateway, and the old one back if the new one is not well.
+//!
+//! Comes in: a package for the gateway's architecture, which is asked of it, and ssh. Goes out: the new version running and ready, or
+//! the previous version as it was. **Invariant:** nothing on the gateway is changed before the package of the previous version is
+//! kept there, or it is known that there is none.
+//!
+//! Everything that changes the gateway is one script that runs there to its end, so that a connection that breaks leaves no
+//! half: what the script does not get to say, it has done all the same.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use lexopt::ValueExt as _;
+
+use crate::deb::{self, Contents};
+use crate::process::{self, Failure, Outcome};
+use crate::targets;
+use crate::workspace;
+
+const HELP: &str = "\
+Installs Portcullis on a gateway over ssh, and goes back if it does not get well.
+
+Usage: cargo xtask deploy HOST [--package FILE] [--config FOLDER] [--seconds N]
+                          [--dry-run] [--ssh PROGRAM]
+
+HOST is what ssh takes: gateway, pi@gateway, or a name of ~/.ssh/config. It runs
+Debian or one of its children; the user is root or may use sudo without a password.
+
+  --package FILE   install this package (default: one is built for the gateway's
+                   architecture, its version with the time behind it)
+  --config FOLDER  replace /etc/portcullis by these sources too, but for its secrets
+                   and revocation lists. The new version checks them there first
+  --seconds N      how long it may take until `portcullis health` is content (60)
+  --dry-run        say what would be done; the gateway is only asked what it is
+  --ssh PROGRAM    another program than ssh, with the same arguments
+
+The previous version and configuration stay in /var/lib/portcullis-deploy. They come
+back by themselves when the new one cannot be installed, refuses the configuration,
+or is not well in time.";
+
+/// What the gateway does. `@SECONDS@` is how long it waits for health. Standard input is an archive with `new.deb` and perhaps
+/// `sources/`; exit code 0: the new version is well, 10: the previous one is, 11: neither.
+const SCRIPT: &str = include_str!("../../cross/debian/deploy");
+
+/// What the command line says.
+#[derive(Debug)]
+struct Options {
+    host: String,
+    package: Option<PathBuf>,
+    configuration: Option<PathBuf>,
+    seconds: u32,
+    dry_run: bool,
+    ssh: PathBuf,
+    /// Where the files of the gateway begin, for tests without a gateway; empty otherwise.
+    root: String,
+}
+
+/// Runs the command.
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    let Some(options) = parse(arguments)? else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    let asked =
+        "dpkg --print-architecture; dpkg-query -W -f '${db:Status-Status} ${Version}\\n' portcullis 2>/dev/null; true";
+    let told = process::capture(&mut remote(&options, asked))?;
+    let mut lines = told.lines();
+    let architecture = lines.next().unwrap_or_default().to_owned();
+    let version = lines.next().and_then(|line| line.strip_prefix("installed ")).unwrap_or("is not installed");
+    println!("{}: {architecture}, portcullis {version}", options.host);
+    let package = match &options.package {
+        Some(package) => package.clone(),
+        None if options.dry_run => {
+            println!("would build a package for {architecture}");
+            return said(&options);
+        }
+        None => build(&architecture)?,
+    };
+    check(&package, &architecture)?;
+    if options.dry_run {
+        println!("would install {}", package.display());
+        return said(&options);
+    }
+    let archive = archive(&package, &options)?;
+    let outcome = install(&options, &archive);
+    let removed = fs::remove_file(&archive).map_err(|error| Failure::file("remove", &archive, &error));
+    outcome.and(removed)
+}
+
+fn parse(arguments: Vec<OsString>) -> Outcome<Option<Options>> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let usage = |error: lexopt::Error| Failure::usage("deploy", &error);
+    let mut host = None;
+    let mut options = Options {
+        host: String::new(),
+        package: None,
+        configuration: None,
+        seconds: 60,
+        dry_run: false,
+        ssh: PathBuf::from("ssh"),
+        root: String::new(),
+    };
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            lexopt::Arg::Long("package") => options.package = Some(parser.value().map_err(usage)?.into()),
+            lexopt::Arg::Long("config") => options.configuration = Some(parser.value().map_err(usage)?.into()),
+            lexopt::Arg::Long("seconds") => {
+                options.seconds = parser.value().and_then(|value| value.parse()).map_err(usage)?;
+            }
+            lexopt::Arg::Long("dry-run") => options.dry_run = true,
+            lexopt::Arg::Long("ssh") => options.ssh = parser.value().map_err(usage)?.into(),
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => return Ok(None),
+            lexopt::Arg::Value(value) if host.is_none() => host = Some(value.string().map_err(usage)?),
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    // ssh would take it for an option.
+    let host = host.filter(|host| !host.is_empty() && !host.starts_with('-'));
+    options.host =
+        host.ok_or_else(|| Failure::new("deploy needs a HOST; `cargo xtask deploy --help` tells the options"))?;
+    Ok(Some(options))
+}
+
+/// A command on the gateway. Nobody is there to type a password.
+fn remote(options: &Options, command: &str) -> Command {
+    let mut ssh = Command::new(&options.ssh);
+    ssh.args(["-o", "BatchMode=yes", "-o", "ServerAliveInterval=15"]).arg(&options.host).arg(command);
+    ssh
+}
+
+/// What else a dry run says.
+fn said(options: &Options) -> Outcome {
+    println!("would keep the version that is there, install, wait {} s for health, and else go back", options.seconds);
+    if let Some(folder) = &options.configuration {
+        println!("would replace /etc/portcullis by {}, but for its secrets and revocation lists", folder.display());
+    }
+    Ok(())
+}
+
+/// Builds a package whose version is higher than that of any package before it.
+fn build(architecture: &str) -> Outcome<PathBuf> {
+    let mut found = None;
+    for target in targets::all()? {
+        if deb::architecture(&target)? == architecture {
+            found = Some(target);
+            break;
+        }
+    }
+    let target = found.ok_or_else(|| Failure::new(format!("there is no target for Debian's {architecture}")))?;
+    let now = process::capture(Command::new("date").args(["-u", "+%Y%m%d%H%M%S"]))?;
+    let version = format!("{}+{}", env!("CARGO_PKG_VERSION"), now.trim());
+    let binary = deb::released(&target)?;
+    Contents { target, version, binary, out: workspace::dist_folder() }.pack()
+}
+
+/// That a package is ours, and for the gateway's architecture.
+fn check(package: &PathBuf, architecture: &str) -> Outcome {
+    let field = |name: &str| process::capture(Command::new("dpkg-deb").arg("-f").arg(package).arg(name));
+    let (name, machine) = (field("Package")?, field("Architecture")?);
+    if name.trim() == "portcullis" && machine.trim() == architecture {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{} is {} for {}, and the gateway wants portcullis for {architecture}",
+        package.display(),
+        name.trim(),
+        machine.trim()
+    )))
+}
+
+/// What goes over the line: the package, and the sources if they are asked for.
+fn archive(package: &PathBuf, options: &Options) -> Outcome<PathBuf> {
+    let folder = workspace::target_folder().join("deploy");
+    workspace::remove_folder(&folder)?;
+    workspace::make_folder(&folder.join("sources"))?;
+    let new = folder.join("new.deb");
+    fs::copy(package, &new).map_err(|error| Failure::file("copy", package, &error))?;
+    let mut parts = vec!["new.deb"];
+    if let Some(sources) = &options.configuration {
+        if sources.join("secrets").exists() {
+            println!("note: {}/secrets stays here: keys do not travel with configurations", sources.display());
+        }
+        let mut pack = Command::new("tar");
+        pack.args(["-cf", "-", "--exclude=./secrets", "--exclude=./issuers", "--exclude=./revocation", "-C"])
+            .arg(sources)
+            .arg(".");
+        let mut packing = pack.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(lost("tar"))?;
+        let mut unpack = Command::new("tar");
+        unpack.args(["-xf", "-", "-C"]).arg(folder.join("sources"));
+        let output = packing.stdout.take().ok_or_else(|| Failure::new("no output of tar"))?;
+        let status = unpack.stdin(output).status().map_err(lost("tar"))?;
+        let packed = packing.wait().map_err(lost("tar"))?;
+        if !status.success() || !packed.success() {
+            return Err(Failure::new(format!("cannot pack {}", sources.display())));
+        }
+        parts.push("sources");
+    }
+    let archive = folder.with_extension("tar");
+    let mut command = Command::new("tar");
+    command.args(["--owner=0", "--group=0", "-cf"]).arg(&archive).arg("-C").arg(&folder).args(parts);
+    process::run(&mut command)?;
+    workspace::remove_folder(&folder)?;
+    Ok(archive)
+}
+
+fn lost(program: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |error| Failure::new(format!("`{program}`: {error}"))
+}
+
+/// Sends the archive into the script on the gateway.
+fn install(options: &Options, archive: &PathBuf) -> Outcome {
+    let script = SCRIPT.replace("@SECONDS@", &options.seconds.to_string());
+    let script = format!("root='{}'\n{script}", options.root);
+    // The shell reads the script as an argument, because its input is the archive.
+    let quoted = script.replace('\'', "'\\''");
+    let command = format!("if [ \"$(id -u)\" = 0 ]; then sh -c '{quoted}'; else sudo -n sh -c '{quoted}'; fi");
+    let input = fs::File::open(archive).map_err(|error| Failure::file("read", archive, &error))?;
+    println!("$ {} {} …", options.ssh.display(), options.host);
+    let status = remote(options, &command).stdin(input).status().map_err(lost("ssh"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(10) => Err(Failure::new("the new version did not get well; the previous one is back and well")),
+        Some(11) => Err(Failure::new("the new version did not get well, and the previous one is not well either")),
+        Some(12) => Err(Failure::new("nothing was changed on the gateway")),
+        _ => Err(Failure::new(format!(
+            "the connection was lost ({status}); the gateway goes on by itself: ask it with `portcullis health`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! Deploys to a folder: `ssh` is a script that runs the command here, and what it finds on its search path is made up: a package is a
+//! file with its version in it, and versions with `bad` in their names are never well.
+
+use super::*;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Programs of the gateway. `$ROOT` is put before them.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("id", "echo 0"),
+    ("dpkg", "for last; do :; done\ncase $1 in -r) rm -f $ROOT/installed ;; *) cp \"$last\" $ROOT/installed ;; esac"),
+    (
+        "dpkg-query",
+        "[ -f $ROOT/installed ] || exit 1\ncase $1 in -W) echo \"installed $(cat $ROOT/installed)\" ;; esac",
+    ),
+    (
+        "dpkg-deb",
+        "case $1 in -x) mkdir -p \"$3/usr/bin\"; cp $ROOT/bin/portcullis \"$3/usr/bin\" ;; -f) cat \"$2\" ;; --root-owner-group) cp $ROOT/installed \"$4\" ;; esac",
+    ),
+    ("systemctl", "echo \"$1\" >>$ROOT/systemctl"),
+    (
+        "portcullis",
+        "case $1 in health) ! grep -q bad $ROOT/installed && ! grep -rqs stuck $ROOT/etc/portcullis ;; esac",
+    ),
+    ("sleep", ":"),
+    ("sync", ":"),
+    ("ssh", "for last; do :; done\nPATH=$ROOT/bin:$PATH exec sh -c \"$last\""),
+];
+
+/// A gateway in a folder, which goes away with this value.
+struct Gateway(PathBuf);
+
+impl Gateway {
+    fn new(name: &str, installed: Option<&str>) -> Self {
+        let root = std::env::temp_dir().join(format!("portcullis-deploy-{name}-{}", std::process::id()));
+        workspace::remove_folder(&root).unwrap();
+        for folder in ["bin", "etc/portcullis/secrets", "var/lib"] {
+            workspace::make_folder(&root.join(folder)).unwrap();
+        }
+        for (program, text) in PROGRAMS {
+            let path = root.join("bin").join(program);
+            workspace::write(&path, &format!("#!/bin/sh\nROOT={}\n{text}\n", root.display())).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        if let Some(version) = installed {
+            workspace::write(&root.join("installed"), version).unwrap();
+        }
+        workspace::write(&root.join("etc/portcullis/listener.yaml"), "former").unwrap();
+        workspace::write(&root.join("etc/portcullis/secrets/key"), "key").unwrap();
+        Self(root)
+    }
+
+    /// Sends a version, and sources of one file if there are any.
+    fn deploy(&self, version: &str, sources: Option<&str>) -> Outcome {
+        let sent = self.0.join("sent");
+        workspace::make_folder(&sent.join("sources")).unwrap();
+        workspace::write(&sent.join("new.deb"), version).unwrap();
+        let mut parts = vec!["new.deb"];
+        if let Some(text) = sources {
+            workspace::write(&sent.join("sources/listener.yaml"), text).unwrap();
+            parts.push("sources");
+        }
+        let archive = self.0.join("sent.tar");
+        process::run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&sent).args(parts)).unwrap();
+        let mut options = parse(vec!["gateway".into(), "--seconds".into(), "2".into()]).unwrap().unwrap();
+        options.ssh = self.0.join("bin/ssh");
+        options.root = self.0.display().to_string();
+        install(&options, &archive)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.0.join(path)).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn said(outcome: &Outcome) -> String {
+    outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
+}
+
+#[test]
+fn a_version_that_is_well_stays_and_the_one_before_is_kept() {
+    let gateway = Gateway::new("well", Some("1"));
+    gateway.deploy("2", None).unwrap();
+    gateway.deploy("3", None).unwrap();
+    assert_eq!(gateway.read("installed"), "3");
+    assert_eq!(gateway.read("var/lib/portcullis-deploy/current.deb"), "3");
+    assert_eq!(gateway.read("var/lib/portcullis-deploy/previous.deb"), "2");
+    assert!(!Path::new(&gateway.0).join("run/portcullis-deploy").exists());
+}
+
+#[test]
+fn a_version_that_is_not_well_gives_way_to_the_one_before_with_its_configuration() {
+    let gateway = Gateway::new("bad", Some("1"));
+    assert!(said(&gateway.deploy("2-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "1");
+    assert!(said(&gateway.deploy("2", Some("stuck"))).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "1");
+    assert_eq!(gateway.read("etc/portcullis/listener.yaml"), "former");
+    assert_eq!(gateway.read("etc/portcullis/secrets/key"), "key");
+    gateway.deploy("2", Some("next")).unwrap();
+    assert_eq!(gateway.read("etc/portcullis/listener.yaml"), "next");
+    assert_eq!(gateway.read("etc/portcullis/secrets/key"), "key");
+}
+
+#[test]
+fn a_first_version_that_is_not_well_is_removed_again() {
+    let gateway = Gateway::new("first", None);
+    assert!(said(&gateway.deploy("1-bad", None)).contains("not well either"));
+    assert_eq!(gateway.read("installed"), "");
+    gateway.deploy("1", None).unwrap();
+    assert_eq!(gateway.read("installed"), "1");
+}
+
+#[test]
+fn while_one_deploy_goes_on_another_changes_nothing() {
+    let gateway = Gateway::new("two", Some("1"));
+    workspace::make_folder(&gateway.0.join("run/portcullis-deploy")).unwrap();
+    assert!(said(&gateway.deploy("2", None)).contains("nothing was changed"));
+    assert_eq!(gateway.read("installed"), "1");
+}
+
+#[test]
+fn a_host_is_needed_and_is_no_option() {
+    assert!(parse(vec![]).is_err());
+    assert!(parse(vec!["--".into(), "-oProxyCommand=x".into()]).is_err());
+    let options = parse(vec!["pi@gateway".into(), "--dry-run".into()]).unwrap().unwrap();
+    assert!(options.dry_run && options.host == "pi@gateway" && options.seconds == 60);
+}
