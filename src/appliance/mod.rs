@@ -9,7 +9,7 @@
 //!
 //! **Invariant:** nothing of the system is writable but `/data`. What power takes away at any moment is what was not acknowledged.
 //!
-//! It deliberately has no shell, no login and no way in from the network. It does not set the clock from a file: whether a clock
+//! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a file: whether a clock
 //! that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server sets it. It does not
 //! grow or repair file systems: no system call without `unsafe` does.
 
@@ -18,6 +18,7 @@ mod modules;
 mod mounts;
 mod network;
 mod power;
+mod rescue;
 mod route;
 mod seed;
 mod settings;
@@ -63,6 +64,7 @@ pub fn run() {
     if parameters.watchdog {
         executor.spawn(power::feed_watchdog()).detach();
     }
+    executor.spawn(rescue::keep()).detach();
     executor.spawn(network::keep(&settings, &network)).detach();
     executor.spawn(sntp::keep(&settings, &network)).detach();
     let ending = smol::block_on(executor.run(supervisor::keep(&folders)));

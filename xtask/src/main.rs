@@ -12,6 +12,7 @@ mod conformance;
 mod debian;
 mod elf;
 mod endurance;
+mod image;
 mod install;
 mod licences;
 mod process;
@@ -41,6 +42,7 @@ Commands:
   bench        what messages and connections cost, beside mosquitto and the least that is possible
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
+  image        the image of an SD card that starts straight into the broker
   licences     licences, sources and advisories of the dependencies
   install      only what `test` and `build` need on this machine
 
@@ -75,6 +77,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
+        "image" => image::run(arguments),
         "help" | "-h" | "--help" => {
             println!("{HELP}");
             Ok(())
