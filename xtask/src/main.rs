@@ -11,6 +11,7 @@ mod compare;
 mod conformance;
 mod debian;
 mod elf;
+mod emulate;
 mod endurance;
 mod image;
 mod install;
@@ -43,6 +44,7 @@ Commands:
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
   image        the image of an SD card that starts straight into the broker
+  emulate      such an image in qemu, and the test of it
   licences     licences, sources and advisories of the dependencies
   install      only what `test` and `build` need on this machine
 
@@ -78,6 +80,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
         "image" => image::run(arguments),
+        "emulate" => emulate::run(arguments),
         "help" | "-h" | "--help" => {
             println!("{HELP}");
             Ok(())

@@ -32,6 +32,7 @@ Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
   --settings FILE  gateway.cfg: host name, address, time servers (default: all of it from DHCP)
   --data MIB       size of the partition for state (default: 512)
   --rescue         with a root shell on the console, for whoever has the card in hand
+  --programs DIR   portcullis-TARGET and portcullis-init-TARGET from there, not built anew
   --out FILE       the image (default: target/dist/portcullis-BOARD.img)
   --relock         first pin the kernel and firmware that the package sources offer now";
 
@@ -64,6 +65,8 @@ pub struct Options {
     pub data_mebibytes: usize,
     /// Whether there is a shell.
     pub rescue: bool,
+    /// Where the two programs are, if they are not to be built.
+    pub programs: Option<PathBuf>,
     /// The image.
     pub out: Option<PathBuf>,
 }
@@ -78,6 +81,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         settings: None,
         data_mebibytes: 512,
         rescue: false,
+        programs: None,
         out: None,
     };
     let mut relock = false;
@@ -92,6 +96,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             }
             lexopt::Arg::Long("settings") => {
                 options.settings = Some(parser.value().map_err(|error| usage(&error))?.into())
+            }
+            lexopt::Arg::Long("programs") => {
+                options.programs = Some(parser.value().map_err(|error| usage(&error))?.into());
             }
             lexopt::Arg::Long("out") => options.out = Some(parser.value().map_err(|error| usage(&error))?.into()),
             lexopt::Arg::Long("data") => {
@@ -126,8 +133,16 @@ pub fn make(options: &Options) -> Outcome<PathBuf> {
         Target::named(board.target)?.ok_or_else(|| Failure::new(format!("there is no target `{}`", board.target)))?;
     let unpacked = packages::unpack(board, options.rescue)?;
     install::for_targets(std::slice::from_ref(&target))?;
-    let (broker, _) = build::release(&target, &[])?;
-    let (init, init_bytes) = build::program(&target, "portcullis-init", &[])?;
+    let program = |name: &str| match &options.programs {
+        Some(folder) => {
+            let path = folder.join(format!("{name}-{}", target.name));
+            let bytes = build::check(&path, &target)?;
+            Ok((path, bytes))
+        }
+        None => build::program(&target, name, &[]),
+    };
+    let (broker, _) = program("portcullis")?;
+    let (init, init_bytes) = program("portcullis-init")?;
     let image =
         options.out.clone().unwrap_or_else(|| workspace::dist_folder().join(format!("portcullis-{}.img", board.name)));
     workspace::make_folder(&workspace::dist_folder())?;
