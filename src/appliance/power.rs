@@ -9,11 +9,14 @@ use smol::{LocalExecutor, future};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 const WATCHDOG: &str = "/dev/watchdog0";
 /// The Raspberry Pi's watchdog bites after 15 s.
 const FEEDING: Duration = Duration::from_secs(4);
+/// The watchdog in use. Whoever closes it without a word leaves it running.
+static HARDWARE: OnceLock<File> = OnceLock::new();
 /// How long the hardware may take to obey.
 const OBEYING: Duration = Duration::from_secs(10);
 
@@ -30,7 +33,7 @@ pub enum Ending {
 /// hangs is no reason to take the machine down.
 pub async fn feed_watchdog() {
     let mut watchdog = match OpenOptions::new().write(true).open(WATCHDOG) {
-        Ok(file) => file,
+        Ok(file) => HARDWARE.get_or_init(|| file),
         Err(error) => return log::warn!("no hardware watchdog: {error}"),
     };
     log::info!("hardware watchdog: on");
@@ -95,7 +98,7 @@ pub fn end(ending: Ending) {
         Ending::Reboot => RebootCommand::Restart,
         Ending::PowerOff => {
             // A machine that is to stay off must not be woken by its watchdog; one that starts again may hang on the way.
-            let _ = OpenOptions::new().write(true).open(WATCHDOG).and_then(|mut file| file.write_all(b"V"));
+            let _ = HARDWARE.get().map(|mut watchdog| watchdog.write_all(b"V"));
             RebootCommand::PowerOff
         }
     };

@@ -146,7 +146,7 @@ async fn live(child: Child, watch: &mut Watch) -> Life {
                 for line in text.lines() {
                     match line {
                         "READY=1" if state == State::Starting => {
-                            log::info!("the broker is ready, {} s after power-on", uptime());
+                            log::info!("the broker is ready, {} s after power-on; {}", uptime(), memory());
                             state = State::Ready;
                             due = Instant::now() + WATCHDOG;
                         }
@@ -213,6 +213,19 @@ fn told(status: WaitStatus) -> String {
 
 fn uptime() -> String {
     mounts::text("/proc/uptime").and_then(|text| text.split_whitespace().next().map(str::to_owned)).unwrap_or_default()
+}
+
+/// How much memory is left for what is to come, in words.
+fn memory() -> String {
+    let text = mounts::text("/proc/meminfo").unwrap_or_default();
+    let mebibytes = |name: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? / 1_024)
+    };
+    match (mebibytes("MemAvailable:"), mebibytes("MemTotal:")) {
+        (Some(available), Some(total)) => format!("{available} of {total} MiB of memory available"),
+        _ => "memory unknown".to_owned(),
+    }
 }
 
 /// All that PID 1 waits for.

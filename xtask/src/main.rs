@@ -13,6 +13,7 @@ mod debian;
 mod elf;
 mod emulate;
 mod endurance;
+mod flash;
 mod image;
 mod install;
 mod licences;
@@ -45,6 +46,7 @@ Commands:
   tidy         the arrow check between rooms, and the rules for files
   image        the image of an SD card that starts straight into the broker
   emulate      such an image in qemu, and the test of it
+  flash        an image onto an SD card
   licences     licences, sources and advisories of the dependencies
   install      only what `test` and `build` need on this machine
 
@@ -79,6 +81,7 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
+        "flash" => flash::run(arguments),
         "image" => image::run(arguments),
         "emulate" => emulate::run(arguments),
         "help" | "-h" | "--help" => {

@@ -214,10 +214,14 @@ impl Machine {
         let fault = |error: &std::io::Error| Failure::file("use", &self.control, error);
         let mut control = UnixStream::connect(&self.control).map_err(|error| fault(&error))?;
         control.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| fault(&error))?;
+        let answers = control.try_clone().map_err(|error| fault(&error))?;
+        let mut answers = BufReader::new(answers).lines();
         for command in ["qmp_capabilities", "system_powerdown"] {
             control.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes()).map_err(|error| fault(&error))?;
-            let mut answer = [0; 1_024];
-            let _ = control.read(&mut answer).map_err(|error| fault(&error))?;
+            // A greeting and events stand between. Who hangs up too soon is not heard.
+            if !answers.by_ref().map_while(Result::ok).any(|line| line.contains("\"return\"")) {
+                return Err(Failure::new(format!("the emulator does not answer {command}")));
+            }
         }
         Ok(())
     }

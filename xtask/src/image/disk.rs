@@ -50,7 +50,7 @@ const EPOCH: &str = "1767225600";
 const EXT4: &str = "[defaults]\n\
     base_features = sparse_super,large_file,filetype,resize_inode,dir_index,ext_attr\n\
     default_mntopts = acl,user_xattr\nblocksize = 4096\ninode_size = 256\ninode_ratio = 16384\n\
-    [fs_types]\next4 = {\nfeatures = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize\n}\n";
+    [fs_types]\next4 = {\nfeatures = has_journal,extent,huge_file,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize\n}\nsmall = {\ninode_ratio = 16384\n}\n";
 
 /// The data partition of `mebibytes` MiB.
 pub const fn data(mebibytes: usize) -> Partition {
