@@ -3,7 +3,7 @@
 //! **Invariant:** a machine that is dropped has ended: whatever a test does, nothing of it stays behind.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
