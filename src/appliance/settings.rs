@@ -38,6 +38,32 @@ impl Subnet {
     }
 }
 
+/// A time server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// A name, or an address of IPv4.
+    pub host: String,
+    /// A UDP port.
+    pub port: u16,
+}
+
+impl Server {
+    /// RFC 5905 §7.
+    const PORT: u16 = 123;
+
+    /// A server at the usual port.
+    pub fn new(host: impl ToString) -> Self {
+        Self { host: host.to_string(), port: Self::PORT }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            Some((host, port)) => Some(Self { host: host_name(host)?, port: port.parse().ok()? }),
+            None => Some(Self::new(host_name(text)?)),
+        }
+    }
+}
+
 /// What a site says of its gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -51,8 +77,8 @@ pub struct Settings {
     pub gateway: Option<Ipv4Addr>,
     /// `dns`, with commas between.
     pub dns: Vec<Ipv4Addr>,
-    /// `ntp`, names or addresses with commas between.
-    pub ntp: Vec<String>,
+    /// `ntp`, names or addresses with commas between, each with `:port` behind it if the port is not NTP's.
+    pub ntp: Vec<Server>,
 }
 
 impl Settings {
@@ -81,7 +107,7 @@ impl Settings {
             "address" => self.address = Some(Subnet::parse(value)?),
             "gateway" => self.gateway = Some(value.parse().ok()?),
             "dns" => self.dns = list(value, |part| part.parse().ok())?,
-            "ntp" => self.ntp = list(value, host_name)?,
+            "ntp" => self.ntp = list(value, Server::parse)?,
             _ => return None,
         }
         Some(())
@@ -124,7 +150,7 @@ mod tests {
     #[test]
     fn a_file_from_any_editor_is_read() {
         let text = "\u{feff}# a comment\r\nhostname = line-4\r\naddress=10.0.2.15/24\r\ngateway=10.0.2.2\n\ndns=10.0.2.3, 9.9.9.9\n\
-                    ntp=time.example,10.0.2.2\ninterface=eth1\n";
+                    ntp=time.example,10.0.2.2:1123\ninterface=eth1\n";
         let settings = Settings::parse(text);
         assert_eq!(
             settings,
@@ -134,7 +160,7 @@ mod tests {
                 address: Subnet::parse("10.0.2.15/24"),
                 gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
                 dns: vec![Ipv4Addr::new(10, 0, 2, 3), Ipv4Addr::new(9, 9, 9, 9)],
-                ntp: vec!["time.example".to_owned(), "10.0.2.2".to_owned()],
+                ntp: vec![Server::new("time.example"), Server { host: "10.0.2.2".to_owned(), port: 1_123 }],
             }
         );
         assert_eq!(Settings::parse("address=dhcp"), Settings::default());
@@ -142,9 +168,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_right_is_left_out_and_the_rest_holds() {
-        for line in
-            ["address=10.0.0.1", "address=10.0.0.1/33", "dns=1.2.3", "hostname=a b", "hostname=", "ntp=..", "x=1", "="]
-        {
+        for line in [
+            "address=10.0.0.1",
+            "address=10.0.0.1/33",
+            "dns=1.2.3",
+            "hostname=a b",
+            "hostname=",
+            "ntp=..",
+            "ntp=a:b",
+            "x=1",
+            "=",
+        ] {
             let settings = Settings::parse(&format!("{line}\ngateway=10.0.0.254\n"));
             assert_eq!(
                 settings,

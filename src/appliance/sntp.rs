@@ -7,7 +7,7 @@
 //! from those: a network that is not trusted needs a time server that is near.
 
 use super::network::Network;
-use super::settings::Settings;
+use super::settings::{Server, Settings};
 use crate::https::Resolver;
 use crate::time::{RELEASED, UnixTime};
 use async_io::{Async, Timer};
@@ -16,7 +16,6 @@ use smol::future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-const PORT: u16 = 123;
 /// Who is asked where neither the settings nor the network name anybody.
 const ANYBODY: &str = "pool.ntp.org";
 /// Seconds from 1900 to 1970.
@@ -38,9 +37,9 @@ pub async fn keep(settings: &Settings, network: &Network) {
         while !network.is_up.get() {
             Timer::after(LOOK).await;
         }
-        let named: Vec<String> = network.ntp.borrow().iter().map(Ipv4Addr::to_string).collect();
+        let named: Vec<Server> = network.ntp.borrow().iter().map(Server::new).collect();
         let servers = if settings.ntp.is_empty() { named } else { settings.ntp.clone() };
-        let servers = if servers.is_empty() { vec![ANYBODY.to_owned()] } else { servers };
+        let servers = if servers.is_empty() { vec![Server::new(ANYBODY)] } else { servers };
         let mut answer = None;
         for server in &servers {
             answer = ask(server).await;
@@ -56,7 +55,7 @@ pub async fn keep(settings: &Settings, network: &Network) {
             }
             None => {
                 if retry == RETRY_MAX / 2 {
-                    log::warn!("no time server answers ({}); the clock is not set", servers.join(", "));
+                    log::warn!("no time server answers ({}); the clock is not set", shown(&servers));
                 }
                 Timer::after(retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
@@ -65,18 +64,22 @@ pub async fn keep(settings: &Settings, network: &Network) {
     }
 }
 
+fn shown(servers: &[Server]) -> String {
+    servers.iter().map(|server| server.host.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// A time since 1970, nanoseconds, and when on the monotonic clock it was.
 struct Time {
     nanoseconds: u128,
     at: Instant,
 }
 
-async fn ask(server: &str) -> Option<Time> {
-    let addresses = match server.parse::<IpAddr>() {
+async fn ask(server: &Server) -> Option<Time> {
+    let addresses = match server.host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => Resolver::default().resolve(server).await.ok()?,
+        Err(_) => Resolver::default().resolve(&server.host).await.ok()?,
     };
-    let address = SocketAddr::new(*addresses.first()?, PORT);
+    let address = SocketAddr::new(*addresses.first()?, server.port);
     let local: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = Async::<UdpSocket>::bind((local, 0)).ok()?;
     socket.get_ref().connect(address).ok()?;
@@ -124,11 +127,11 @@ fn read(packet: &[u8], mark: [u8; 8]) -> Option<u128> {
     (UnixTime(unix) >= RELEASED).then_some(u128::from(unix) * 1_000_000_000 + ((fraction * 1_000_000_000) >> 32))
 }
 
-fn set(time: Time, servers: &[String]) {
+fn set(time: Time, servers: &[Server]) {
     let nanoseconds = time.nanoseconds + time.at.elapsed().as_nanos();
-    let shown = clock_gettime(ClockId::Realtime);
-    let shown = u128::try_from(shown.tv_sec).unwrap_or(0) * 1_000_000_000 + u128::try_from(shown.tv_nsec).unwrap_or(0);
-    if shown.abs_diff(nanoseconds) <= TOLERANCE {
+    let clock = clock_gettime(ClockId::Realtime);
+    let clock = u128::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u128::try_from(clock.tv_nsec).unwrap_or(0);
+    if clock.abs_diff(nanoseconds) <= TOLERANCE {
         return;
     }
     let (Ok(tv_sec), Ok(tv_nsec)) =
@@ -137,7 +140,7 @@ fn set(time: Time, servers: &[String]) {
         return;
     };
     match clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec }) {
-        Ok(()) => log::info!("the clock was set by {}", servers.join(", ")),
+        Ok(()) => log::info!("the clock was set by {}", shown(servers)),
         Err(error) => log::error!("the clock cannot be set: {error}"),
     }
 }

@@ -175,7 +175,7 @@ impl Machine {
         loop {
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    println!("| {}", line.escape_debug());
+                    println!("| {}", shown(&line));
                     let is_found = line.contains(wanted);
                     self.said.push(line);
                     if is_found {
@@ -195,7 +195,7 @@ impl Machine {
     /// Shows what the console has said meanwhile.
     pub fn show(&mut self) {
         while let Ok(line) = self.lines.try_recv() {
-            println!("| {}", line.escape_debug());
+            println!("| {}", shown(&line));
             self.said.push(line);
         }
     }
@@ -203,7 +203,7 @@ impl Machine {
     /// Shows the console until the machine ends.
     pub fn show_all(&mut self) {
         while let Ok(line) = self.lines.recv() {
-            println!("| {}", line.escape_debug());
+            println!("| {}", shown(&line));
             self.said.push(line);
         }
         let _ = self.child.wait();
@@ -240,6 +240,11 @@ impl Drop for Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A line without what moves a cursor.
+fn shown(line: &str) -> String {
+    line.replace(char::is_control, "?")
 }
 
 /// A copy of an image to run on, as large as a card of its kind is: a power of two.

@@ -2,6 +2,7 @@
 
 mod firmware;
 mod machine;
+mod time_server;
 mod trial;
 
 use std::ffi::OsString;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::firmware;
 use super::machine::{self, Emulator, Kind, Machine};
+use super::time_server;
 use crate::image::{self, Options};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
@@ -41,10 +42,14 @@ pub fn run(
         None => build::program(&target, "portcullis", &[])?.0,
     };
     let site = Site::make(&target, &broker, &folder.join("site"))?;
+    // A Raspberry Pi has no clock that runs without power, and a gateway without a time takes no certificates. The emulator's network has
+    // this machine at this address.
+    let settings = folder.join("gateway.cfg");
+    workspace::write(&settings, &format!("hostname=trial\nntp=10.0.2.2:{}\n", time_server::start()?))?;
     let made = image::make(&Options {
         board: board.to_owned(),
         configuration: site.configuration.clone(),
-        settings: None,
+        settings: Some(settings),
         data_mebibytes: 64,
         rescue: false,
         programs,
