@@ -171,7 +171,9 @@ impl Apt {
         workspace::make_folder(&folder().join("packages"))?;
         workspace::write(&state.join("sources.list"), &sources(suite)?)?;
         let apt = Self { state, architecture: board.architecture };
-        process::run(apt.command("apt-get").arg("update"))?;
+        if let Err(failure) = process::run(apt.command("apt-get").arg("update")) {
+            println!("note: {failure}; going on with the lists that could be fetched");
+        }
         Ok(apt)
     }
 
