@@ -12,6 +12,7 @@
 
 use super::BROKER_USER;
 use super::mounts::{DATA, Data};
+use rustix::fs::StatVfsMountFlags;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
@@ -54,6 +55,23 @@ pub fn prepare(data: Data) -> Folders {
         log::error!("{} cannot be made: {error}", state.display());
     }
     Folders { configuration: if has_blob { current } else { PathBuf::from(SEED) }, state }
+}
+
+impl Folders {
+    /// The state folder for a broker that starts now. A card that has turned read-only since would keep it from starting at all.
+    pub fn writable_state(&self) -> PathBuf {
+        let is_read_only =
+            rustix::fs::statvfs(&self.state).is_ok_and(|found| found.f_flag.contains(StatVfsMountFlags::RDONLY));
+        if !is_read_only {
+            return self.state.clone();
+        }
+        log::error!("DEGRADED: {} can only be read: nothing new survives a restart", self.state.display());
+        let state = PathBuf::from(STATE_IN_MEMORY);
+        if let Err(error) = fs::create_dir_all(&state).and_then(|()| own(&state, 0)) {
+            log::error!("{} cannot be made: {error}", state.display());
+        }
+        state
+    }
 }
 
 fn place(data: &Path, current: &Path) -> io::Result<()> {

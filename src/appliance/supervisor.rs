@@ -115,16 +115,17 @@ async fn serve(folders: &Folders, watch: &mut Watch) -> Ending {
 }
 
 fn start(folders: &Folders) -> io::Result<Child> {
+    let state = folders.writable_state();
     Command::new(PROGRAM)
         .arg("run")
         .arg("--config")
         .arg(folders.configuration.join("portcullis.blob"))
         .arg("--state")
-        .arg(&folders.state)
+        .arg(&state)
         .env_clear()
         .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
         .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
-        .env("STATE_DIRECTORY", &folders.state)
+        .env("STATE_DIRECTORY", &state)
         .current_dir("/")
         .stdin(Stdio::null())
         .uid(BROKER_USER)

@@ -10,7 +10,8 @@ use std::process::Command;
 use crate::process::{self, Failure, Outcome};
 
 /// What no device tree names: file systems, USB and PCI devices, what sits behind a bus, and the emulator's.
-const ALWAYS: [&str; 17] = [
+const ALWAYS: [&str; 18] = [
+    "bcm2835_wdt",
     "ext4",
     "vfat",
     "nls_cp437",
