@@ -3,6 +3,7 @@
 pub mod appliance;
 pub mod authentication;
 pub mod authorization;
+pub mod bridge;
 pub mod broker;
 pub mod codec;
 pub mod collections;

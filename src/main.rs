@@ -4,8 +4,14 @@ use portcullis::commands::cli::{self, Command};
 use portcullis::commands::{
     CommandError, bake, check, control, demo, diff, explain, inspect, passwd, policy_test, run, state,
 };
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use std::alloc::System;
 use std::io::Write as _;
 use std::process::ExitCode;
+
+/// The system's allocator, which counts for the metrics.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 fn main() -> ExitCode {
     match execute() {

@@ -321,7 +321,7 @@ fn a_clock_that_stands_before_its_last_known_time_is_waited_for_and_an_absurd_re
     for (recorded, reason, said) in [
         (portcullis::time::UnixTime(now() + day).to_string(), 0x88, "last-known-time and start again"),
         ("2099-01-01T00:00:00Z".to_owned(), 0, "last-known-time: 2099-01-01T00:00:00Z cannot be; not believed"),
-        (portcullis::time::UnixTime(now() - day).to_string(), 0, "ready"),
+        (portcullis::time::UnixTime(now() - day).to_string(), 0, " ready"),
     ] {
         let (folder, port, issuer) = (Folder::new("clock"), free_ports(1), Issuer::new());
         folder.write("site/keys/cluster-keys/keys.json", issuer.keys());

@@ -1224,3 +1224,89 @@ fn our_own_settings_never_stand_inside_the_vendors_resources() {
     );
     broker_refused("{board: rpi3}", &["unknown field \"board\" of the spec of Broker"]);
 }
+
+// --- BrokerBridge
+
+fn bridge(spec: &str) -> String {
+    format!("apiVersion: portcullis.edge/v1\nkind: BrokerBridge\nmetadata: {{name: cloud}}\nspec: {spec}\n")
+}
+
+#[track_caller]
+fn bridge_refused(spec: &str, expected: &[&str]) {
+    refused(&[PLAIN, ("c.yaml", &bridge(spec))], expected);
+}
+
+#[test]
+fn a_bridge_needs_somewhere_to_go_and_something_to_carry() {
+    bridge_refused("{}", &["c.yaml:4:7: error: the field \"remote\" of the spec of BrokerBridge is missing"]);
+    bridge_refused(
+        "{remote: {hosts: [], clientId: g}, out: [{local: a, remote: b}]}",
+        &["remote.hosts is empty: a bridge needs somewhere to go"],
+    );
+    bridge_refused(
+        "{remote: {hosts: [upstream], clientId: g}}",
+        &["a bridge needs out, in, or both: else nothing crosses it"],
+    );
+    bridge_refused(
+        "{remote: {host: upstream}, out: [{local: a, remote: b}]}",
+        &["unknown field \"host\" of remote; did you mean \"hosts\"?", "the field \"clientId\" of remote is missing"],
+    );
+}
+
+#[test]
+fn what_a_bridge_is_configured_with_must_be_possible() {
+    let with = |remote: &str, more: &str| {
+        format!("{{remote: {{hosts: [upstream], clientId: g{remote}}}, out: [{{local: a, remote: b}}]{more}}}")
+    };
+    for (remote, more, expected) in [
+        (", keepAliveSeconds: 4", "", "keepAliveSeconds is 4, outside 5 to 3600"),
+        (", maxPacketSizeBytes: 10", "", "maxPacketSizeBytes is 10, outside 1024 to 1048576"),
+        (", auth: {x509: {secretRef: s}}", "", "a certificate is shown within TLS: add tls to remote"),
+        (", tls: {caCertConfigMap: nobody}", "", "there is no ConfigMap named \"nobody\""),
+        (", tls: {serverName: \"a b\"}", "", "the serverName \"a b\" is neither a DNS name nor an IP address"),
+        ("", ", authorizationRef: nobody", "there is no BrokerAuthorization named \"nobody\""),
+        ("", ", maxHops: 0", "maxHops is 0, outside 1 to 16"),
+        ("", ", backoff: {minSeconds: 9, maxSeconds: 3}", "minSeconds of backoff is more than maxSeconds"),
+        ("", ", queueLimit: {strategy: None}", "queueLimit.strategy"),
+        ("", ", queueLimit: {length: 4000000}", "queueLimit.length of all bridges together is 4000000"),
+        ("", ", queueLimit: {bytes: 999999999999}", "queueLimit.bytes of all bridges together is 999999999999"),
+    ] {
+        bridge_refused(&with(remote, more), &[expected]);
+    }
+    for host in ["", "a b", "a:0", "a:99999", "a/b", "user@a", "[::1"] {
+        let spec = format!("{{remote: {{hosts: [\"{host}\"], clientId: g}}, out: [{{local: a, remote: b}}]}}");
+        bridge_refused(&spec, &["is no host: host, host:port, or [address]:port is"]);
+    }
+    let spec = format!("{{remote: {{hosts: [a], clientId: {}}}, out: [{{local: a, remote: b}}]}}", "g".repeat(65));
+    bridge_refused(&spec, &["a clientId has at most 64 bytes"]);
+}
+
+#[test]
+fn both_sides_of_a_topic_map_have_the_same_wildcards() {
+    let maps = |map: &str| format!("{{remote: {{hosts: [upstream], clientId: g}}, out: [{map}]}}");
+    for map in [
+        "{local: \"a/#\", remote: b}",
+        "{local: \"a/+\", remote: \"b/#\"}",
+        "{local: \"a/+/#\", remote: \"b/+/+\"}",
+        "{local: a, remote: \"+\"}",
+    ] {
+        bridge_refused(&maps(map), &["need the same wildcards in the same order"]);
+    }
+    bridge_refused(&maps("{local: \"a/#/b\", remote: \"a/#/b\"}"), &["is no topic filter"]);
+    bridge_refused(&maps("{local: \"$share/g/a\", remote: b}"), &["cannot take part in a shared subscription"]);
+    bridge_refused(&maps("{local: a, remote: b, qos: 2}"), &["qos is 2, outside 0 to 1"]);
+}
+
+#[test]
+fn two_bridges_are_two_clients_of_their_upstream() {
+    let one = bridge("{remote: {hosts: [a], clientId: g}, out: [{local: a, remote: b}]}");
+    let other = one.replace("cloud", "other");
+    refused(
+        &[PLAIN, ("c.yaml", &one), ("d.yaml", &other)],
+        &["d.yaml:3:18: error: another bridge has the clientId \"g\" too"],
+    );
+    let password = bridge(
+        "{remote: {hosts: [a], clientId: g, auth: {usernamePassword: {username: u, secretRef: s}}}, out: [{local: a, remote: b}]}",
+    );
+    noted(&[PLAIN, ("c.yaml", &password)], "the password can be read on the network");
+}

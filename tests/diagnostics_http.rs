@@ -195,14 +195,14 @@ fn the_control_socket_is_for_owner_and_group_and_belongs_to_one_broker() {
     assert_eq!(refused.status.code(), Some(4));
     let mut process = Process::start(&mut portcullis(&["run", "--config", blob, "--state", &deep]));
     assert!(process.wait_for("no control socket").contains("name a shorter one with --control"));
-    process.wait_for("ready");
+    process.wait_for(" ready");
     process.terminate();
     process.wait();
     drop(gateway.site.process);
     // It was killed: its socket lies there, and is replaced.
     assert!(path.exists());
     let mut process = Process::start(&mut portcullis(&["run", "--config", blob, "--control", path.to_str().unwrap()]));
-    process.wait_for("ready");
+    process.wait_for(" ready");
     assert!(UnixStream::connect(&path).is_ok());
     process.terminate();
     process.wait();

@@ -322,3 +322,54 @@ fn mistakes_of_a_test_file_have_their_place() {
         assert!(errors.contains(part), "no {part:?} in\n{errors}");
     }
 }
+
+#[test]
+fn diff_says_what_changes_about_bridges() {
+    let folder = Folder::new("diff-bridges");
+    let write = |name: &str, bridges: &[&str]| {
+        let site =
+            site(&folder, name, "- principals: {usernames: [cloud]}\n  brokerResources:\n  - {method: Connect}\n");
+        let head = "apiVersion: portcullis.edge/v1\nkind: BrokerBridge\nmetadata: ";
+        let bridges: Vec<String> = bridges.iter().map(|bridge| format!("{head}{bridge}\n")).collect();
+        folder.write(&format!("{name}/bridges.yaml"), bridges.join("---\n"));
+        site
+    };
+    let bridge = |name: &str, rest: &str| {
+        format!("{{name: {name}}}\nspec:\n  remote: {{hosts: ['a:1883'], clientId: {name}}}\n{rest}")
+    };
+    let out = "  out: [{local: s/#, remote: x/s/#}, {local: t/#, remote: x/t/#}]\n";
+    let old = write(
+        "old",
+        &[
+            &bridge("stays", out),
+            &bridge("goes", out),
+            &bridge("changes", &format!("  identity: {{username: cloud}}\n  authorizationRef: rules\n{out}")),
+        ],
+    );
+    let new = write(
+        "new",
+        &[
+            &bridge("stays", out),
+            &bridge("comes", out),
+            "{name: changes}\nspec:\n  remote: {hosts: ['b:1883'], clientId: changes}\n  out: [{local: t/#, remote: x/t/#}, {local: u/#, \
+         remote: x/u/#}]\n  queueLimit: {length: 7}",
+        ],
+    );
+    let (code, output, error) = told(&["diff", &old, &new]);
+    assert_eq!(code, 1, "{error}");
+    let lines: Vec<&str> = output.lines().filter(|line| line.contains("bridge")).collect();
+    assert_eq!(
+        lines,
+        [
+            "+ bridge comes: to a:1883, may do everything, 2 maps out and 0 in",
+            "~ bridge changes: may do everything, before: authorization rules",
+            "~ bridge changes: its username or attributes, which rules go by",
+            "+ bridge changes: out u/# \u{2194} x/u/#, QoS 1, retained",
+            "- bridge changes: out s/# \u{2194} x/s/#, QoS 1, retained",
+            "~ bridge changes: its upstream or how it shows itself there: b:1883",
+            "~ bridge changes: its queueLimit, maxHops or backoff",
+            "- bridge goes: with what waits for it",
+        ]
+    );
+    assert_eq!(told(&["diff", &new, &new]).1, "no difference\n");
+}

@@ -162,11 +162,49 @@ fn the_figures_are_those_of_what_clients_did() {
     assert!(figures["portcullis_publish_acknowledge_duration_seconds_count"] >= 23.0);
     assert!(figures["portcullis_turn_duration_seconds_count"] > 0.0);
     assert!(figures["process_resident_memory_bytes"] > 1_000_000.0);
+    // Tables are allocated whole, and used as they fill.
+    assert!(figures["portcullis_heap_bytes"] > 1_000_000.0 && figures["portcullis_allocations_total"] > 100.0);
+    assert!(figures["portcullis_deallocations_total"] < figures["portcullis_allocations_total"]);
     assert!(figures["aio_broker_connected_sessions"] >= 2.0);
     drop(subscriber);
     let gone = "portcullis_disconnects_total{cause=\"network-closed\"}";
     let figures = gateway.figures_once(gone, 1.0);
     assert_eq!(figures["portcullis_table_refused_total{table=\"sessions\"}"], 0.0);
+}
+
+#[test]
+fn what_is_held_for_clients_is_counted_in_messages_and_bytes() {
+    let gateway = open("metrics-held");
+    let before = gateway.figures();
+    let mut lasting = Client::new(tcp(gateway.mqtt));
+    // MQTT 5 with Clean Start, a Will at QoS 1, and a session of an hour. The Will: no properties, its topic, its payload.
+    let will = [&[0][..], &text("last"), &text("words")].concat();
+    let body = [&text("MQTT")[..], &[5, 0x0E, 0, 0, 5, 0x11, 0, 0, 0x0E, 0x10], &text("lasting"), &will].concat();
+    lasting.send(&packet(0x10, &body));
+    assert_eq!(lasting.receive().unwrap().body[1], 0);
+    assert_eq!(lasting.subscribe(&["a/#", "b/#"]), [1, 1]);
+    let (mut publisher, _) = gateway.client("p", "c", "a password");
+    let retain = |publisher: &mut Client, topic: &str, payload: &[u8]| {
+        publisher.send(&packet(0x31, &[&text(topic)[..], &[0], payload].concat()));
+        publisher.ping();
+    };
+    let gained = |name: &str| gateway.figures()[name] - before[name];
+    // Those of `$SYS` are retained too, and their texts change.
+    retain(&mut publisher, "t/1", &[0; 10_000]);
+    retain(&mut publisher, "t/2", &[0; 20_000]);
+    retain(&mut publisher, "t/1", &[0; 40_000]);
+    assert!((60_000.0..62_000.0).contains(&gained("aio_broker_store_retained_bytes")));
+    retain(&mut publisher, "t/1", b"");
+    assert!((20_000.0..22_000.0).contains(&gained("aio_broker_store_retained_bytes")));
+    for (name, expected) in [
+        ("aio_broker_store_retained_messages", 1.0),
+        ("aio_broker_store_total_sessions", 1.0),
+        ("aio_broker_store_total_subscriptions", 2.0),
+        ("aio_broker_store_will_messages", 1.0),
+        ("aio_broker_store_will_bytes", 9.0),
+    ] {
+        assert_eq!(gained(name), expected, "{name}");
+    }
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn a_broker_without_a_place_for_its_probe_is_degraded_and_says_which_operation_f
     let mut command = baked(&folder, &[]);
     command.env("NOTIFY_SOCKET", folder.join("notify.sock")).env("WATCHDOG_USEC", "1000000");
     let mut process = Process::start(&mut command);
-    process.wait_for("ready");
+    process.wait_for(" ready");
     probed(&folder);
     let status = run(&["status", "--json", "--control", &control(&folder)]);
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
@@ -239,7 +239,7 @@ fn what_a_log_says_is_bounded_a_second_and_what_is_left_out_is_counted() {
     folder.write("site/listener.yaml", plain_listener(port));
     // At the level of operation: who asks for details gets more of them.
     let mut process = start(&folder, &["--log", "info"]);
-    process.wait_for("ready");
+    process.wait_for(" ready");
     let refused = support::client::connect_packet("$inside/probe", 0);
     let count = 400;
     for _ in 0..count {

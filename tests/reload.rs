@@ -32,7 +32,7 @@ impl Gateway {
     fn start(folder: Folder) -> Self {
         bake(&folder, "site.blob");
         let mut process = start(&folder, &[]);
-        process.wait_for("ready");
+        process.wait_for(" ready");
         Self { folder, process }
     }
 
@@ -386,7 +386,7 @@ fn the_last_good_blob_takes_the_place_of_a_broken_one() {
     assert_eq!(elsewhere.wait().code(), Some(3), "nothing was in force there");
 
     let mut process = start(folder, &[]);
-    process.wait_for("ready");
+    process.wait_for(" ready");
     let (fault, said) = (process.wait_for("truncated"), process.wait_for("the last configuration that was in force"));
     assert!(fault.contains("ERROR") && fault.contains("site.blob"), "{fault}");
     assert!(said.contains("ERROR") && said.contains("state/last-good.blob"), "{said}");

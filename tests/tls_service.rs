@@ -245,7 +245,7 @@ fn a_gateway_makes_its_own_authority_and_keeps_what_it_issued_over_a_restart() {
     assert!(site.process.wait().success());
     let blob = site.folder.join("site/site.blob");
     let mut again = Process::start(&mut portcullis(&["run", "--config", blob.to_str().unwrap()]));
-    again.wait_for("ready");
+    again.wait_for(" ready");
     let stream = tls(port, &root, None).expect("TLS");
     assert_eq!(stream.conn.peer_certificates().unwrap(), issued);
     assert!(!again.output().iter().any(|line| line.contains("issued by")));

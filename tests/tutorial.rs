@@ -152,7 +152,7 @@ fn the_demo_uses_what_is_there_and_overwrites_nothing() {
         "--port",
         &port.to_string(),
     ]));
-    again.wait_for("ready");
+    again.wait_for(" ready");
     let read = |name: &str| std::fs::read(directory.join(name)).expect("the file is there");
     let after: Vec<_> = ["thermostat.crt", "thermostat.key", "contoso_root_ca.key"].map(read).into();
     assert_eq!(before, after);

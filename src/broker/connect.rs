@@ -101,7 +101,7 @@ impl Broker {
         let hash = keyed_hash(self.seed, client_identifier.as_str());
         let event = connected_event(&client_identifier, &identity, port);
         let expires = identity.expires;
-        let (expiry_seconds, asked_for_expiry) = self.session_expiry(connect);
+        let (expiry_seconds, asked_for_expiry) = self.session_expiry(port, connect);
         let known = self.check_store(hash, &client_identifier, expiry_seconds, connect)?;
         let before = self.last_record();
         let resumed = self.session_to_resume(now, hash, &client_identifier, &identity, connect.clean_start)?;
@@ -159,6 +159,8 @@ impl Broker {
             // told of another one.
             connect.protocol_version == ProtocolVersion::V5
                 && *cap != 0
+                // The other end is in this process.
+                && self.admission.insider(port).is_none()
                 && (connect.keep_alive == 0 || connect.keep_alive > *cap)
         });
         let keep_alive = server_keep_alive.unwrap_or(connect.keep_alive);
@@ -227,13 +229,14 @@ impl Broker {
 
     /// The Session Expiry Interval that is granted, and the one that was asked for. A client of MQTT 3.1.1 with Clean
     /// Session 0 asks for the longest there is.
-    fn session_expiry(&self, connect: &Connect<'_>) -> (u32, u32) {
+    fn session_expiry(&self, port: u16, connect: &Connect<'_>) -> (u32, u32) {
         let asked = match connect.protocol_version {
             ProtocolVersion::V5 => connect.properties.session_expiry_interval.unwrap_or(0),
             ProtocolVersion::V311 if connect.clean_start => 0,
             ProtocolVersion::V311 => NEVER_EXPIRES,
         };
-        (self.limits.session_expiry_seconds.map_or(asked, |cap| asked.min(cap)), asked)
+        let cap = self.limits.session_expiry_seconds.filter(|_| self.admission.queue_of(port).is_none());
+        (cap.map_or(asked, |cap| asked.min(cap)), asked)
     }
 
     /// Ends the client's older connection, if there is one, and with Clean Start its older session. What is left is to be

@@ -10,7 +10,8 @@
 use super::sessions::{ClientIdentifier, Session};
 use super::{Admission, Broker};
 use crate::codec::ReasonCode;
-use crate::collections::Key;
+use crate::collections::{Key, keyed_hash};
+use crate::config::blob::QueueStrategy;
 use crate::identity::{AuthenticationMethod, Identity, Principal};
 use crate::telemetry::{Cause, Text};
 
@@ -29,6 +30,33 @@ pub struct Insider {
     pub identity: Identity,
     /// Which policy it is under; `None`: it may do everything.
     pub policy: Option<u16>,
+    /// Bounds of its queue; `None`: those of all clients. With bounds of its own, its session is kept as long as it asks for, and
+    /// its queue is in the log, whatever is configured for clients.
+    pub queue: Option<InsiderQueue>,
+}
+
+/// What may wait for an insider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InsiderQueue {
+    /// Messages that have not been sent to it, at least 1.
+    pub length: u32,
+    /// Bytes of the message pool, for these and what is in flight.
+    pub bytes: u64,
+    /// What becomes of more; never `None`.
+    pub strategy: QueueStrategy,
+}
+
+/// What is in the queue of an insider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// Messages that have not been sent to it.
+    pub waiting: u32,
+    /// Messages that were sent and not acknowledged.
+    pub in_flight: u32,
+    /// Bytes of the pool that both hold.
+    pub bytes: u64,
+    /// Messages that were dropped since the process began, because there was no room.
+    pub dropped: u64,
 }
 
 impl Insider {
@@ -39,7 +67,12 @@ impl Insider {
         client_identifier.push_str(name).ok()?;
         let method = AuthenticationMethod::Inside;
         let principal = Principal::new(method, &client_identifier);
-        Some(Self { client_identifier, identity: Identity { method, principal, ..Identity::default() }, policy: None })
+        Some(Self {
+            client_identifier,
+            identity: Identity { method, principal, ..Identity::default() },
+            policy: None,
+            queue: None,
+        })
     }
 }
 
@@ -47,6 +80,11 @@ impl Admission {
     /// The insider of a port, if it is one of theirs.
     pub(super) fn insider(&self, port: u16) -> Option<&Insider> {
         self.insiders.get(usize::from(port.checked_sub(INSIDE_PORT_FIRST)?))
+    }
+
+    /// The bounds of the queues of clients of a port, where they are its own.
+    pub(super) fn queue_of(&self, port: u16) -> Option<InsiderQueue> {
+        self.insider(port)?.queue
     }
 
     /// Index of the port of the insider with this client identifier.
@@ -77,6 +115,37 @@ impl Broker {
     #[must_use]
     pub fn port_of_insider(&self, client_identifier: &str) -> Option<u16> {
         self.admission.insider_port(client_identifier).ok().flatten()
+    }
+
+    /// The filters that an insider is subscribed to; none where it has no session.
+    #[must_use]
+    pub fn filters_of_insider(&self, client_identifier: &str) -> Vec<String> {
+        let (mut filters, mut bytes) = (Vec::new(), Vec::new());
+        if let Some(session) = self.insider_session(client_identifier) {
+            self.subscriptions.each_of(session.first_subscription, |key, _| {
+                bytes.clear();
+                self.subscriptions.read_filter(key, &mut bytes);
+                filters.extend(core::str::from_utf8(&bytes).map(str::to_owned));
+            });
+        }
+        filters
+    }
+
+    /// The queue of an insider; empty where it has no session.
+    #[must_use]
+    pub fn queue_of_insider(&self, client_identifier: &str) -> QueueView {
+        let session = self.insider_session(client_identifier);
+        session.map_or_else(QueueView::default, |session| QueueView {
+            waiting: session.waiting.len(),
+            in_flight: session.in_flight.len(),
+            bytes: session.held_bytes,
+            dropped: session.dropped,
+        })
+    }
+
+    fn insider_session(&self, client_identifier: &str) -> Option<&Session> {
+        let key = self.session_named(keyed_hash(self.seed, client_identifier), client_identifier)?;
+        self.sessions.get(key)
     }
 
     /// Puts sessions of insiders under the insiders that there are now, and ends those of others: who has made them is not in

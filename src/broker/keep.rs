@@ -46,12 +46,13 @@ impl Broker {
                 return 0;
             }
         }
-        let Self { log: Some(log), sessions, messages, deliveries, .. } = self else { return 0 };
+        let Self { log: Some(log), sessions, messages, deliveries, admission, .. } = self else { return 0 };
         let Some(session) = sessions.get_mut(key) else { return 0 };
         if session.number == 0 {
             session.number = log.next_number();
         }
-        let keeps_queue = log.persistence.subscriber_queue.covers_client(&session.client_identifier, asks);
+        let keeps_queue = admission.queue_of(session.port).is_some()
+            || log.persistence.subscriber_queue.covers_client(&session.client_identifier, asks);
         if keeps_queue && !session.keeps_queue && !(session.waiting.is_empty() && session.in_flight.is_empty()) {
             // What waits for it already is not in the log. It gets its numbers in its order, and the sweep writes it.
             for queue in [&session.in_flight, &session.waiting] {

@@ -37,6 +37,13 @@ impl Message {
         usize::from(self.topic_bytes) + self.property_bytes as usize + self.payload_bytes as usize
     }
 
+    /// Bytes of the pool that it takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> u32 {
+        let blocks = self.total_bytes().div_ceil(MESSAGE_BLOCK_BYTES).max(1);
+        u32::try_from(blocks * MESSAGE_BLOCK_BYTES).unwrap_or(u32::MAX)
+    }
+
     /// Whether it must no longer be delivered. [MQTT-3.3.2-5]
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {

@@ -43,8 +43,8 @@ pub use authenticate::{PARKED_BYTES_MAX, QUESTIONS_MAX, Ticket};
 pub use connections::Connection;
 pub use durable::{Durability, StoreState};
 pub use explain::{Explanation, GrantView};
-pub use inside::{INSIDE_PREFIX, Insider};
-pub use observe::{ClientView, FilterView, Page, RetainedView, SessionView, Shown, StoreView, TableUse};
+pub use inside::{INSIDE_PREFIX, Insider, InsiderQueue, QueueView};
+pub use observe::{ClientView, FilterView, Held, Page, RetainedView, SessionView, Shown, StoreView, TableUse};
 pub use restore::Restored;
 pub use transmit::Transmitted;
 

@@ -135,6 +135,21 @@ pub struct Shown {
     pub cut: bool,
 }
 
+/// What is held for clients, of all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes of topics, properties and payloads of retained messages.
+    pub retained_bytes: u64,
+    /// Sessions that outlive the process.
+    pub kept_sessions: u64,
+    /// Subscriptions of these.
+    pub kept_subscriptions: u64,
+    /// Wills.
+    pub wills: u64,
+    /// Bytes of their topics, properties and payloads.
+    pub will_bytes: u64,
+}
+
 /// The log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreView {
@@ -159,6 +174,24 @@ impl Shown {
 }
 
 impl Broker {
+    /// What is held for clients. Looks at every session.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let mut held = Held { retained_bytes: self.retained.message_bytes(), ..Held::default() };
+        let sessions = (0..self.sessions.slots()).filter_map(|slot| self.sessions.get(self.sessions.key_at(slot)?));
+        for session in sessions {
+            if session.is_kept() {
+                held.kept_sessions += 1;
+                held.kept_subscriptions += u64::from(session.subscriptions);
+            }
+            if let Some(message) = session.will.as_ref().and_then(|will| self.messages.get(will.message)) {
+                held.wills += 1;
+                held.will_bytes += message.total_bytes() as u64;
+            }
+        }
+        held
+    }
+
     /// How full the tables are, in the order of [`Broker::tables`].
     #[must_use]
     pub fn table_uses(&self) -> [TableUse; 9] {

@@ -3,6 +3,7 @@
 use super::connections::{Connection, ReplyKind};
 use super::durable::{Unkept, asks};
 use super::filters::Levels;
+use super::inside::InsiderQueue;
 use super::messages::{Message, Parts};
 use super::routes::{Question, Receiver};
 use super::sessions::{Delivery, Identifiers, Session, Will};
@@ -538,9 +539,52 @@ impl Broker {
                         || session.waiting.len() < self.limits.deliveries_per_session
                         || session.waiting.len() >= self.limits.queue_length
                             && self.limits.queue_strategy == QueueStrategy::DropOldest
+                        || self.admission.queue_of(session.port).is_some()
                 })
         };
         if self.matches.iter().all(fits) { Ok(()) } else { Err(Table::SessionQueue) }
+    }
+
+    /// Makes room in the queue of an insider with bounds of its own. Returns whether there is room.
+    fn make_room(&mut self, key: Key<Session>, message: Key<Message>, qos: QoS, queue: InsiderQueue) -> bool {
+        let bytes = self.messages.get(message).map_or(0, |message| u64::from(message.held_bytes()));
+        let length = queue.length.min(self.limits.deliveries_per_session);
+        loop {
+            let Some(session) = self.sessions.get_mut(key) else { return false };
+            if session.waiting.len() < length && session.held_bytes.saturating_add(bytes) <= queue.bytes {
+                return true;
+            }
+            let oldest = match queue.strategy {
+                QueueStrategy::DropOldest if qos > QoS::AtMostOnce => session.waiting.pop_front(&mut self.deliveries),
+                QueueStrategy::DropOldest | QueueStrategy::DropNewest | QueueStrategy::None => None,
+            };
+            session.dropped += 1;
+            self.telemetry.counters.queue_dropped += 1;
+            match oldest {
+                Some(oldest) => self.finish_delivery(oldest),
+                None => return false,
+            }
+        }
+    }
+
+    /// Counts what a delivery holds in its session, where that is bounded.
+    pub(super) fn count(&mut self, key: Key<Session>, delivery: Key<Delivery>) {
+        let Self { sessions, deliveries, messages, admission, .. } = self;
+        let (Some(session), Some(delivery)) = (sessions.get_mut(key), deliveries.get_mut(delivery)) else { return };
+        let message = delivery.message.and_then(|message| messages.get(message));
+        if let Some(message) = message.filter(|_| admission.queue_of(session.port).is_some()) {
+            delivery.held_bytes = message.held_bytes();
+            session.held_bytes += u64::from(delivery.held_bytes);
+        }
+    }
+
+    /// A delivery does not hold its message any more.
+    fn uncount(&mut self, key: Key<Session>, held_bytes: u32) {
+        if held_bytes > 0
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.held_bytes = session.held_bytes.saturating_sub(u64::from(held_bytes));
+        }
     }
 
     /// Fills `self.matches` with those who got the last message of this publisher on this topic, if they are known and would be
@@ -688,6 +732,15 @@ impl Broker {
             // Nobody waits for it. §4.4 keeps QoS 1 and 2 only.
             return None;
         }
+        if let Some(queue) = self.admission.queue_of(session.port) {
+            // Nobody waits for it, and it may not take what all need: what it has no room for is dropped, whatever its QoS.
+            if !self.make_room(key, message, qos, queue) {
+                return None;
+            }
+            let delivery = self.push_delivery(key, message, qos, retain, identifiers).ok()?;
+            self.count(key, delivery);
+            return Some(delivery);
+        }
         let waiting = session.waiting.len();
         if waiting >= self.limits.queue_length {
             match self.limits.queue_strategy {
@@ -704,7 +757,8 @@ impl Broker {
                     self.category_of(key).qos0_dropped_outgoing += 1;
                     return None;
                 }
-                QueueStrategy::None => {}
+                // The second is for insiders only.
+                QueueStrategy::None | QueueStrategy::DropNewest => {}
             }
         }
         if waiting < self.limits.deliveries_per_session
@@ -743,6 +797,7 @@ impl Broker {
             retain,
             identifiers,
             session: key,
+            held_bytes: 0,
             number: 0,
             needs: 0,
             next: None,
@@ -765,6 +820,7 @@ impl Broker {
     /// Frees a delivery that stands in no queue any more.
     pub(super) fn drop_delivery(&mut self, key: Key<Delivery>) {
         let Some(delivery) = self.deliveries.remove(key) else { return };
+        self.uncount(delivery.session, delivery.held_bytes);
         if let Some(message) = delivery.message {
             self.messages.release(message);
         }
@@ -792,6 +848,8 @@ impl Broker {
             Some((delivery, _, message)) => {
                 if let Some(delivery) = self.deliveries.get_mut(delivery) {
                     delivery.message = None;
+                    let (session, held_bytes) = (delivery.session, core::mem::take(&mut delivery.held_bytes));
+                    self.uncount(session, held_bytes);
                 }
                 if let Some(message) = message {
                     self.messages.release(message);

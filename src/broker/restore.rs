@@ -131,7 +131,9 @@ impl Broker {
             return Err(Full);
         }
         let identity = identity_of(about)?;
-        let mut new = Session::new(client_identifier, hash, about.port, identity, None);
+        // Insiders may stand in another order than they did.
+        let port = self.port_of_insider(&client_identifier).unwrap_or(about.port);
+        let mut new = Session::new(client_identifier, hash, port, identity, None);
         new.number = number;
         new.keeps_queue = about.keeps_queue;
         new.policy_epoch = self.policy_epoch.wrapping_sub(1);
@@ -235,6 +237,7 @@ impl Broker {
             retain: delivery.flags & RETAIN != 0,
             identifiers,
             session: key,
+            held_bytes: 0,
             number,
             needs: 0,
             next: None,
@@ -250,6 +253,7 @@ impl Broker {
             }
             None => session.waiting.push_back(&mut self.deliveries, made),
         }
+        self.count(key, made);
         Ok(())
     }
 }

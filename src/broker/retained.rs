@@ -25,13 +25,21 @@ pub struct RetainedTable {
     seed: u64,
     /// Bytes of the topics of those that the log knows.
     kept_topic_bytes: u64,
+    /// Bytes of topics, properties and payloads.
+    message_bytes: u64,
 }
 
 impl RetainedTable {
     /// A table for `capacity` topics.
     #[must_use]
     pub fn new(capacity: u32, seed: u64) -> Self {
-        Self { table: Slab::new(capacity), index: HashIndex::new(capacity), seed, kept_topic_bytes: 0 }
+        Self {
+            table: Slab::new(capacity),
+            index: HashIndex::new(capacity),
+            seed,
+            kept_topic_bytes: 0,
+            message_bytes: 0,
+        }
     }
 
     /// Bytes of such a table.
@@ -56,6 +64,12 @@ impl RetainedTable {
     #[must_use]
     pub const fn kept_topic_bytes(&self) -> u64 {
         self.kept_topic_bytes
+    }
+
+    /// Bytes of topics, properties and payloads of all.
+    #[must_use]
+    pub const fn message_bytes(&self) -> u64 {
+        self.message_bytes
     }
 
     /// The retained message of a topic.
@@ -84,6 +98,8 @@ impl RetainedTable {
     ) -> Result<(), Full> {
         if let Some(retained) = self.key_of(pool, topic).and_then(|key| self.table.get_mut(key)) {
             pool.retain(message);
+            self.message_bytes += bytes_of(pool, message);
+            self.message_bytes -= bytes_of(pool, retained.message);
             pool.release(core::mem::replace(&mut retained.message, message));
             let former = core::mem::replace(&mut retained.kept, kept);
             retained.qos = qos;
@@ -95,6 +111,7 @@ impl RetainedTable {
         let key = self.table.insert(Retained { message, qos, kept, hash })?;
         self.index.insert(hash, key.index());
         self.kept_topic_bytes += u64::from(kept) * topic.len() as u64;
+        self.message_bytes += bytes_of(pool, message);
         pool.retain(message);
         Ok(())
     }
@@ -136,6 +153,7 @@ impl RetainedTable {
             self.index.remove(retained.hash, key.index());
             let topic_bytes = pool.get(retained.message).map_or(0, |message| u64::from(message.topic_bytes));
             self.kept_topic_bytes -= u64::from(retained.kept) * topic_bytes;
+            self.message_bytes -= bytes_of(pool, retained.message);
             pool.release(retained.message);
         }
     }
@@ -148,6 +166,10 @@ impl RetainedTable {
         })?;
         self.table.key_at(slot)
     }
+}
+
+fn bytes_of(pool: &MessagePool, message: Key<Message>) -> u64 {
+    pool.get(message).map_or(0, |message| message.total_bytes() as u64)
 }
 
 #[cfg(test)]
@@ -168,7 +190,7 @@ mod tests {
             table.set(&mut pool, topic, message, QoS::AtMostOnce, false).unwrap();
             pool.release(message);
         }
-        assert_eq!((table.count(), pool.count()), (2, 2));
+        assert_eq!((table.count(), pool.count(), table.message_bytes()), (2, 2, 4));
         assert!(table.has_room_for(&pool, "a") && !table.has_room_for(&pool, "c"));
         let other = message(&mut pool, "c", b"x", None);
         assert_eq!(table.set(&mut pool, "c", other, QoS::AtMostOnce, false), Err(Full));
@@ -176,7 +198,7 @@ mod tests {
         table.remove(&mut pool, "a");
         table.remove(&mut pool, "a");
         table.remove(&mut pool, "b");
-        assert_eq!((table.count(), pool.count()), (0, 0));
+        assert_eq!((table.count(), pool.count(), table.message_bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub struct Session {
     pub first_subscription: Option<Key<Subscription>>,
     /// Number of its subscriptions.
     pub subscriptions: u32,
+    /// Bytes of the pool that its deliveries hold, where they are counted: for an insider whose queue is limited by them.
+    pub held_bytes: u64,
+    /// What was dropped because its queue, with bounds of its own, was full.
+    pub dropped: u64,
     /// Deliveries that have not been sent.
     pub waiting: Queue<Delivery>,
     /// Deliveries that were sent and await PUBACK, PUBREC or PUBCOMP, in the order they were sent. [MQTT-4.6.0-6]
@@ -132,6 +136,8 @@ impl Session {
             ends: None,
             first_subscription: None,
             subscriptions: 0,
+            held_bytes: 0,
+            dropped: 0,
             waiting: Queue::default(),
             in_flight: Queue::default(),
             resend: None,
@@ -197,6 +203,8 @@ pub struct Delivery {
     pub identifiers: Option<Key<Identifiers>>,
     /// Whose it is.
     pub session: Key<Session>,
+    /// What of the pool is counted for it in its session, bytes.
+    pub held_bytes: u32,
     /// Its number in the log; 0 while the log knows nothing of it.
     pub number: u64,
     /// The record that must be on the disk before it is sent with QoS 2, or released.

@@ -363,6 +363,8 @@ fn qos_0_to_a_full_queue_is_dropped_and_counted() {
     }
     assert_eq!(bench.take(slow).len(), 3);
     assert_eq!(bench.broker.telemetry().counters.queue_dropped, 2);
+    let dropped: u64 = bench.broker.telemetry().categories.rows().map(|(_, row)| row.qos0_dropped_outgoing).sum();
+    assert_eq!(dropped, 2);
 }
 
 #[test]

@@ -121,7 +121,8 @@ Options:
   --control PATH  The socket for the commands that look at a running broker (default:
                   `control.sock` in the state folder). Owner and group may use it
   --log LEVELS    error, warn, info, debug, trace or off (default: that of the
-                  configuration, which is info if it says nothing); of a room by itself with ROOM=LEVEL, several with commas between. Rooms are
+                  configuration, which is info if it says nothing); of a room by
+                  itself with ROOM=LEVEL, several with commas between. Rooms are
                   authentication, authorization, bridge, broker, commands, net,
                   service, store, upstream and libraries
   --log-format F  human (default), or json: an object a line
@@ -141,8 +142,8 @@ Check a configuration and write it as one blob
 Usage: portcullis bake SOURCE... --out FILE [--board NAME] [--embed-secrets]
 
 SOURCE is a folder or a file: manifests of Broker, BrokerListener,
-BrokerAuthentication, BrokerAuthorization, ConfigMap, Secret and Gateway in YAML
-or JSON. A folder may also hold
+BrokerAuthentication, BrokerAuthorization, BrokerBridge, ConfigMap, Secret and
+Gateway in YAML or JSON. A folder may also hold
   trust/NAME/*                     PEM files, as the ConfigMap NAME
   keys/NAME/*.json                 JWK Sets of token issuers, as the ConfigMap NAME
   secrets/NAME/tls.crt, tls.key    as the Secret NAME

@@ -4,6 +4,8 @@
 //! the same principal or for one that it implies (fewer attributes); `a/#` in place of `a/b` is only a gain. Principals are
 //! compared as they are written: that a user has an attribute is not known here.
 
+mod bridges;
+
 use super::CommandError;
 use super::explain::name_of;
 use super::judge::{policy, read_configuration};
@@ -80,6 +82,7 @@ pub fn run(options: &DiffOptions, output: &mut dyn Write, diagnostics: &mut dyn 
             }
         }
     }
+    bridges::compare(&old, &new, &mut found);
     show(options.json, &found, output)?;
     if found.is_empty() { Ok(()) } else { Err(CommandError::AnswerIsNo) }
 }

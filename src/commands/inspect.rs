@@ -4,9 +4,9 @@ use super::CommandError;
 use super::memory::{Item, budget, sum};
 use crate::config::assemble::Usage;
 use crate::config::blob::{
-    Action, Authentication, Authorization, AutomaticCertificate, Bind, Configuration, Diagnostics, ExposedDiagnostics,
-    HttpsServer, Kept, ListenerPort, Method, Persistence, Protocol, Range, ServiceAccountTokens, SubjectAttributes,
-    Text, Tls, TrustBundle,
+    Action, Authentication, Authorization, AutomaticCertificate, Bind, Bridge, Configuration, Diagnostics,
+    ExposedDiagnostics, HttpsServer, Kept, ListenerPort, Method, Persistence, Protocol, Range, ServiceAccountTokens,
+    SubjectAttributes, Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
@@ -78,6 +78,9 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
     for policy in &configuration.authorizations {
         authorization(policy, output)?;
     }
+    for entry in &configuration.bridges {
+        bridge(configuration, entry, output)?;
+    }
     for bundle in &configuration.trust_bundles {
         trust_bundle(bundle, output)?;
     }
@@ -114,6 +117,30 @@ fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<
     )?;
     let (length, strategy) = (clients.subscriber_queue_length, clients.subscriber_queue_strategy);
     writeln!(output, "  subscriber queue {length}, strategy {strategy:?}")
+}
+
+fn bridge(configuration: &Configuration, bridge: &Bridge, output: &mut dyn Write) -> io::Result<()> {
+    let remote = &bridge.remote;
+    let secure = if remote.tls.is_some() { "TLS" } else { "no TLS" };
+    writeln!(output, "bridge '{}', {secure}", Escaped(&bridge.name))?;
+    for (host, port) in &remote.addresses {
+        writeln!(output, "  to {}, port {port}", Escaped(host))?;
+    }
+    let session = if remote.clean_start { "clean" } else { "lasting" };
+    writeln!(output, "  as client '{}', {session} session", Escaped(&remote.client_identifier))?;
+    let policy = bridge.identity.authorization.and_then(|index| configuration.authorizations.get(usize::from(index)));
+    let policy = policy.map_or("none", |policy| policy.name.as_str());
+    let username = bridge.identity.username.as_deref().unwrap_or("nobody");
+    writeln!(output, "  here '{}', authorization {}", Escaped(username), Escaped(policy))?;
+    let (length, bytes, strategy) = (bridge.queue_length, bridge.queue_bytes, bridge.queue_strategy);
+    writeln!(output, "  queue of {length} messages and {bytes} bytes, strategy {strategy:?}")?;
+    for (way, maps) in [("out", &bridge.outgoing), ("in", &bridge.incoming)] {
+        for map in maps {
+            let (local, remote) = (Escaped(&map.local), Escaped(&map.remote));
+            writeln!(output, "  {way}: here '{local}', there '{remote}', QoS at most {}", map.qos)?;
+        }
+    }
+    Ok(())
 }
 
 fn persistence(persistence: &Persistence, output: &mut dyn Write) -> io::Result<()> {

@@ -6,6 +6,7 @@
 
 use crate::authentication::PASSWORD_MEMORY_BYTES_MAX;
 use crate::authorization::Policy;
+use crate::bridge;
 use crate::broker::{Broker, PARKED_BYTES_MAX, QUESTIONS_MAX};
 use crate::config::blob::{Configuration, Method, Protocol, ServiceAccountTokens};
 use crate::net::{self, Layers};
@@ -55,6 +56,10 @@ pub fn budget(configuration: &Configuration) -> Vec<Item> {
     let (doors, bytes) = doors(configuration);
     items.push(("connections of the diagnostics", doors * web::CONNECTIONS_MAX as u32, bytes));
     items.push(("steps of the last hour", history::STEPS_MAX as u32, History::bytes()));
+    if let Ok(count @ 1..) = u32::try_from(configuration.bridges.len()) {
+        let bytes = configuration.bridges.iter().map(bridge::memory_bytes).sum();
+        items.push(("bridges", count, bytes));
+    }
     items.push(("the program", 1, PROGRAM_BYTES));
     items
         .into_iter()

@@ -1,6 +1,7 @@
 //! The commands a person types: parsed options and two streams in, an exit code out.
 
 pub mod bake;
+mod bridges;
 pub mod check;
 pub mod cli;
 pub mod control;
@@ -42,6 +43,8 @@ pub enum CommandError {
     Usage(String),
     /// The configuration is refused; the mistakes themselves have been written already. Exit code 3.
     ConfigurationRefused(String),
+    /// Nobody reads the rest of the output. Exit code 0: whoever reads has read enough.
+    ReaderGone,
     /// The surroundings fail: port taken, key or file unreadable, not enough memory. Exit code 4.
     CannotStart(String),
 }
@@ -51,6 +54,7 @@ impl CommandError {
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::ReaderGone => 0,
             Self::AnswerIsNo => 1,
             Self::Usage(_) => 2,
             Self::ConfigurationRefused(_) => 3,
@@ -76,7 +80,7 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AnswerIsNo => Ok(()),
+            Self::AnswerIsNo | Self::ReaderGone => Ok(()),
             Self::Usage(message) | Self::ConfigurationRefused(message) | Self::CannotStart(message) => {
                 f.write_str(message)
             }
@@ -89,6 +93,9 @@ impl std::error::Error for CommandError {}
 impl From<io::Error> for CommandError {
     /// The terminal or pipe that takes the output is gone.
     fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
         Self::CannotStart(format!("cannot write the output: {error}"))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::CommandError;
 use super::paths::Paths;
-use super::{surroundings, transport};
+use super::{bridges, surroundings, transport};
 use crate::authentication::{Authenticator, Revocation, RevocationInForce, SignatureMemo, Signatures};
 use crate::authorization::Policy;
 use crate::broker::{Admission, Insider, PortAdmission, Settings};
@@ -113,7 +113,10 @@ fn admission(configuration: &Configuration, known: &Known) -> Result<Admission, 
         .iter()
         .map(|port| PortAdmission { authenticator: port.authentication, policy: port.authorization })
         .collect();
-    let insiders = Insider::new(PROBE).into_iter().collect();
+    let mut insiders: Vec<Insider> = Insider::new(PROBE).into_iter().collect();
+    for bridge in &configuration.bridges {
+        insiders.push(bridges::insider(bridge).map_err(CommandError::ConfigurationRefused)?);
+    }
     Ok(Admission { ports, authenticators, policies, insiders })
 }
 

@@ -6,7 +6,7 @@
 use super::paths::Paths;
 use super::prepare::{Known, Prepared, prepare, secret_of};
 use super::run::read_blob;
-use super::start::Inquirer;
+use super::start::Beside;
 use super::{diagnostics, facts, last_good, succession};
 use crate::authentication::{RevocationInForce, SignatureMemo};
 use crate::config::blob::Configuration;
@@ -34,7 +34,7 @@ impl Origin {
         keep(paths, &self.contents);
     }
 
-    /// The blob as a source of changes to `configuration`, which is in force. `inquirer` starts those who are to be asked.
+    /// The blob as a source of changes to `configuration`, which is in force. `beside` are told of each.
     /// `facts` are replaced with it.
     pub fn watch(
         self,
@@ -42,13 +42,13 @@ impl Origin {
         paths: Paths,
         revocation: Option<Arc<RevocationInForce>>,
         known: diagnostics::Known,
-        inquirer: Inquirer,
+        beside: Beside,
         facts: facts::Told,
     ) -> Source {
         let blob = self.blob.clone();
         let diagnostics::Known { clock_floor, signatures } = known;
         let mut reload =
-            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, inquirer, facts };
+            Reload { blob: self.blob, configuration, paths, revocation, clock_floor, signatures, beside, facts };
         Source::new(blob, self.read, move |trigger| {
             let blob = reload.blob.display();
             match trigger {
@@ -82,7 +82,7 @@ struct Reload {
     revocation: Option<Arc<RevocationInForce>>,
     clock_floor: UnixTime,
     signatures: Arc<SignatureMemo>,
-    inquirer: Inquirer,
+    beside: Beside,
     /// What is told of it.
     facts: facts::Told,
 }
@@ -114,8 +114,10 @@ impl Reload {
             judges,
         };
         let told = facts::of(&next, Some((&self.blob, &contents)), Rc::clone(&inquiries));
-        let questions = self.inquirer.serve(inquiries);
+        let questions = self.beside.inquirer.serve(inquiries);
         keep(&self.paths, &contents);
+        // Bridges that are new find no port of theirs before this is in force, and try again.
+        self.beside.bridges.replace(&next);
         self.configuration = next;
         self.facts.replace(told);
         // Without anybody to authenticate, what was revoked stays known for when there is.

@@ -1,6 +1,7 @@
 //! From a configuration to a broker that serves: what was prepared, tables, sockets, tasks.
 
 use super::CommandError;
+use super::bridges::Bridges;
 use super::diagnostics;
 use super::facts;
 use super::memory;
@@ -108,9 +109,11 @@ pub fn start(
     let known = diagnostics::Known { clock_floor: clock_record.floor(), signatures };
     let manager = Rc::new(ServiceManager::from_environment());
     let told = facts::Told { facts: Rc::clone(&facts), clock, manager: Rc::clone(&manager) };
+    let bridges = Bridges::start(Rc::clone(&executor), inside.clone(), paths.clone(), &configuration);
+    let statuses = bridges.statuses();
     let source = origin.map(|origin| {
         origin.keep(&paths);
-        origin.watch(configuration, paths, revocation, known, inquirer, told)
+        origin.watch(configuration, paths, revocation, known, Beside { inquirer, bridges }, told)
     });
     ready(&addresses)?;
     log::info!("ready");
@@ -125,7 +128,13 @@ pub fn start(
     };
     let history = Rc::new(RefCell::new(History::new()));
     executor.spawn(History::keep(Rc::clone(&history), inside.clone())).detach();
-    let context = Context { inside: inside.clone(), facts: Rc::clone(&facts), history, probe: Rc::clone(&probed) };
+    let context = Context {
+        inside: inside.clone(),
+        facts: Rc::clone(&facts),
+        history,
+        probe: Rc::clone(&probed),
+        bridges: statuses,
+    };
     doors.serve(&Rc::new(context), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop, Rc::clone(&manager))).detach();
     executor.spawn(service::say_more_on(more)).detach();
@@ -138,6 +147,14 @@ pub fn start(
     let served = sleeper.run(executor.run(serve(turn, services, sleeper.clone(), &clock)));
     clock_record.borrow_mut().finish(clock.now());
     served.map_err(|error| cannot_start(format!("cannot wait for sockets: {error}")))
+}
+
+/// Who works beside the loop and has to do with each new configuration.
+pub struct Beside {
+    /// Starts those who are asked.
+    pub inquirer: Inquirer,
+    /// Carry messages to and from other brokers.
+    pub bridges: Bridges,
 }
 
 /// Starts tasks that take questions to those who answer them.

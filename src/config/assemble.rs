@@ -5,6 +5,7 @@ use super::blob::{
     self, Bind, ClientLimits, Configuration, EmbeddedSecret, HttpsServer, ListenerPort, Method, Persistence,
 };
 use super::board;
+use super::bridge::{self, BridgeSource};
 use super::broker::Broker;
 use super::diagnostic::{Place, Report, nearest, quoted};
 use super::diagnostics::DEFAULT_PORT;
@@ -54,6 +55,7 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
         resources.authentications.iter().map(|named| assembly.authentication(named)).collect();
     let ports = assembly.ports(&settings.gateway);
     let diagnostics = assembly.diagnostics(&settings, &broker, &ports);
+    let bridges = resources.bridges.iter().map(|named| assembly.bridge(&named.body)).collect();
     assembly.issued_secrets();
     let secrets = assembly.secrets(&settings, options);
     assembly.run_time_secrets(&settings);
@@ -75,7 +77,7 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
     let clients = client_limits(&broker, &board.capacities, report);
     let persistence =
         Persistence { commit_interval_milliseconds: settings.commit_interval_milliseconds, ..broker.persistence };
-    Some(Configuration {
+    let mut configuration = Configuration {
         board,
         gateway: settings.gateway,
         clients,
@@ -84,9 +86,13 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
         ports,
         authentications,
         authorizations,
+        bridges,
         trust_bundles,
         secrets,
-    })
+    };
+    let sources: Vec<_> = resources.bridges.iter().map(|named| (&named.body, &named.place)).collect();
+    bridge::complete(&sources, &mut configuration, report);
+    Some(configuration)
 }
 
 fn choose_board(settings: &Settings, options: &LoadOptions, report: &mut Report) -> Option<blob::Board> {
@@ -256,6 +262,26 @@ impl Assembly<'_> {
             client_secret: server.client_secret.as_ref().map(|reference| self.secret(reference)),
             headers: server.headers.clone(),
         }
+    }
+
+    /// Resolves what a bridge refers to.
+    fn bridge(&mut self, source: &BridgeSource) -> blob::Bridge {
+        let resources = self.resources;
+        let mut bridge = source.bridge.clone();
+        bridge.remote.tls = source.tls.as_ref().map(|tls| blob::BridgeTls {
+            // An index that leads nowhere: `None` would mean to trust the public roots.
+            trust_bundle: tls.authorities.as_ref().map(|name| self.trust_bundle(name).unwrap_or(u16::MAX)),
+            client_secret: source.client_secret.as_ref().map(|reference| self.secret(reference)),
+            server_name: tls.server_name.clone(),
+        });
+        if let (Some((_, secret)), Some(reference)) = (&mut bridge.remote.login, &source.password) {
+            *secret = Some(self.run_time_secret(reference, "password"));
+        }
+        // The same: without one it may do everything.
+        bridge.identity.authorization = source.authorization.as_ref().map(|reference| {
+            self.resolve("BrokerAuthorization", reference, &resources.authorizations).unwrap_or(u16::MAX)
+        });
+        bridge
     }
 
     /// Resolves `serviceAccountTokens`, and compares it with the methods that need it.
@@ -553,7 +579,13 @@ impl Assembly<'_> {
             }
         }
         for named in &resources.authorizations {
-            if !ports().any(|port| port.authorization.as_ref().is_some_and(|reference| reference.name == named.name)) {
+            let is_of_bridge = |bridge: &Named<BridgeSource>| {
+                bridge.body.authorization.as_ref().is_some_and(|reference| reference.name == named.name)
+            };
+            if !resources.bridges.iter().any(is_of_bridge)
+                && !ports()
+                    .any(|port| port.authorization.as_ref().is_some_and(|reference| reference.name == named.name))
+            {
                 self.report
                     .note(&named.place, format!("no port refers to the BrokerAuthorization {}", quoted(&named.name)));
             }

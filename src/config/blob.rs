@@ -3,6 +3,13 @@
 //! Written by `bake`, read at start. The body is postcard, which is not self-describing: the envelope's schema version
 //! decides whether a body can be read at all, and bytes left over are an error.
 
+mod bridge;
+
+pub use bridge::{
+    ADDRESSES_MAX, BRIDGES_MAX, Bridge, BridgeIdentity, BridgeRemote, BridgeTls, CLIENT_IDENTIFIER_BYTES_MAX, MAPS_MAX,
+    PACKET_BYTES, TopicMap,
+};
+
 use crate::distinguished_name::DistinguishedName;
 use crate::limits::Capacities;
 use serde::{Deserialize, Serialize};
@@ -26,6 +33,8 @@ pub struct Configuration {
     pub authentications: Vec<Authentication>,
     /// BrokerAuthorization resources.
     pub authorizations: Vec<Authorization>,
+    /// BrokerBridge resources.
+    pub bridges: Vec<Bridge>,
     /// ConfigMaps that are used as bundles of certificate authorities.
     pub trust_bundles: Vec<TrustBundle>,
     /// Secrets with a certificate and its key, embedded or to be found at run time: those that listeners serve, and those
@@ -211,6 +220,8 @@ pub enum QueueStrategy {
     None,
     /// The oldest message makes room.
     DropOldest,
+    /// The message at hand is not queued, and its publisher not told. For bridges only.
+    DropNewest,
 }
 
 /// What outlives a restart. `persistence` of the Broker resource; without one, everything does. Its bounds and what it

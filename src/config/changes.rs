@@ -34,6 +34,8 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
         clients: _,
         authentications: _,
         authorizations: _,
+        // Those that have changed begin anew.
+        bridges: _,
         trust_bundles: _,
         secrets: _,
     } = former;

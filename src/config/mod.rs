@@ -11,6 +11,7 @@ mod authentication;
 mod authorization;
 pub mod blob;
 pub mod board;
+mod bridge;
 mod broker;
 mod certificate;
 pub mod changes;

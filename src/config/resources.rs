@@ -3,6 +3,7 @@
 use super::authentication::{self, Authentication};
 use super::authorization;
 use super::blob;
+use super::bridge::{self, BridgeSource};
 use super::broker::{self, Broker};
 use super::diagnostic::{Place, Report, nearest, quoted};
 use super::gateway::{self, Settings};
@@ -20,11 +21,12 @@ const OWN: &str = "portcullis.edge/v1";
 const CORE: &str = "v1";
 
 /// Kinds, and the `apiVersion` that each needs.
-const KINDS: [(&str, &[&str]); 8] = [
+const KINDS: [(&str, &[&str]); 9] = [
     ("Broker", &[VENDOR, VENDOR_BETA]),
     ("BrokerListener", &[VENDOR, VENDOR_BETA]),
     ("BrokerAuthentication", &[VENDOR, VENDOR_BETA]),
     ("BrokerAuthorization", &[VENDOR, VENDOR_BETA]),
+    ("BrokerBridge", &[OWN]),
     ("ConfigMap", &[CORE]),
     ("Secret", &[CORE]),
     ("List", &[CORE]),
@@ -97,6 +99,8 @@ pub struct Resources {
     pub authentications: Vec<Named<Authentication>>,
     /// `kind: BrokerAuthorization`.
     pub authorizations: Vec<Named<blob::Authorization>>,
+    /// `kind: BrokerBridge`.
+    pub bridges: Vec<Named<BridgeSource>>,
     /// `kind: ConfigMap`.
     pub config_maps: Vec<Named<ConfigMap>>,
     /// `kind: Secret`.
@@ -190,6 +194,9 @@ impl Resources {
                 .map(|body| add(&mut self.authentications, kind, name, place, body, report)),
             "BrokerAuthorization" => authorization::read(name, spec, report)
                 .map(|body| add(&mut self.authorizations, kind, name, place, body, report)),
+            "BrokerBridge" => {
+                bridge::read(name, spec, report).map(|body| add(&mut self.bridges, kind, name, place, body, report))
+            }
             "Gateway" => gateway::read(spec, report).map(|body| {
                 if name != "default" {
                     report.error(place, format!("a Gateway must be named \"default\", and this is {}", quoted(name)));

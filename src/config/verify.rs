@@ -4,8 +4,8 @@
 //! refused before anything relies on it.
 
 use super::blob::{
-    Action, Authorization, AutomaticCertificate, Configuration, Diagnostics, HttpsServer, Method, Range,
-    ServiceAccountTokens, SubjectAttributes, Text, Tls,
+    Action, Authorization, AutomaticCertificate, BRIDGES_MAX, Configuration, Diagnostics, HttpsServer, Method,
+    QueueStrategy, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls,
 };
 use super::certificate::{check_times, is_certificate_name};
 use super::https_server::{check_endpoint, check_headers};
@@ -65,6 +65,8 @@ pub enum Defect {
     ServiceAccountTokens,
     /// A certificate of mode Automatic.
     AutomaticCertificate,
+    /// A bridge.
+    Bridge,
     /// Where the gateway shows what it is doing, or what guards that.
     Diagnostics,
 }
@@ -94,6 +96,7 @@ impl fmt::Display for Defect {
             Self::Method => "an authentication method lacks what it needs",
             Self::ServiceAccountTokens => "who judges tokens of service accounts is not valid",
             Self::AutomaticCertificate => "a certificate of mode Automatic is not valid",
+            Self::Bridge => "a bridge is not valid, or there are too many",
             Self::Diagnostics => "diagnostics are not guarded, or not at a valid address",
         })
     }
@@ -115,6 +118,7 @@ pub fn configuration(configuration: &Configuration) -> Result<(), Defect> {
     diagnostics(configuration)?;
     ports(configuration)?;
     authentications(configuration)?;
+    bridges(configuration)?;
     for bundle in &configuration.trust_bundles {
         ensure(!bundle.certificates.is_empty(), Defect::TrustBundle)?;
     }
@@ -150,6 +154,7 @@ fn gateway(configuration: &Configuration) -> Result<(), Defect> {
     let in_range = (1..=configuration.board.capacities.packet_bytes).contains(&clients.max_packet_size_bytes)
         && clients.max_receive_maximum >= 1
         && clients.subscriber_queue_length >= 1
+        && clients.subscriber_queue_strategy != QueueStrategy::DropNewest
         && clients.max_session_expiry_seconds != Some(0)
         && clients.max_message_expiry_seconds != Some(0);
     ensure(in_range, Defect::ClientLimit)?;
@@ -275,6 +280,31 @@ fn authentications(configuration: &Configuration) -> Result<(), Defect> {
         }
     }
     Ok(())
+}
+
+fn bridges(configuration: &Configuration) -> Result<(), Defect> {
+    let bridges = &configuration.bridges;
+    let mut identifiers = BTreeSet::new();
+    ensure(bridges.len() <= BRIDGES_MAX, Defect::Bridge)?;
+    for bridge in bridges {
+        let is_new = identifiers.insert(&bridge.remote.client_identifier);
+        ensure(is_new && super::bridge::is_valid(bridge), Defect::Bridge)?;
+        attributes_fit(&bridge.identity.attributes)?;
+        if let Some(index) = bridge.identity.authorization {
+            ensure(usize::from(index) < configuration.authorizations.len(), Defect::Reference)?;
+        }
+        if let Some(tls) = &bridge.remote.tls {
+            tls.trust_bundle.map_or(Ok(()), |index| trust_bundle_index(configuration, index))?;
+            tls.client_secret.map_or(Ok(()), |index| secret_index(configuration, index))?;
+        }
+        if let Some((_, Some(secret))) = &bridge.remote.login {
+            ensure(is_object_name(secret), Defect::SecretName)?;
+        }
+    }
+    let room = super::bridge::Room::of(configuration);
+    let length: u64 = bridges.iter().map(|bridge| u64::from(bridge.queue_length)).sum();
+    let bytes = bridges.iter().fold(0_u64, |sum, bridge| sum.saturating_add(bridge.queue_bytes));
+    ensure(length <= room.length && bytes <= room.bytes, Defect::Bridge)
 }
 
 fn subject_attributes(entry: &SubjectAttributes) -> Result<(), Defect> {

@@ -152,7 +152,7 @@ impl Server {
         let builder = ClientConfig::builder_with_provider(crypto::shared_provider())
             .with_safe_default_protocol_versions()
             .map_err(|_| HttpsFault::Roots)?
-            .with_root_certificates(roots(&settings.roots)?);
+            .with_root_certificates(root_store(&settings.roots)?);
         let certificate = settings.identity.as_ref().and_then(|(chain, _)| chain.first().cloned());
         let config = match settings.identity {
             None => builder.with_no_client_auth(),
@@ -275,7 +275,11 @@ fn split_authority(authority: &str) -> Option<(&str, u16)> {
     (!host.is_empty()).then_some((host, port))
 }
 
-fn roots(roots: &Roots) -> Result<RootCertStore, HttpsFault> {
+/// The authorities to check servers with.
+///
+/// # Errors
+/// `Roots`: there are none, or one cannot be used.
+pub fn root_store(roots: &Roots) -> Result<RootCertStore, HttpsFault> {
     let mut store = RootCertStore::empty();
     match roots {
         Roots::Bundle(certificates) => {

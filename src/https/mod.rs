@@ -9,6 +9,6 @@ mod client;
 mod resolve;
 mod response;
 
-pub use client::{HttpsFault, Request, Roots, Server, ServerSettings, Timing};
+pub use client::{HttpsFault, Request, Roots, Server, ServerSettings, Timing, root_store};
 pub use resolve::{ResolveFault, Resolver};
 pub use response::{BODY_BYTES_MAX, Response};

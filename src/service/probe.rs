@@ -307,7 +307,7 @@ impl Round<'_> {
     }
 }
 
-type OverInside<'p> = Link<Watched<'p>>;
+type OverInside<'p> = Link<'p>;
 
 async fn complete(connection: &mut Connection<'_, '_, OverInside<'_>>, op: &Op) -> Result<(), Failure> {
     while connection.is_pending(op) {

@@ -67,9 +67,14 @@ impl Gate {
 /// One packet that is held, and its length.
 type Held = ([u8; HELD_BYTES_MAX], usize);
 
+/// What a link is over. Links over all kinds of streams are of one type, so that minimq's code is in the program once.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
 /// A stream for minimq.
-pub struct Link<S> {
-    stream: S,
+pub struct Link<'s> {
+    stream: Box<dyn Stream + 's>,
     /// Bytes of the packet that is being written which have not been taken yet.
     unfinished: usize,
     resumes: bool,
@@ -81,11 +86,11 @@ pub struct Link<S> {
     unflushed: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<'s> Link<'s> {
     /// A link as minimq expects it.
-    pub const fn new(stream: S) -> Self {
+    pub fn new(stream: impl Stream + 's) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             unfinished: 0,
             resumes: false,
             gate: None,
@@ -97,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
 
     /// CONNECT asks for the session that is there, even if this process has never had it.
     #[must_use]
-    pub const fn resuming(mut self) -> Self {
+    pub fn resuming(mut self) -> Self {
         self.resumes = true;
         self
     }
@@ -196,11 +201,11 @@ fn without_clean_start(connect: &[u8]) -> Vec<u8> {
     bytes
 }
 
-impl<S> ErrorType for Link<S> {
+impl ErrorType for Link<'_> {
     type Error = LinkError;
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Read for Link<S> {
+impl Read for Link<'_> {
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LinkError> {
         poll_fn(|context| {
             if let Poll::Ready(Err(error)) = self.poll_held(context) {
@@ -213,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Read for Link<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Write for Link<S> {
+impl Write for Link<'_> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, LinkError> {
         self.within(async |link| poll_fn(|context| link.poll_packet(context, bytes)).await).await
     }

@@ -18,5 +18,5 @@
 mod link;
 mod way;
 
-pub use link::{Gate, Link, LinkError};
+pub use link::{Gate, Link, LinkError, Stream};
 pub use way::{Remote, RemoteFault, RemoteSettings, Way, client_tls};

@@ -107,18 +107,14 @@ impl Remote {
 /// What TLS clients of this process show and believe: the authorities `roots`, and `identity` where the server asks for one.
 ///
 /// # Errors
-/// An authority, the certificate or its key cannot be used.
+/// The certificate or its key cannot be used.
 pub fn client_tls(
-    roots: &[CertificateDer<'static>],
+    roots: RootCertStore,
     identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let mut store = RootCertStore::empty();
-    for root in roots {
-        store.add(root.clone())?;
-    }
     let builder = ClientConfig::builder_with_provider(crypto::shared_provider())
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(store);
+        .with_root_certificates(roots);
     Ok(Arc::new(match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,

@@ -110,7 +110,7 @@ fn bake(folder: &Folder, port: u16, blob: &Path) {
 
 fn start_on(blob: &Path) -> Process {
     let mut process = Process::start(&mut portcullis(&["run", "--config", blob.to_str().unwrap()]));
-    process.wait_for("ready");
+    process.wait_for(" ready");
     process
 }
 

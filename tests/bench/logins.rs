@@ -92,7 +92,7 @@ fn start() -> Broker {
     let baked = run(&["bake", &site, "--out", &blob]);
     assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
     let mut process = Process::start(&mut portcullis(&["run", "--config", &blob]));
-    process.wait_for("ready");
+    process.wait_for(" ready");
     Broker { demo, port, process, _folder: folder }
 }
 

@@ -67,7 +67,7 @@ impl Gateway {
 
     fn run(&mut self) {
         self.launch();
-        self.process().wait_for("ready");
+        self.process().wait_for(" ready");
     }
 
     fn process(&mut self) -> &mut Process {

@@ -228,7 +228,7 @@ impl Demo {
         let directory = folder.join("demo");
         let directory = directory.to_str().expect("a plain path");
         let mut process = Process::start(&mut portcullis(&["demo", "--dir", directory, "--port", &port.to_string()]));
-        process.wait_for("ready");
+        process.wait_for(" ready");
         Self { folder, port, process }
     }
 
@@ -260,7 +260,7 @@ impl Site {
         let baked = run(&["bake", site, "--out", blob]);
         assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
         let mut process = Process::start(&mut portcullis(&["run", "--config", blob, "--log", "debug"]));
-        process.wait_for("ready");
+        process.wait_for(" ready");
         Self { folder, process }
     }
 }

@@ -15,7 +15,7 @@ Installs what `cargo xtask test` and `cargo xtask build` need on this machine.
 
 Usage: cargo xtask install
 
-On Debian and its children: the mosquitto clients, OpenSSL, strace and chromium for the
+On Debian and its children: mosquitto, its clients, OpenSSL, strace and chromium for the
 tests (with paho-mqtt, MQTT.js and playwright-core below target/interop, by python3's pip
 and by npm, and promtool, unpacked from its package), cross
 linkers and the emulator for the ARM targets, and, where rustup has not the ARM
@@ -23,8 +23,13 @@ targets, Debian's own Rust compiler with the matching ARM standard libraries. Us
 sudo when not root. On other systems it says what is missing.";
 
 /// What the tests of the host need: package and a program in it.
-const TEST_PACKAGES: [(&str, &str); 4] =
-    [("mosquitto-clients", "mosquitto_pub"), ("openssl", "openssl"), ("strace", "strace"), ("chromium", "chromium")];
+const TEST_PACKAGES: [(&str, &str); 5] = [
+    ("mosquitto", "mosquitto"),
+    ("mosquitto-clients", "mosquitto_pub"),
+    ("openssl", "openssl"),
+    ("strace", "strace"),
+    ("chromium", "chromium"),
+];
 /// The Python client, as pip names it.
 const PAHO: &str = "paho-mqtt==2.1.0";
 /// The JavaScript client, and what drives the browser (and brings none), as npm names them; and where they are then.

@@ -74,7 +74,9 @@ pub fn bytes(command: &mut Command) -> Outcome<Vec<u8>> {
 /// Where on the search path a program is.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
+    // Servers lie where not every user looks.
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
 fn not_started(command: &Command, error: &io::Error) -> Failure {

@@ -39,11 +39,11 @@ const LEVELS: [(&str, u8); 27] = [
     ("net", 8),
     ("upstream", 8),
     ("bridge", 9),
-    ("service", 9),
-    ("appliance", 9),
-    ("commands", 10),
-    ("main", 11),
-    ("bin", 11),
+    ("service", 10),
+    ("appliance", 10),
+    ("commands", 11),
+    ("main", 12),
+    ("bin", 12),
 ];
 
 /// The one place where crates come from.

@@ -183,6 +183,30 @@ fn puback_waits_where_the_message_must_be_safe() {
 }
 
 #[test]
+fn how_long_an_acknowledgement_took_has_the_disk_in_it() {
+    let mut kiln = Kiln::new();
+    kiln.absent("s", "t", 1);
+    let (publisher, _) = kiln.client("p", &[], true);
+    let before = kiln.bench.broker.telemetry().durations;
+    // Of those on their way together the first is followed.
+    kiln.give(publisher, &[wire::publish("t", 1, &[], b"x"), wire::publish("t", 2, &[], b"x")].concat());
+    kiln.pass(40);
+    assert_eq!(kiln.kinds(publisher), [0_u8; 0]);
+    kiln.commit();
+    assert_eq!(kiln.kinds(publisher), [0x40, 0x40]);
+    let mut expected = before.acknowledge;
+    expected.observe(40);
+    let durations = kiln.bench.broker.telemetry().durations;
+    assert_eq!(durations.acknowledge, expected);
+    assert!(durations.sync.count() > before.sync.count());
+    assert_eq!(durations.connect.count(), 2);
+    kiln.give(publisher, &wire::publish("nobody", 1, &[], b"x"));
+    assert_eq!(kiln.kinds(publisher), [0x40]);
+    expected.observe(0);
+    assert_eq!(kiln.bench.broker.telemetry().durations.acknowledge, expected);
+}
+
+#[test]
 fn messages_and_subscriptions_are_there_after_a_restart_in_their_order() {
     let mut kiln = Kiln::new();
     kiln.absent("s", "t/#", 1);

@@ -67,7 +67,7 @@ fn head(document: &Value, output: &mut dyn Write) -> io::Result<()> {
     let since = show::time(configuration, "appliedUnix");
     writeln!(output, "configuration {}, {}, since {since}", Escaped(file), Escaped(&digest))?;
     let clock = part(document, "clock");
-    let trusted = if clock.get("trusted") == Some(&Value::Bool(true)) { "believed" } else { "not believed yet" };
+    let trusted = if clock.get("trusted") == Some(&Value::Bool(true)) { "set" } else { "NOT SET" };
     writeln!(output, "clock {}, {trusted}", show::time(document, "nowUnix"))?;
     let (resident, budget) = (show::number(memory, "residentBytes"), show::number(memory, "budgetBytes"));
     writeln!(

@@ -5,6 +5,7 @@
 
 use super::api;
 use super::{metrics, page};
+use crate::bridge::Statuses;
 use crate::http::{Json, Method, Request, Response, Status};
 use crate::net::Inside;
 use crate::service::{FactsInForce, Health, History, SharedReport};
@@ -21,6 +22,8 @@ pub struct Context {
     pub history: Rc<RefCell<History>>,
     /// What the probe has found.
     pub probe: SharedReport,
+    /// The bridges.
+    pub bridges: Statuses,
 }
 
 /// More than all checks take.

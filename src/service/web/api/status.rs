@@ -1,6 +1,7 @@
 //! `/api/v1/status`: the broker as a whole.
 
 use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, written};
+use crate::bridge::{self, Statuses};
 use crate::broker::StoreView;
 use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
@@ -20,6 +21,7 @@ const MARGIN_BYTES: usize = 2 * ROW_BYTES_MAX;
 struct Around {
     facts: FactsInForce,
     probe: SharedReport,
+    bridges: Statuses,
     resident_bytes: Option<u64>,
 }
 
@@ -33,8 +35,12 @@ pub(super) async fn document(context: &Context) -> Response {
             None => return stopping(),
         }
     }
-    let around =
-        Around { facts: context.facts.clone(), probe: context.probe.clone(), resident_bytes: resident_bytes() };
+    let around = Around {
+        facts: context.facts.clone(),
+        probe: context.probe.clone(),
+        bridges: context.bridges.clone(),
+        resident_bytes: resident_bytes(),
+    };
     let document = context.inside.ask(move |turn, now| {
         let mut json = Json::new(DOCUMENT_BYTES_MAX);
         json.begin_object();
@@ -54,7 +60,8 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.field("nowUnix", now.unix.0);
     json.name("clock");
     json.begin_object();
-    json.field("trusted", turn.believes_clock(now));
+    json.field("trusted", turn.clock_is_set(now));
+    json.field("steady", turn.believes_clock(now));
     json.field("policy", facts.clock_policy);
     json.end_object();
     json.name("configuration");
@@ -89,7 +96,8 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
         Some(view) => store_object(json, &view, &telemetry.counters),
         None => json.value(None::<u64>),
     }
-    array(json, "bridges", core::iter::empty::<()>(), |_, ()| {});
+    array(json, "bridges", &*around.bridges.borrow(), |json, bridge| bridge_fields(json, turn, &bridge.borrow()));
+    let telemetry = turn.broker().telemetry();
     json.name("denials");
     json.begin_array();
     for denial in telemetry.denials.iter() {
@@ -101,6 +109,19 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
         json.end_object();
     }
     json.end_array();
+}
+
+fn bridge_fields(json: &mut Json, turn: &mut Turn<SystemNetwork>, bridge: &bridge::Status) {
+    let queue = turn.broker().queue_of_insider(&bridge.client_identifier());
+    json.field("name", bridge.name.as_str());
+    json.field("remote", bridge.remote.as_str());
+    json.field("state", bridge.state.name());
+    json.field("sinceUnix", bridge.since_unix);
+    json.field("queued", u64::from(queue.waiting) + u64::from(queue.in_flight));
+    json.field("dropped", bridge.counters.dropped() + queue.dropped);
+    json.field("sent", bridge.counters.sent);
+    json.field("received", bridge.counters.received);
+    json.field("lastError", Some(bridge.last_error.as_str()).filter(|error| !error.is_empty()));
 }
 
 /// State, readiness and checks: here, and all of `/readyz`.

@@ -10,13 +10,15 @@
 //! Deliberately absent: allocations. Counting them takes an allocator of our own, which takes `unsafe`; what the process holds is
 //! asked of the system instead, and that the broker allocates nothing for a message is a test.
 
+mod bridges;
 mod exposition;
 mod process;
 
 use super::Context;
 use super::api::certificate_rows;
 use super::serve::RESPONSE_BYTES_MAX;
-use crate::broker::{StoreView, TableUse};
+use crate::bridge;
+use crate::broker::{Held, QueueView, StoreView, TableUse};
 use crate::codec::ReasonCode;
 use crate::http::{Response, Status};
 use crate::platform;
@@ -36,7 +38,9 @@ struct Snapshot {
     durations: Durations,
     tables: Vec<TableUse>,
     connected: u64,
+    held: Held,
     store: Option<StoreView>,
+    bridges: Vec<(bridge::Status, QueueView)>,
     health: Health,
     /// By what they are for and their names: when the first of them ends, seconds since 1970.
     certificates: BTreeMap<(&'static str, String), u64>,
@@ -44,6 +48,7 @@ struct Snapshot {
 
 /// The page.
 pub(super) async fn page(context: &Context) -> Response {
+    let around: Vec<_> = context.bridges.borrow().iter().map(|bridge| bridge.borrow().clone()).collect();
     let (facts, report) = (context.facts.clone(), context.probe.clone());
     let taken = context.inside.ask(move |turn, now| {
         let health = Health::look(turn, now, &facts.borrow(), &report.borrow());
@@ -52,10 +57,15 @@ pub(super) async fn page(context: &Context) -> Response {
             let ends: &mut u64 = certificates.entry((kind, certificate.name)).or_insert(u64::MAX);
             *ends = certificate.not_after.0.min(*ends);
         }
-        let trusts_clock = turn.believes_clock(now);
+        let trusts_clock = turn.clock_is_set(now);
         let tables = turn.table_uses().collect();
         let broker = turn.broker();
-        let (connected, store) = (broker.sessions_connected(), broker.store_view());
+        let queued = |bridge: bridge::Status| {
+            let queue = broker.queue_of_insider(&bridge.client_identifier());
+            (bridge, queue)
+        };
+        let bridges = around.into_iter().map(queued).collect();
+        let (connected, held, store) = (broker.sessions_connected(), broker.held(), broker.store_view());
         let telemetry = broker.telemetry();
         Snapshot {
             now,
@@ -66,7 +76,9 @@ pub(super) async fn page(context: &Context) -> Response {
             durations: telemetry.durations,
             tables,
             connected,
+            held,
             store,
+            bridges,
             health,
             certificates,
         }
@@ -84,6 +96,7 @@ pub(super) async fn page(context: &Context) -> Response {
     store(&mut text, &snapshot);
     durations(&mut text, &snapshot.durations);
     own(&mut text, &snapshot, &context.facts.borrow().board);
+    bridges::write(&mut text, &snapshot.bridges);
     process::write(&mut text);
     text.finish().map_or_else(|| Status::InternalServerError.into(), |text| Response::new(CONTENT_TYPE, text))
 }
@@ -147,6 +160,7 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
             ("aio_broker_authorization_deny", "Authorization decisions that denied.", counters.authorization_denied()),
         ],
     );
+    let held = &snapshot.held;
     let used = |name: &str| snapshot.tables.iter().find(|table| table.name == name).map_or(0, |table| table.used);
     singles(
         text,
@@ -156,6 +170,11 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
             ("aio_broker_connected_sessions", "Sessions with a connection.", snapshot.connected),
             ("aio_broker_total_subscriptions", "Subscriptions.", used("subscriptions")),
             ("aio_broker_store_retained_messages", "Retained messages.", used("retained messages")),
+            ("aio_broker_store_retained_bytes", "Bytes of retained messages.", held.retained_bytes),
+            ("aio_broker_store_total_sessions", "Sessions that outlive a restart.", held.kept_sessions),
+            ("aio_broker_store_total_subscriptions", "Subscriptions of these.", held.kept_subscriptions),
+            ("aio_broker_store_will_messages", "Wills.", held.wills),
+            ("aio_broker_store_will_bytes", "Bytes of Wills.", held.will_bytes),
         ],
     );
     let blocks = snapshot.tables.iter().find(|table| table.name == "message blocks");

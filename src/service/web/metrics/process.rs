@@ -1,6 +1,7 @@
 //! What the system knows of this process: proc(5). What it does not say is left out.
 
 use super::exposition::{Exposition, Kind, Number};
+use stats_alloc::INSTRUMENTED_SYSTEM;
 
 /// Clock ticks of a second in `/proc/self/stat`: `USER_HZ`, the same on every machine that this program is built for.
 const TICKS_PER_SECOND: u64 = 100;
@@ -22,6 +23,17 @@ pub(super) fn write(text: &mut Exposition) {
         let seconds = Number::Milliseconds(ticks * 1_000 / TICKS_PER_SECOND);
         text.single("process_cpu_seconds_total", Kind::Counter, "Processor time, seconds.", seconds);
     }
+    let allocated = INSTRUMENTED_SYSTEM.stats();
+    for (name, help, count) in [
+        ("portcullis_allocations_total", "Allocations from the heap.", allocated.allocations),
+        ("portcullis_reallocations_total", "Allocations that were resized.", allocated.reallocations),
+        ("portcullis_deallocations_total", "Allocations that were given back.", allocated.deallocations),
+    ] {
+        text.single(name, Kind::Counter, help, Number::Count(count as u64));
+    }
+    // On a 32-bit machine both may have come around; their difference has not.
+    let bytes = allocated.bytes_allocated.wrapping_sub(allocated.bytes_deallocated);
+    text.single("portcullis_heap_bytes", Kind::Gauge, "Bytes allocated from the heap.", Number::Count(bytes as u64));
     if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
         // One of them is the folder's.
         let open = (descriptors.count() as u64).saturating_sub(1);
