@@ -59,13 +59,13 @@ impl Interface {
         if self.has_carrier() {
             return;
         }
-        let mut patience = 30_u32;
+        let mut patience = 16_u32;
         while !self.has_carrier() {
             patience = patience.saturating_sub(1);
             if patience == 1 {
                 log::warn!("{}: no network cable, or nothing at its other end", self.name);
             }
-            Timer::after(if patience > 20 { FIRST_LOOK } else { LOOK }).await;
+            Timer::after(if patience > 6 { FIRST_LOOK } else { LOOK }).await;
         }
         log::info!("{}: connected", self.name);
     }
