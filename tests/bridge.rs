@@ -32,7 +32,9 @@ impl Mosquitto {
     /// `acl` is what clients may do; without one, everything.
     fn start_with(name: &str, port: u16, tls: Option<(u16, &Path)>, acl: Option<&str>) -> Self {
         let folder = Folder::new(name);
-        let mut text = format!("user root\nallow_anonymous true\nlog_dest stderr\nlistener {port} 127.0.0.1\n");
+        let mut text = format!(
+            "user root\nallow_anonymous true\nlog_dest stderr\nmax_queued_messages 5000\nlistener {port} 127.0.0.1\n"
+        );
         if let Some((port, pki)) = tls {
             let file = |name: &str| pki.join(name).display().to_string();
             text.push_str(&format!(
@@ -187,11 +189,9 @@ fn messages_cross_both_ways_over_tls_with_certificates() {
 #[test]
 fn the_example_is_a_configuration() {
     let folder = Folder::new("bridge-example");
-    pki::demo::create(&folder.join("demo")).unwrap();
-    folder.write("site/bridge.yaml", include_str!("../config/bridge/bridge.yaml"));
-    folder.write("site/listener.yaml", include_str!("../config/bridge/listener.yaml"));
-    folder.write("site/trust/cluster-ca/ca.pem", std::fs::read(folder.join("demo/contoso_root_ca.crt")).unwrap());
-    let (site, blob) = (folder.join("site"), folder.join("site.blob"));
+    let (site, blob) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("config/bridge"), folder.join("site.blob"));
+    let checked = run(&["check", site.to_str().unwrap()]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
     let baked = run(&["bake", site.to_str().unwrap(), "--out", blob.to_str().unwrap()]);
     assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
     let shown = run(&["inspect", blob.to_str().unwrap()]);
@@ -307,6 +307,57 @@ fn what_was_acknowledged_reaches_mosquitto_in_order_after_kills_and_cuts() {
     let last = publish(&gateway, 20);
     let seen = numbers_until(&mut upstream, last);
     assert!(seen.ends_with(&(last - 19..=last).collect::<Vec<_>>()), "{seen:?}");
+}
+
+/// Publishes numbers with QoS 1, as many at once as mosquitto allows.
+fn publish_at_once(client: &mut Client, topic: &str, numbers: std::ops::Range<u32>) {
+    let numbers: Vec<u32> = numbers.collect();
+    for window in numbers.chunks(20) {
+        let packets: Vec<Vec<u8>> = (1..)
+            .zip(window)
+            .map(|(identifier, number)| {
+                let mut body = text(topic);
+                body.extend_from_slice(&[0, identifier, 0]);
+                body.extend_from_slice(number.to_string().as_bytes());
+                packet(0x32, &body)
+            })
+            .collect();
+        client.send(&packets.concat());
+        for _ in window {
+            assert_eq!(client.receive().expect("a PUBACK").first, 0x40);
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_the_upstream_arrives_in_order_though_it_exceeds_the_receive_maximum() {
+    let ports = free_ports(2);
+    let mosquitto = Mosquitto::start("bridge-burst-upstream", ports, None);
+    let proxy = Proxy::start(mosquitto.port);
+    proxy.is_open.store(true, Ordering::SeqCst);
+    let remote = format!("hosts: [\"127.0.0.1:{}\"], clientId: gateway-7", proxy.port);
+    let mut gateway = Gateway::start("bridge-burst", ports + 1, &remote, MAPS);
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    assert_eq!(local.subscribe(&["commands/a"]), [1]);
+    let mut publisher = Client::accepted(tcp(mosquitto.port), "publisher");
+    gateway.wait_for("bridge 'cloud': connected");
+    // The subscription may be on its way yet: this one is retained.
+    let retained = [text("site/7/commands/a"), b"\x000".to_vec()].concat();
+    publisher.send(&packet(0x31, &retained));
+    assert_eq!(local.message().1, b"0");
+    let mut upstream = lasting(mosquitto.port, "watcher", "site/7/sensors/#");
+    publish_at_once(&mut publisher, "site/7/commands/a", 1..1_001);
+    assert_eq!(numbers_until(&mut local, 1_000), (1..=1_000).collect::<Vec<_>>());
+    // Not one connection has ended for it, and the other direction has not stopped.
+    assert_eq!(local.publish("sensors/a", b"up"), 0);
+    assert_eq!(upstream.message().1, b"up");
+    assert_eq!(gateway.process().count("bridge 'cloud': connected"), 1);
+    // The same behind a cut: what waits comes in one burst with the new connection.
+    proxy.budget.store(4_000, Ordering::SeqCst);
+    publish_at_once(&mut publisher, "site/7/commands/a", 1_001..1_501);
+    proxy.budget.store(u64::MAX, Ordering::SeqCst);
+    let seen = numbers_until(&mut local, 1_500);
+    assert_eq!(seen, (1_001..=1_500).collect::<Vec<_>>());
 }
 
 #[test]
@@ -433,6 +484,96 @@ fn reads_connect(stream: &mut TcpStream) {
     let _ = stream.read(&mut buffer);
 }
 
+/// Answers what a bridge says, until the connection ends. `connack` is the answer to CONNECT, and `answer` that to a PUBLISH;
+/// `None` ends the connection. Messages are told to `came`: the first byte, and the topic.
+fn serve(
+    stream: TcpStream,
+    connack: &[u8],
+    came: &std::sync::mpsc::Sender<(u8, String)>,
+    answer: impl Fn(&str) -> Option<Vec<u8>>,
+) {
+    let mut peer = Client::new(stream);
+    let connect = peer.receive();
+    if connect.is_none() {
+        return;
+    }
+    peer.send(connack);
+    while let Some(got) = peer.receive() {
+        match got.first >> 4 {
+            8 => peer.send(&packet(0x90, &[got.body[0], got.body[1], 0, 1])),
+            12 => peer.send(&[0xD0, 0]),
+            3 => {
+                let topic_bytes = usize::from(got.body[1]);
+                let topic = String::from_utf8(got.body[2..2 + topic_bytes].to_vec()).unwrap();
+                let identifier = [got.body[2 + topic_bytes], got.body[3 + topic_bytes]];
+                let answer = answer(&topic);
+                let _ = came.send((got.first, topic));
+                let Some(answer) = answer else { return };
+                if answer.is_empty() {
+                    peer.send(&packet(0x40, &identifier));
+                } else {
+                    peer.send(&answer);
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+#[test]
+fn a_message_for_which_the_upstream_ends_the_connection_does_not_hold_up_what_follows() {
+    let (told, came) = std::sync::mpsc::channel();
+    // Retain Available: 0.
+    let port = upstream(move |stream| {
+        serve(stream, &[0x20, 5, 0, 0, 2, 0x25, 0], &told, |topic| {
+            Some(if topic.ends_with("/bad") { vec![0xE0, 2, 0x95, 0] } else { Vec::new() })
+        });
+    });
+    let remote = format!("hosts: [\"127.0.0.1:{port}\"], clientId: gateway-7");
+    let mut gateway = Gateway::start("bridge-poison", free_ports(1), &remote, MAPS);
+    gateway.wait_for("bridge 'cloud': connected");
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    for topic in ["sensors/1", "sensors/bad", "sensors/2", "sensors/3"] {
+        let body = [text(topic), vec![0, 7, 0], b"x".to_vec()].concat();
+        local.send(&packet(0x33, &body));
+        assert_eq!(local.receive().expect("a PUBACK").first, 0x40);
+    }
+    gateway.wait_for("the upstream has ended the connection: 0x95");
+    gateway.wait_for("whenever it gets a message, which is dropped (1 so far)");
+    let mut order = Vec::new();
+    while order.last().is_none_or(|topic| topic != "site/7/sensors/3") {
+        let (first, topic) = came.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(first & 1, 0, "{topic}: without the RETAIN flag");
+        if !order.contains(&topic) && !topic.ends_with("/bad") {
+            order.push(topic);
+        }
+    }
+    assert_eq!(order, ["1", "2", "3"].map(|name| format!("site/7/sensors/{name}")));
+}
+
+#[test]
+fn an_upstream_that_takes_no_qos_1_gets_nothing_until_it_does() {
+    let (told, came) = std::sync::mpsc::channel();
+    let is_better = Arc::new(AtomicBool::new(false));
+    let better = Arc::clone(&is_better);
+    let port = upstream(move |stream| {
+        // Maximum QoS: 0.
+        let connack: &[u8] =
+            if better.load(Ordering::SeqCst) { &[0x20, 3, 0, 0, 0] } else { &[0x20, 5, 0, 0, 2, 0x24, 0] };
+        serve(stream, connack, &told, |_| Some(Vec::new()));
+    });
+    let remote = format!("hosts: [\"127.0.0.1:{port}\"], clientId: gateway-7");
+    let mut gateway = Gateway::start("bridge-qos-0", free_ports(1), &remote, MAPS);
+    gateway.wait_for("the upstream takes QoS 0 only");
+    let mut local = Client::accepted(tcp(gateway.port), "local");
+    assert_eq!(local.publish("sensors/1", b"x"), 0);
+    assert!(came.try_recv().is_err());
+    is_better.store(true, Ordering::SeqCst);
+    let (first, topic) = came.recv_timeout(Duration::from_secs(30)).unwrap();
+    assert_eq!((first & 0b110, topic.as_str()), (0b010, "site/7/sensors/1"));
+}
+
 #[test]
 fn an_upstream_that_misbehaves_is_its_bridges_trouble_and_nobody_elses() {
     let mut held = Vec::new();
@@ -454,10 +595,10 @@ fn an_upstream_that_misbehaves_is_its_bridges_trouble_and_nobody_elses() {
         })
     };
     let cases: [(&str, &str, u16); 8] = [
-        ("closed", "", upstream(drop)),
+        ("closed", "has closed the connection", upstream(drop)),
         (
             "half",
-            "",
+            "has closed the connection",
             upstream(|mut stream| {
                 reads_connect(&mut stream);
                 let _ = stream.write_all(&[0x20, 3, 0]);
@@ -472,8 +613,8 @@ fn an_upstream_that_misbehaves_is_its_bridges_trouble_and_nobody_elses() {
                 let _ = stream.read(&mut [0; 16]);
             }),
         ),
-        ("garbage", "", told(vec![0xFF; 64])),
-        ("endless", "", told(vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F])),
+        ("garbage", "what MQTT does not allow", told(vec![0xFF; 64])),
+        ("endless", "what MQTT does not allow", told(vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F])),
         ("wildcard", "has no name here", told(publish("site/7/commands/+", 1))),
         ("system", "has no name here", told(publish("$SYS/broker/uptime", 0))),
         ("unasked", "what MQTT does not allow", told(publish("site/7/commands/x", 2))),
@@ -483,21 +624,26 @@ fn an_upstream_that_misbehaves_is_its_bridges_trouble_and_nobody_elses() {
         let mut gateway = Gateway::start(&format!("bridge-bad-{name}"), free_ports(1), &remote, MAPS);
         let mut local = Client::accepted(tcp(gateway.port), "local");
         assert_eq!(local.subscribe(&["#"]), [1]);
-        gateway.wait_for(if fault.is_empty() { "bridge 'cloud': 127.0.0.1" } else { fault });
+        gateway.wait_for(fault);
         assert_eq!(local.publish("sensors/a", b"mine"), 0, "{name}");
         assert_eq!(local.message().1, b"mine", "{name}: nothing of the upstream's has come in");
         local.ping();
         assert!(!gateway.process().output().iter().any(|line| line.contains("panicked")), "{name}");
         held.push(gateway);
     }
+    let mut silent_ones = Vec::new();
     // TLS where nobody speaks it, and nobody at all where somebody is asked for.
     let silent = upstream(std::mem::forget);
-    for (name, tls) in [("tls", ", tls: {}"), ("silent", "")] {
+    for (name, tls, fault) in [("tls", ", tls: {}", "no connection in time"), ("silent", "", "does not answer")] {
         let remote = format!("hosts: [\"127.0.0.1:{silent}\"], clientId: gateway-7{tls}");
         let gateway = Gateway::start(&format!("bridge-bad-{name}"), free_ports(1), &remote, MAPS);
         let mut local = Client::accepted(tcp(gateway.port), "local");
         assert_eq!(local.publish("sensors/a", b"mine"), 0, "{name}");
         local.ping();
-        held.push(gateway);
+        silent_ones.push((gateway, fault));
+    }
+    // Both are found out at the same time.
+    for (mut gateway, fault) in silent_ones {
+        gateway.wait_for(fault);
     }
 }

@@ -273,6 +273,72 @@ fn a_queue_is_bounded_by_the_bytes_that_its_messages_hold() {
 }
 
 #[test]
+fn a_message_that_never_fits_does_not_empty_the_queue() {
+    let mut small = with_queue(1_000, QueueStrategy::DropOldest);
+    small.queue_bytes = 5_000;
+    let mut world = World::new(&[small], &[]);
+    world.pass(5);
+    world.set_up(false);
+    world.pass(1);
+    world.client_here.publish("a/0", b"1");
+    world.client_here.publish("a/0", &[b'2'; 6_000]);
+    world.client_here.publish("a/0", b"3");
+    world.settle();
+    let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+    assert_eq!((queue.waiting, queue.dropped), (2, 1));
+    world.set_up(true);
+    world.pass(120);
+    assert_eq!(numbers(&world.client_there, "g/a/0"), [1, 3]);
+}
+
+#[test]
+fn what_was_retained_before_the_bridge_crosses_once_whatever_its_qos() {
+    let here = bridge("up");
+    let mut world = World::new(std::slice::from_ref(&here), &[]);
+    world.set_up(false);
+    world.replace_here(&[Bridge { outgoing: Vec::new(), ..here.clone() }]);
+    world.pass(5);
+    for (topic, qos) in [("a/0", QoS::AtMostOnce), ("a/1", QoS::AtLeastOnce)] {
+        world.client_here.publish_with(topic, b"7", qos, true, PublishProperties::default());
+        world.settle();
+    }
+    // Its session is made while there is no upstream.
+    world.replace_here(std::slice::from_ref(&here));
+    world.pass(5);
+    world.set_up(true);
+    world.pass(120);
+    world.set_up(false);
+    world.replace_here(&[here]);
+    world.set_up(true);
+    world.pass(120);
+    for topic in ["g/a/0", "g/a/1"] {
+        let status = world.statuses[0].borrow().clone();
+        let filters = world.here.borrow().broker.filters_of_insider(&status.client_identifier());
+        assert_eq!(numbers(&world.client_there, topic), [7], "{topic}: {status:?}, {filters:?}");
+        assert!(world.client_there.got.iter().any(|got| got.topic == topic && got.retain));
+    }
+}
+
+#[test]
+fn a_map_that_is_taken_away_does_not_stay_subscribed_at_the_upstream() {
+    let map =
+        |name: &str| TopicMap { local: format!("b/{name}/#"), remote: format!("g/b/{name}/#"), qos: 1, retain: true };
+    let with = |names: &[&str]| Bridge { incoming: names.iter().map(|name| map(name)).collect(), ..bridge("up") };
+    let mut world = World::new(&[with(&["x", "y"])], &[]);
+    world.pass(10);
+    let filters = |world: &World| world.there.borrow().broker.filters_of_insider("gateway-up");
+    assert_eq!(filters(&world).len(), 2);
+    // It learns of it when the upstream is there again.
+    world.set_up(false);
+    world.replace_here(&[with(&["y", "z"])]);
+    world.pass(10);
+    world.replace_here(&[with(&["z"])]);
+    world.set_up(true);
+    world.pass(120);
+    assert_eq!(filters(&world), ["g/b/z/#"]);
+}
+
+#[test]
 fn properties_retain_and_the_topic_of_the_answer_cross() {
     let mut world = World::new(&[bridge("up")], &[]);
     world.pass(5);
@@ -303,9 +369,41 @@ fn what_is_too_large_for_the_bridge_does_not_hold_up_what_follows() {
     world.client_there.publish("g/b/0", b"2");
     world.pass(120);
     assert_eq!(numbers(&world.client_there, "g/a/0"), [2]);
+    let queue = world.here.borrow().broker.queue_of_insider(&world.statuses[0].borrow().client_identifier());
+    assert_eq!((queue.too_large, queue.dropped), (1, 0), "it is counted as the bridge's");
     // The brokers do not send what a client has said that it does not take.
     let of_topic = |got: &&bridge_world::Got| got.topic == "b/0";
     assert_eq!(world.client_here.got.iter().filter(of_topic).count(), 1);
+}
+
+#[test]
+fn a_message_that_this_broker_cannot_take_now_stays_with_the_upstream_and_the_other_way_is_open() {
+    let mut world = World::new(&[bridge("up")], &[]);
+    world.pass(5);
+    let retain = |client: &mut bridge_world::Client, topic: &str, payload: &[u8]| {
+        client.publish_with(topic, payload, QoS::AtLeastOnce, true, PublishProperties::default());
+    };
+    // The table of retained messages is full, so that what is to be retained is refused with 0x97.
+    for number in 0..128 {
+        retain(&mut world.client_here, &format!("x/{number}"), b"full");
+        world.settle();
+    }
+    for number in 0..20 {
+        retain(&mut world.client_there, "g/b/0", &numbered(number));
+    }
+    for number in 0..60 {
+        world.client_here.publish("a/0", &numbered(number));
+        world.pass(2);
+        assert_eq!(numbers(&world.client_there, "g/a/0").last(), Some(&number), "the other way is open");
+    }
+    assert_eq!(numbers(&world.client_here, "b/0"), Vec::<u32>::new());
+    let status = world.statuses[0].borrow().clone();
+    assert!((3..12).contains(&status.counters.connects), "{status:?}");
+    assert_eq!(status.counters.dropped(), 0, "{status:?}");
+    retain(&mut world.client_here, "x/7", b"");
+    world.pass(120);
+    assert_eq!(first_times(&numbers(&world.client_here, "b/0")), (0..20).collect::<Vec<_>>());
+    assert_eq!(world.statuses[0].borrow().state, State::Connected);
 }
 
 #[test]

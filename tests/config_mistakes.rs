@@ -1310,3 +1310,27 @@ fn two_bridges_are_two_clients_of_their_upstream() {
     );
     noted(&[PLAIN, ("c.yaml", &password)], "the password can be read on the network");
 }
+
+#[test]
+fn what_may_surprise_about_a_bridge_is_noted() {
+    let with =
+        |maps: &str| bridge(&format!("{{remote: {{hosts: [a], clientId: g, maxPacketSizeBytes: 1024}}, {maps}}}"));
+    for (maps, expected) in [
+        ("out: [{local: a, remote: b}]", "note: the bridge has no authorizationRef"),
+        ("out: [{local: a, remote: b}]", "note: maxPacketSizeBytes of the bridge is 1024"),
+        (
+            "in: [{local: a, remote: b}, {local: c, remote: b}]",
+            "note: a second map of \"b\" has no effect: the first decides",
+        ),
+        (
+            "out: [{local: \"a/#\", remote: \"b/#\"}], in: [{local: \"+/x\", remote: \"+/x\"}]",
+            "note: out \"a/#\" and in \"+/x\" have topics in common",
+        ),
+    ] {
+        noted(&[PLAIN, ("c.yaml", &with(maps))], expected);
+    }
+    bridge_refused(
+        "{remote: {hosts: [a], clientId: g}, in: [{local: $SYS/x, remote: x}]}",
+        &["topics that begin with $ are this broker's own"],
+    );
+}

@@ -65,6 +65,8 @@ pub enum LocalEvent<'a> {
     Message(Publish<'a>),
     /// It has taken a message of ours, or refuses it.
     Answered(PacketIdentifier, ReasonCode),
+    /// It has answered a subscription.
+    Subscribed,
     /// What needs no answer.
     Nothing,
 }
@@ -86,6 +88,7 @@ pub struct Local<S> {
     output: Vec<u8>,
     written: usize,
     identifier: u16,
+    receive_maximum: u16,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
@@ -102,6 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             output: Vec::with_capacity(packet_bytes.saturating_add(ACKNOWLEDGEMENT_BYTES)),
             written: 0,
             identifier: 0,
+            receive_maximum: u16::MAX,
         }
     }
 
@@ -128,39 +132,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             properties,
         };
         self.send(&Packet::Connect(connect)).map_err(|NotSendable| LocalFault::Unexpected)?;
-        match self.packet().await? {
-            Packet::ConnAck(answer) if answer.reason_code.is_error() => Err(LocalFault::Refused(answer.reason_code)),
-            Packet::ConnAck(answer) => Ok(answer.session_present),
-            _ => Err(LocalFault::Unexpected),
-        }
+        let (is_present, receive_maximum) = match self.packet().await? {
+            Packet::ConnAck(answer) if answer.reason_code.is_error() => {
+                return Err(LocalFault::Refused(answer.reason_code));
+            }
+            Packet::ConnAck(answer) => (answer.session_present, answer.properties.receive_maximum),
+            _ => return Err(LocalFault::Unexpected),
+        };
+        self.receive_maximum = receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        Ok(is_present)
+    }
+
+    /// Messages that the broker takes before it has answered them. [MQTT-3.3.4-9]
+    #[must_use]
+    pub fn receive_maximum(&self) -> usize {
+        usize::from(self.receive_maximum)
     }
 
     /// Makes the subscriptions of `maps` and gives up those of `former` that are none of them. Messages that come meanwhile are
-    /// not acknowledged, and come again with the next connection. Returns the filters that were refused.
+    /// not acknowledged, and come again with the next connection; those of QoS 0 would not, so that retained ones are asked for
+    /// later ([`Self::ask_for_retained`]). Returns the filters that were refused.
     ///
     /// # Errors
     /// [`LocalFault`]
     pub async fn subscribe<'m>(&mut self, maps: &'m [TopicMap], former: &[String]) -> Result<Vec<&'m str>, LocalFault> {
         let mut refused = Vec::new();
         for map in maps {
-            let options = SubscriptionOptions {
-                maximum_qos: if map.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
-                no_local: true,
-                retain_as_published: true,
-                // What was retained before the bridge was made crosses once.
-                retain_handling: if map.retain {
-                    RetainHandling::SendAtSubscribeIfNew
-                } else {
-                    RetainHandling::DoNotSend
-                },
-            };
-            let filters: [_; SUBSCRIBE_FILTERS_MAX] = [(map.local.as_str(), options)];
-            let subscribe = Subscribe {
-                packet_identifier: self.next_identifier(),
-                properties: SubscribeProperties::default(),
-                filters: SubscribeFilters::Slice(&filters),
-            };
-            self.send(&Packet::Subscribe(subscribe)).map_err(|NotSendable| LocalFault::Unexpected)?;
+            self.send_subscribe(map, RetainHandling::DoNotSend)?;
             loop {
                 if let Packet::SubAck(answer) = self.packet().await? {
                     if answer.reason_codes.iter().any(ReasonCode::is_error) {
@@ -181,6 +179,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
             while !matches!(self.packet().await?, Packet::UnsubAck(_)) {}
         }
         Ok(refused)
+    }
+
+    /// Asks for the messages that were retained before the bridge was made, which cross once. The answer comes
+    /// as an event of [`Self::next`].
+    ///
+    /// # Errors
+    /// [`LocalFault`]
+    pub fn ask_for_retained(&mut self, map: &TopicMap) -> Result<(), LocalFault> {
+        self.send_subscribe(map, RetainHandling::SendAtSubscribe)
+    }
+
+    fn send_subscribe(&mut self, map: &TopicMap, retain_handling: RetainHandling) -> Result<(), LocalFault> {
+        let options = SubscriptionOptions {
+            maximum_qos: if map.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            no_local: true,
+            retain_as_published: true,
+            retain_handling,
+        };
+        let filters: [_; SUBSCRIBE_FILTERS_MAX] = [(map.local.as_str(), options)];
+        let subscribe = Subscribe {
+            packet_identifier: self.next_identifier(),
+            properties: SubscribeProperties::default(),
+            filters: SubscribeFilters::Slice(&filters),
+        };
+        self.send(&Packet::Subscribe(subscribe)).map_err(|NotSendable| LocalFault::Unexpected)
     }
 
     /// DISCONNECT; the session stays.
@@ -249,12 +272,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Local<S> {
         Ok(match self.packet().await? {
             Packet::Publish(publish) => LocalEvent::Message(publish),
             Packet::PubAck(answer) => LocalEvent::Answered(answer.packet_identifier, answer.reason_code),
+            Packet::SubAck(_) => LocalEvent::Subscribed,
             Packet::Disconnect(disconnect) => return Err(LocalFault::Refused(disconnect.reason_code)),
             Packet::ConnAck(_)
             | Packet::PubRec(_)
             | Packet::PubRel(_)
             | Packet::PubComp(_)
-            | Packet::SubAck(_)
             | Packet::UnsubAck(_)
             | Packet::PingReq
             | Packet::PingResp

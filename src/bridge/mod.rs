@@ -12,15 +12,19 @@
 
 mod back_off;
 mod crossing;
+mod fault;
 mod hops;
 mod local;
+mod noted;
 mod status;
 mod topics;
+mod trial;
 mod upstream;
 
 pub use back_off::BackOff;
 pub use hops::HOP;
 pub use local::{Local, LocalFault};
+pub use noted::{BYTES_MAX as NOTED_BYTES_MAX, Noted};
 pub use status::{Counters, State, Status, Statuses};
 pub use upstream::{IN_FLIGHT_MAX, UpstreamBuffers, UpstreamFault};
 
@@ -28,13 +32,15 @@ use crate::codec::ReasonCode;
 use crate::config::blob::Bridge;
 use core::cell::{Cell, RefCell};
 use core::fmt;
-use crossing::{Fault, Rules};
+use crossing::Rules;
 use embassy_time::{Duration, Instant, Timer};
+use fault::Fault;
 use smol::io::{AsyncRead, AsyncWrite};
 use status::is_worth_a_line;
 use std::io;
 use std::rc::Rc;
-use upstream::Minimq;
+use trial::Trial;
+use upstream::{Minimq, Upstream as _};
 
 /// How long a connection must last for the next attempt to come soon after it.
 const STEADY_SECONDS: u64 = 10;
@@ -56,7 +62,12 @@ pub const fn memory_bytes(bridge: &Bridge) -> u64 {
     const CROSSING_BYTES: u64 = 2 * 65_536;
     let local = bridge.remote.packet_bytes as u64 * 2;
     let tls = if bridge.remote.tls.is_some() { TLS_BYTES } else { 0 };
-    UpstreamBuffers::bytes(bridge.remote.packet_bytes) + local + tls + TASK_BYTES + CROSSING_BYTES
+    UpstreamBuffers::bytes(bridge.remote.packet_bytes)
+        + local
+        + tls
+        + TASK_BYTES
+        + CROSSING_BYTES
+        + 2 * NOTED_BYTES_MAX as u64
 }
 
 /// What a bridge needs of the world.
@@ -83,6 +94,10 @@ pub trait Surroundings {
     /// # Errors
     /// Why there is none, for the log.
     fn password(&self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, String>;
+    /// What was kept of this bridge's past.
+    fn noted(&self) -> Noted;
+    /// Keeps that.
+    fn note(&self, noted: &Noted);
     /// Seconds of the wall clock.
     fn unix(&self) -> u64;
 }
@@ -94,16 +109,31 @@ pub struct Bridging<W> {
     own: Vec<String>,
     world: W,
     status: Rc<RefCell<Status>>,
-    /// Crossings in a row that have ended because a message could not be taken.
-    attempts: Cell<u32>,
+    /// What is known of a message that the upstream has not taken.
+    trial: Cell<Trial>,
+    /// Times in a row that messages of the upstream were not taken for a while.
+    pauses: Cell<u32>,
+    /// Failures in a row, since a connection has lasted.
+    in_a_row: Cell<u64>,
+    noted: RefCell<Noted>,
 }
 
 impl<W: Surroundings> Bridging<W> {
     /// A bridge that has not begun; `own` are the client identifiers of all bridges of this gateway.
     #[must_use]
     pub fn new(bridge: Bridge, own: Vec<String>, world: W) -> Self {
+        let noted = RefCell::new(world.noted());
         let status = Status { name: bridge.name.clone(), since_unix: world.unix(), ..Status::default() };
-        Self { bridge, own, world, status: Rc::new(RefCell::new(status)), attempts: Cell::new(0) }
+        Self {
+            bridge,
+            own,
+            world,
+            status: Rc::new(RefCell::new(status)),
+            trial: Cell::default(),
+            pauses: Cell::new(0),
+            in_a_row: Cell::new(0),
+            noted,
+        }
     }
 
     /// What it is doing, for others; it goes on being true.
@@ -133,13 +163,18 @@ impl<W: Surroundings> Bridging<W> {
             let begun = Instant::now();
             let fault = self.connection(address, &mut buffers).await;
             let was_connected = self.status.borrow().state == State::Connected;
+            let has_lasted = was_connected && begun.elapsed() >= Duration::from_secs(STEADY_SECONDS);
+            if has_lasted {
+                self.in_a_row.set(0);
+            }
             self.failed(&fault);
             // Its session may be the reason: without one, nothing would be queued while the upstream is away.
             is_prepared &= !matches!(fault, Failure::Crossing(Fault::Local(_)) | Failure::SessionGone);
             if was_connected {
                 // The first address is the one that is wanted.
                 address = 0;
-                if begun.elapsed() >= Duration::from_secs(STEADY_SECONDS) {
+                let was_well = matches!(fault, Failure::Crossing(Fault::Withheld(_) | Fault::TooMany));
+                if was_well || has_lasted {
                     back_off.reset();
                 }
                 self.rest(&mut back_off).await;
@@ -156,6 +191,8 @@ impl<W: Surroundings> Bridging<W> {
     /// Makes the session at this broker and its subscriptions, so that messages wait for the bridge from now on.
     async fn prepare(&self) -> Result<(), Failure> {
         let former = self.world.filters().await;
+        self.noted.borrow_mut().prepare(&self.bridge.outgoing, &former);
+        self.world.note(&self.noted.borrow());
         let mut local = self.local().await?.0;
         let refused = local.subscribe(&self.bridge.outgoing, &former).await?;
         for filter in refused {
@@ -198,7 +235,9 @@ impl<W: Surroundings> Bridging<W> {
             upstream::session(&bridge.remote, password.as_ref().map(|password| password.as_slice()), buffers)
                 .map_err(Failure::Upstream)?;
         let stream = self.world.remote(address).await.map_err(Failure::Remote)?;
-        let mut upstream = Minimq::connect(&mut session, stream, &bridge.remote).await.map_err(Failure::Upstream)?;
+        let needs_qos1 = bridge.outgoing.iter().any(|map| map.qos > 0);
+        let upstream = Minimq::connect(&mut session, stream, &bridge.remote, needs_qos1).await;
+        let mut upstream = upstream.map_err(Failure::Upstream)?;
         let (mut local, is_present) = self.local().await?;
         if !is_present {
             return Err(Failure::SessionGone);
@@ -208,9 +247,16 @@ impl<W: Surroundings> Bridging<W> {
             status.counters.connects += 1;
             status.last_error.clear();
             self.enter(&mut status, State::Connected);
-            log::info!("bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
+            let is_worth_a_line = self.in_a_row.get() == 0 || is_worth_a_line(self.in_a_row.get());
+            let level = if is_worth_a_line { log::Level::Info } else { log::Level::Debug };
+            log::log!(level, "bridge '{}': connected to {}", bridge.name, status.remote.escape_debug());
+            if !upstream.retains() && bridge.outgoing.iter().any(|map| map.retain) {
+                log::info!("bridge '{}': the upstream retains nothing: messages go without the flag", bridge.name);
+            }
         }
-        let rules = Rules { bridge, own: &self.own, attempts: &self.attempts };
+        let note = || self.world.note(&self.noted.borrow());
+        let rules =
+            Rules { bridge, own: &self.own, noted: &self.noted, note: &note, trial: &self.trial, pauses: &self.pauses };
         Ok(crossing::cross(&rules, &mut upstream, &mut local, &self.status).await)
     }
 
@@ -224,14 +270,14 @@ impl<W: Surroundings> Bridging<W> {
     fn failed(&self, failure: &Failure) {
         let mut status = self.status.borrow_mut();
         status.counters.failures += 1;
-        let was_connected = status.state == State::Connected;
+        self.in_a_row.set(self.in_a_row.get().saturating_add(1));
         status.fail(failure);
         if status.state != State::Starting {
             self.enter(&mut status, State::Disconnected);
         }
         let name = &self.bridge.name;
-        let is_worth_waking_somebody =
-            !failure.is_the_end() && (was_connected || is_worth_a_line(status.counters.failures));
+        // A bridge that is connected and cut again and again says so as seldom as one that is not connected.
+        let is_worth_waking_somebody = !failure.is_the_end() && is_worth_a_line(self.in_a_row.get());
         let level = if is_worth_waking_somebody { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "bridge '{name}': {}: {}", status.remote.escape_debug(), status.last_error);
     }

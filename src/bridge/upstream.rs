@@ -6,7 +6,7 @@
 use super::hops::HOP;
 use crate::codec::{Publish, PublishProperties, QoS, UserProperties};
 use crate::config::blob::{BridgeRemote, TopicMap};
-use crate::upstream::{Gate, Link, LinkError, Stream};
+use crate::upstream::{Gate, Heard, Link, LinkError, Stream};
 use core::fmt;
 use embassy_time::{Duration, with_timeout};
 use minimq::{
@@ -35,6 +35,10 @@ pub enum UpstreamFault {
     Protocol,
     /// It refuses.
     Refused(ReasonCode),
+    /// It has ended the connection and said why.
+    Ended(u8),
+    /// It takes QoS 0 only, and a map promises more.
+    Qos,
     /// The bridge's own settings do not fit its buffers.
     Settings,
 }
@@ -46,7 +50,9 @@ impl fmt::Display for UpstreamFault {
             Self::Network(error) => error.fmt(f),
             Self::Protocol => f.write_str("the upstream says what MQTT does not allow"),
             Self::Refused(reason) => write!(f, "the upstream says 0x{:02X}", u8::from(*reason)),
-            Self::Settings => f.write_str("maximumPacketBytes does not suffice for this upstream"),
+            Self::Ended(reason) => write!(f, "the upstream has ended the connection: 0x{reason:02X}"),
+            Self::Qos => f.write_str("the upstream takes QoS 0 only: say qos: 0 in the maps of out"),
+            Self::Settings => f.write_str("maxPacketSizeBytes does not suffice for this upstream"),
         }
     }
 }
@@ -62,6 +68,11 @@ impl From<Error<LinkError>> for UpstreamFault {
             _ => Self::Closed,
         }
     }
+}
+
+/// What has ended a connection, with the upstream's own word for it where it has said one.
+fn fault(error: Error<LinkError>, heard: &Heard) -> UpstreamFault {
+    heard.disconnect.get().map_or_else(|| error.into(), |reason| UpstreamFault::Ended(reason.as_u8()))
 }
 
 /// A message from the upstream.
@@ -148,18 +159,26 @@ pub(super) trait Upstream {
     async fn publish(&mut self, publish: &Publish<'_>, hop: &str, token: u16) -> Result<Sent, UpstreamFault>;
     /// Asks for the remote side of `map`. One at a time.
     async fn subscribe(&mut self, map: &TopicMap) -> Result<(), UpstreamFault>;
+    /// Gives up a filter; answered like a subscription. One at a time with those.
+    async fn unsubscribe(&mut self, filter: &str) -> Result<(), UpstreamFault>;
     /// Waits for something to happen. Can be given up and called again.
     async fn next(&mut self) -> Result<UpstreamEvent<'_>, UpstreamFault>;
     /// The first message that is not acknowledged may be.
     fn acknowledge(&self);
-    /// Messages that were sent and not taken yet.
+    /// Nothing that comes from now on is acknowledged: the upstream sends it again with the next connection.
+    fn withhold(&self);
+    /// Messages and subscriptions that were sent and not answered yet.
     fn in_flight(&self) -> usize;
+    /// The tokens of those messages, oldest first.
+    fn tokens(&self) -> impl Iterator<Item = u16>;
+    /// Whether it takes the RETAIN flag.
+    fn retains(&self) -> bool;
 }
 
 /// A message or subscription that is on its way.
 struct Pending {
     operation: Op,
-    /// `None` for a subscription.
+    /// `None` for a subscription, or its end.
     token: Option<u16>,
     refused: Option<ReasonCode>,
 }
@@ -199,8 +218,7 @@ pub fn session<'b>(
         .client_id(&remote.client_identifier)
         .map_err(|_| UpstreamFault::Settings)?
         .keepalive_interval(remote.keep_alive_seconds)
-        .session_expiry_interval(remote.session_expiry_seconds)
-        .autodowngrade_qos();
+        .session_expiry_interval(remote.session_expiry_seconds);
     if let Some((username, _)) = &remote.login {
         settings = settings.auth(username, password.unwrap_or_default()).map_err(|_| UpstreamFault::Settings)?;
     }
@@ -211,13 +229,15 @@ pub fn session<'b>(
 pub struct Minimq<'a, 'b, 's> {
     connection: Connection<'a, 'b, Link<'s>>,
     gate: Rc<Gate>,
+    heard: Rc<Heard>,
     pending: heapless::Deque<Pending, { IN_FLIGHT_MAX as usize + 1 }>,
     /// What minimq has said last, and to whom it belongs is not known yet.
     refusal: Option<ReasonCode>,
 }
 
 impl<'a, 'b, 's> Minimq<'a, 'b, 's> {
-    /// CONNECT and its answer, over a stream that is there.
+    /// CONNECT and its answer, over a stream that is there. With `needs_qos1`, an upstream that takes QoS 0 only is not one to use:
+    /// what it cannot acknowledge would be lost without anybody noticing.
     ///
     /// # Errors
     /// [`UpstreamFault`]
@@ -225,15 +245,19 @@ impl<'a, 'b, 's> Minimq<'a, 'b, 's> {
         session: &'a mut Session<'b>,
         stream: impl Stream + 's,
         remote: &BridgeRemote,
+        needs_qos1: bool,
     ) -> Result<Self, UpstreamFault> {
-        let gate = Rc::new(Gate::default());
-        let mut link = Link::new(stream).holding(Rc::clone(&gate));
+        let (gate, heard) = (Rc::new(Gate::default()), Rc::new(Heard::default()));
+        let mut link = Link::new(stream).holding(Rc::clone(&gate)).hearing(Rc::clone(&heard));
         if !remote.clean_start {
             link = link.resuming();
         }
         let connection = with_timeout(Duration::from_secs(CONNECT_SECONDS), session.connect(link)).await;
-        let connection = connection.map_err(|_| UpstreamFault::Closed)??;
-        Ok(Self { connection, gate, pending: heapless::Deque::new(), refusal: None })
+        let connection = connection.map_err(|_| UpstreamFault::Closed)?.map_err(|error| fault(error, &heard))?;
+        if needs_qos1 && heard.has_no_qos1.get() {
+            return Err(UpstreamFault::Qos);
+        }
+        Ok(Self { connection, gate, heard, pending: heapless::Deque::new(), refusal: None })
     }
 
     /// The first operation that is over, if one is.
@@ -306,7 +330,9 @@ impl Upstream for Minimq<'_, '_, '_> {
                 self.pending.push_back(pending).map_err(|_| UpstreamFault::Settings)?;
                 Ok(Sent::Awaited)
             }
-            Ok(None) => Ok(Sent::Forgotten),
+            Ok(None) if qos == minimq::QoS::AtMostOnce => Ok(Sent::Forgotten),
+            // It is not to be acknowledged.
+            Ok(None) => Err(UpstreamFault::Qos),
             Err(PubError::Session(Error::NotReady | Error::Resource(ResourceError::InflightExhausted))) => {
                 Ok(Sent::NotNow)
             }
@@ -316,7 +342,7 @@ impl Upstream for Minimq<'_, '_, '_> {
                 let is_alone = self.connection.session().is_publish_quiescent();
                 Ok(if is_alone { Sent::TooLarge } else { Sent::NotNow })
             }
-            Err(PubError::Session(error)) => Err(error.into()),
+            Err(PubError::Session(error)) => Err(fault(error, &self.heard)),
         }
     }
 
@@ -329,7 +355,14 @@ impl Upstream for Minimq<'_, '_, '_> {
             .retain_as_published()
             .retain_behavior(handling);
         let filter = minimq::TopicFilter::new(&map.remote).options(options);
-        let operation = self.connection.subscribe(&[filter], &[]).await?;
+        let operation = self.connection.subscribe(&[filter], &[]).await.map_err(|error| fault(error, &self.heard))?;
+        let pending = Pending { operation, token: None, refused: None };
+        self.pending.push_back(pending).map_err(|_| UpstreamFault::Settings)
+    }
+
+    async fn unsubscribe(&mut self, filter: &str) -> Result<(), UpstreamFault> {
+        let operation = self.connection.unsubscribe(&[filter], &[]).await;
+        let operation = operation.map_err(|error| fault(error, &self.heard))?;
         let pending = Pending { operation, token: None, refused: None };
         self.pending.push_back(pending).map_err(|_| UpstreamFault::Settings)
     }
@@ -338,7 +371,7 @@ impl Upstream for Minimq<'_, '_, '_> {
         if let Some(event) = self.over() {
             return Ok(event);
         }
-        let Self { connection, refusal, .. } = self;
+        let Self { connection, refusal, heard, .. } = self;
         match connection.poll().await {
             Ok(Some(message)) => Ok(UpstreamEvent::Message(Incoming(message))),
             Ok(None) => Ok(UpstreamEvent::Nothing),
@@ -346,7 +379,7 @@ impl Upstream for Minimq<'_, '_, '_> {
                 *refusal = Some(reason);
                 Ok(UpstreamEvent::Nothing)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(fault(error, heard)),
         }
     }
 
@@ -354,7 +387,19 @@ impl Upstream for Minimq<'_, '_, '_> {
         self.gate.let_one_go();
     }
 
+    fn withhold(&self) {
+        self.gate.shut();
+    }
+
     fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = u16> {
+        self.pending.iter().filter_map(|pending| pending.token)
+    }
+
+    fn retains(&self) -> bool {
+        !self.heard.has_no_retain.get()
     }
 }

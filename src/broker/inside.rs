@@ -13,7 +13,7 @@ use crate::codec::ReasonCode;
 use crate::collections::{Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
 use crate::identity::{AuthenticationMethod, Identity, Principal};
-use crate::telemetry::{Cause, Text};
+use crate::telemetry::{Cause, Event, Text};
 
 /// What client identifiers of insiders begin with.
 pub const INSIDE_PREFIX: &str = "$inside/";
@@ -44,6 +44,8 @@ pub struct InsiderQueue {
     pub bytes: u64,
     /// What becomes of more; never `None`.
     pub strategy: QueueStrategy,
+    /// Largest packet that it takes, bytes: what is larger never comes into the queue.
+    pub packet_bytes: u32,
 }
 
 /// What is in the queue of an insider.
@@ -57,6 +59,8 @@ pub struct QueueView {
     pub bytes: u64,
     /// Messages that were dropped since the process began, because there was no room.
     pub dropped: u64,
+    /// Messages that were not queued since then, because they are larger than it takes.
+    pub too_large: u64,
 }
 
 impl Insider {
@@ -117,6 +121,12 @@ impl Broker {
         self.admission.insider_port(client_identifier).ok().flatten()
     }
 
+    /// Whether there is this insider, with this identity, policy and queue.
+    #[must_use]
+    pub fn has_insider(&self, insider: &Insider) -> bool {
+        self.admission.insiders.contains(insider)
+    }
+
     /// The filters that an insider is subscribed to; none where it has no session.
     #[must_use]
     pub fn filters_of_insider(&self, client_identifier: &str) -> Vec<String> {
@@ -140,6 +150,7 @@ impl Broker {
             in_flight: session.in_flight.len(),
             bytes: session.held_bytes,
             dropped: session.dropped,
+            too_large: session.too_large,
         })
     }
 
@@ -172,10 +183,17 @@ impl Broker {
         }
     }
 
-    /// Ends a session, with its connection if it has one.
+    /// Ends a session, with its connection if it has one. Its queue goes with it, which is said: it was acknowledged.
     fn dismiss(&mut self, key: Key<Session>) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.expiry_seconds = 0;
+        let messages = session.waiting.len() + session.in_flight.len();
+        if messages > 0 {
+            let client = Text::new(&session.client_identifier);
+            self.telemetry.counters.queue_dropped += u64::from(messages);
+            self.telemetry.record(Event::InsiderGone { client, messages });
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
         match session.connection {
             Some(connection) => {
                 let detail = Text::new("it is not in the configuration any more");

@@ -8,11 +8,12 @@ use super::messages::{Message, Parts};
 use super::routes::{Question, Receiver};
 use super::sessions::{Delivery, Identifiers, Session, Will};
 use super::{Broker, GATE_MILLISECONDS, QUEUE_HIGH_MARK};
-use crate::codec::{PacketIdentifier, Publish, QoS, ReasonCode};
+use crate::codec::publish::Head;
+use crate::codec::{PacketIdentifier, ProtocolVersion, Publish, QoS, ReasonCode};
 use crate::collections::{Full, Key, keyed_hash};
 use crate::config::blob::QueueStrategy;
 use crate::limits::TOPIC_LEVELS_MAX;
-use crate::telemetry::{Action, CategoryCounters, Cause, Table};
+use crate::telemetry::{Action, CategoryCounters, Cause, Event, Table, Text};
 use crate::time::{Instant, Now};
 
 /// The vendor's user property that keeps messages of one value with one member of a shared subscription.
@@ -547,15 +548,23 @@ impl Broker {
 
     /// Makes room in the queue of an insider with bounds of its own. Returns whether there is room.
     fn make_room(&mut self, key: Key<Session>, message: Key<Message>, qos: QoS, queue: InsiderQueue) -> bool {
-        let bytes = self.messages.get(message).map_or(0, |message| u64::from(message.held_bytes()));
+        let Some(message) = self.messages.get(message) else { return false };
+        let (bytes, packet_bytes) = (u64::from(message.held_bytes()), packet_bytes(message, qos));
+        if packet_bytes > queue.packet_bytes as usize {
+            return self.leave_out(key, packet_bytes);
+        }
         let length = queue.length.min(self.limits.deliveries_per_session);
+        // One that never fits makes no room for itself.
+        let never_fits = bytes > queue.bytes;
         loop {
             let Some(session) = self.sessions.get_mut(key) else { return false };
             if session.waiting.len() < length && session.held_bytes.saturating_add(bytes) <= queue.bytes {
                 return true;
             }
             let oldest = match queue.strategy {
-                QueueStrategy::DropOldest if qos > QoS::AtMostOnce => session.waiting.pop_front(&mut self.deliveries),
+                QueueStrategy::DropOldest if qos > QoS::AtMostOnce && !never_fits => {
+                    session.waiting.pop_front(&mut self.deliveries)
+                }
                 QueueStrategy::DropOldest | QueueStrategy::DropNewest | QueueStrategy::None => None,
             };
             session.dropped += 1;
@@ -565,6 +574,20 @@ impl Broker {
                 None => return false,
             }
         }
+    }
+
+    /// Counts a message that an insider does not take, and says so now and then. Always `false`.
+    fn leave_out(&mut self, key: Key<Session>, packet_bytes: usize) -> bool {
+        self.telemetry.counters.too_large += 1;
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.too_large += 1;
+            let times = session.too_large;
+            if times.is_power_of_two() {
+                let client = Text::new(&session.client_identifier);
+                self.telemetry.record(Event::TooLargeForInsider { client, packet_bytes, times });
+            }
+        }
+        false
     }
 
     /// Counts what a delivery holds in its session, where that is bounded.
@@ -910,4 +933,20 @@ impl Broker {
             self.make_ready(key);
         }
     }
+}
+
+/// Bytes of the PUBLISH packet by which an insider, who uses neither aliases nor Subscription Identifiers, gets a message.
+fn packet_bytes(message: &Message, qos: QoS) -> usize {
+    /// Message Expiry Interval and its identifier, §3.3.2.3.3.
+    const EXPIRY_BYTES: usize = 5;
+    let head = Head {
+        dup: false,
+        qos,
+        retain: false,
+        topic_bytes: usize::from(message.topic_bytes),
+        packet_identifier: PacketIdentifier::new(1).filter(|_| qos > QoS::AtMostOnce),
+        property_bytes: message.property_bytes as usize + if message.expires.is_some() { EXPIRY_BYTES } else { 0 },
+        payload_bytes: message.payload_bytes as usize,
+    };
+    head.encoded_bytes(ProtocolVersion::V5)
 }

@@ -51,6 +51,8 @@ pub struct Session {
     pub held_bytes: u64,
     /// What was dropped because its queue, with bounds of its own, was full.
     pub dropped: u64,
+    /// What was not queued because it is larger than an insider takes.
+    pub too_large: u64,
     /// Deliveries that have not been sent.
     pub waiting: Queue<Delivery>,
     /// Deliveries that were sent and await PUBACK, PUBREC or PUBCOMP, in the order they were sent. [MQTT-4.6.0-6]
@@ -138,6 +140,7 @@ impl Session {
             subscriptions: 0,
             held_bytes: 0,
             dropped: 0,
+            too_large: 0,
             waiting: Queue::default(),
             in_flight: Queue::default(),
             resend: None,

@@ -4,15 +4,17 @@
 
 use super::paths::Paths;
 use super::transport;
-use crate::bridge::{Bridging, Statuses, Surroundings, insider_name};
+use crate::bridge::{Bridging, Noted, Statuses, Surroundings, insider_name};
 use crate::broker::{INSIDE_PREFIX, Insider, InsiderQueue};
 use crate::config::blob::{Authorization, Bridge, Configuration, Secret, TrustBundle};
+use crate::config::envelope::write_atomically;
 use crate::https::{Resolver, Roots, root_store};
 use crate::identity::Username;
 use crate::net::Inside;
 use crate::platform::{self, SystemClock};
 use crate::upstream::{Remote, RemoteSettings, Way, client_tls};
 use async_io::Async;
+use embassy_time::{Duration, Timer};
 use rustls::ClientConfig;
 use smol::{LocalExecutor, Task};
 use std::io;
@@ -24,6 +26,8 @@ use zeroize::Zeroizing;
 
 /// Longest password, bytes: MQTT allows no longer one.
 const PASSWORD_BYTES_MAX: usize = 65_535;
+/// How often a new bridge looks whether it is known yet.
+const IN_FORCE_MILLISECONDS: u64 = 20;
 
 /// The insider that a bridge is to the broker.
 ///
@@ -39,8 +43,12 @@ pub fn insider(bridge: &Bridge) -> Result<Insider, String> {
         insider.identity.attributes.insert(name, value).map_err(|_| too_long())?;
     }
     insider.policy = bridge.identity.authorization;
-    insider.queue =
-        Some(InsiderQueue { length: bridge.queue_length, bytes: bridge.queue_bytes, strategy: bridge.queue_strategy });
+    insider.queue = Some(InsiderQueue {
+        length: bridge.queue_length,
+        bytes: bridge.queue_bytes,
+        strategy: bridge.queue_strategy,
+        packet_bytes: bridge.remote.packet_bytes,
+    });
     Ok(insider)
 }
 
@@ -102,17 +110,40 @@ impl Bridges {
         let names: Vec<String> = kept.iter().map(|plan| plan.bridge.name.clone()).collect();
         self.statuses.borrow_mut().retain(|status| names.contains(&status.borrow().name));
         for plan in new {
-            self.spawn(plan);
+            let bridge = configuration.bridges.iter().find(|bridge| bridge.name == plan.bridge.name);
+            let expected = bridge.and_then(|bridge| insider(bridge).ok());
+            self.spawn(plan, expected);
         }
     }
 
-    fn spawn(&mut self, plan: Plan) {
+    /// `expected` is what the broker has to know it as, before it begins.
+    fn spawn(&mut self, plan: Plan, expected: Option<Insider>) {
         let surroundings = Ways { inside: self.inside.clone(), paths: self.paths.clone(), plan: plan.clone() };
+        let inside = self.inside.clone();
         let bridging = Bridging::new(plan.bridge.clone(), plan.own.clone(), surroundings);
         self.statuses.borrow_mut().push(bridging.status());
         // Without entropy all gateways come back at the same moment; that is all.
         let seed = platform::seed().unwrap_or(1);
-        self.running.push(Running { plan, _task: self.executor.spawn(bridging.run(seed)) });
+        let task = self.executor.spawn(async move {
+            if let Some(expected) = expected {
+                until_in_force(&inside, expected).await;
+            }
+            bridging.run(seed).await;
+        });
+        self.running.push(Running { plan, _task: task });
+    }
+}
+
+/// Waits until the broker has the insider as it is `expected`: a changed configuration comes into force a little later.
+async fn until_in_force(inside: &Inside, expected: Insider) {
+    let expected = Rc::new(expected);
+    loop {
+        let wanted = Rc::clone(&expected);
+        let is_there = inside.ask(move |turn, _| turn.broker().has_insider(&wanted)).await;
+        if is_there != Some(false) {
+            return;
+        }
+        Timer::after(Duration::from_millis(IN_FORCE_MILLISECONDS)).await;
     }
 }
 
@@ -144,6 +175,11 @@ struct Ways {
 }
 
 impl Ways {
+    /// Where it keeps what it has to know; without a state folder, nowhere.
+    fn note_path(&self) -> Option<PathBuf> {
+        Some(self.paths.state.as_ref()?.join(format!("bridge-{}", self.plan.bridge.name)))
+    }
+
     fn tls(&self) -> Result<Option<Arc<ClientConfig>>, String> {
         let Some(tls) = &self.plan.bridge.remote.tls else { return Ok(None) };
         let roots = match (&self.plan.trust, tls.trust_bundle) {
@@ -200,6 +236,25 @@ impl Surroundings for Ways {
             return Err(format!("{} is too long", path.display()));
         }
         Ok(Some(bytes))
+    }
+
+    fn noted(&self) -> Noted {
+        let bytes = self.note_path().and_then(|path| std::fs::read(path).ok());
+        bytes.map(|bytes| Noted::decode(&bytes)).unwrap_or_default()
+    }
+
+    fn note(&self, noted: &Noted) {
+        let (Some(path), bytes) = (self.note_path(), noted.encode()) else { return };
+        if self.noted() == *noted {
+            return;
+        }
+        if let Err(error) = write_atomically(&path, &bytes) {
+            log::warn!(
+                "{}: what bridge '{}' has to know cannot be kept: {error}",
+                path.display(),
+                self.plan.bridge.name
+            );
+        }
     }
 
     fn unix(&self) -> u64 {

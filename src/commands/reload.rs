@@ -116,7 +116,7 @@ impl Reload {
         let told = facts::of(&next, Some((&self.blob, &contents)), Rc::clone(&inquiries));
         let questions = self.beside.inquirer.serve(inquiries);
         keep(&self.paths, &contents);
-        // Bridges that are new find no port of theirs before this is in force, and try again.
+        // Bridges that are new begin when this is in force.
         self.beside.bridges.replace(&next);
         self.configuration = next;
         self.facts.replace(told);

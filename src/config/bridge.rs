@@ -8,6 +8,7 @@ use super::blob::{
     ADDRESSES_MAX, BRIDGES_MAX, Bridge, BridgeIdentity, BridgeRemote, CLIENT_IDENTIFIER_BYTES_MAX, Configuration,
     MAPS_MAX, PACKET_BYTES, QueueStrategy, TopicMap,
 };
+use super::bridge_notes;
 use super::diagnostic::{Place, Report, quoted};
 use super::https_server::check_endpoint;
 use super::listener::{Reference, reference, secret_reference};
@@ -313,6 +314,11 @@ fn topic_map(node: &Node, what: &'static str, report: &mut Report) -> Option<Top
         Some(given.to_owned())
     };
     let (local_text, remote_text) = (filter(local?, "local", report), filter(remote?, "remote", report));
+    if what == "in" && local_text.as_ref().is_some_and(|local| local.starts_with('$')) {
+        report
+            .error(&local?.place, "topics that begin with $ are this broker's own: nothing comes in under such a name");
+        return None;
+    }
     let map =
         TopicMap { local: local_text?, remote: remote_text?, qos: qos.unwrap_or(1), retain: retain.unwrap_or(true) };
     if !has_same_wildcards(&map) {
@@ -358,6 +364,9 @@ pub(super) fn complete(sources: &[(&BridgeSource, &Place)], configuration: &mut 
         {
             report.error(place, format!("another bridge has the clientId {} too", quoted(identifier)));
         }
+    }
+    for ((_, place), bridge) in sources.iter().zip(&configuration.bridges) {
+        bridge_notes::say_what_may_surprise(bridge, configuration.clients.max_packet_size_bytes, place, report);
     }
     let room = Room::of(configuration);
     let count = u64::try_from(sources.len().max(1)).unwrap_or(1);
@@ -437,6 +446,7 @@ pub(super) fn is_valid(bridge: &Bridge) -> bool {
         && bridge.outgoing.len() <= MAPS_MAX
         && bridge.incoming.len() <= MAPS_MAX
         && bridge.outgoing.iter().chain(&bridge.incoming).all(is_map)
+        && bridge.incoming.iter().all(|map| !map.local.starts_with('$'))
         && bridge.queue_length > 0
         && bridge.queue_strategy != QueueStrategy::None
         && bridge.hops_max > 0

@@ -12,6 +12,7 @@ mod authorization;
 pub mod blob;
 pub mod board;
 mod bridge;
+mod bridge_notes;
 mod broker;
 mod certificate;
 pub mod changes;

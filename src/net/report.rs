@@ -105,6 +105,14 @@ fn log(event: &Event) {
         }
         Event::TableFull { table, times } => log::warn!(target: BROKER, "{table}: {times} times so far"),
         Event::SessionExpired { client } => log::info!(target: BROKER, "session of client '{client}' expired"),
+        Event::InsiderGone { client, messages } => log::warn!(
+            target: BROKER,
+            "'{client}' is not in the configuration any more: {messages} acknowledged messages that waited for it are dropped"
+        ),
+        Event::TooLargeForInsider { client, packet_bytes, times } => log::warn!(
+            target: BROKER,
+            "a message of {packet_bytes} bytes is larger than '{client}' takes and does not reach it ({times} so far)"
+        ),
         Event::StoreFailed { detail, retry_seconds } => log::error!(
             target: STORE,
             "store failed: {detail}; nothing that must be safe is acknowledged until it works again, next attempt in \

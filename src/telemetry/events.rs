@@ -370,6 +370,22 @@ pub enum Event {
         /// Client Identifier.
         client: Text,
     },
+    /// An insider's session was ended with what waited for it, because it is not in the configuration any more.
+    InsiderGone {
+        /// Client Identifier.
+        client: Text,
+        /// Messages that are dropped.
+        messages: u32,
+    },
+    /// A message was not queued for an insider.
+    TooLargeForInsider {
+        /// Client Identifier.
+        client: Text,
+        /// Of the packet that it would be.
+        packet_bytes: usize,
+        /// How often so far.
+        times: u64,
+    },
     /// A batch of the log could not be written.
     StoreFailed {
         /// What the system says.

@@ -4,6 +4,7 @@
 //! between them: that is how packets are told apart here. It is asked to read whenever it has nothing to write, so that held
 //! acknowledgements leave from there once they may.
 
+use super::hearing::{Ear, Heard};
 use core::cell::Cell;
 use core::fmt;
 use core::pin::Pin;
@@ -17,8 +18,8 @@ use std::rc::Rc;
 
 /// How long a peer may take no byte.
 const WRITE_SECONDS: u64 = 20;
-/// Most acknowledgements that are held: the Receive Maximum that minimq announces.
-const HELD_MAX: usize = 8;
+/// Most acknowledgements that are held. minimq announces a Receive Maximum of 8, and there are brokers in use that send more.
+pub const HELD_MAX: usize = 64;
 /// Longest acknowledgement that minimq writes: a fixed header, an identifier, a Reason Code and a length of properties.
 const HELD_BYTES_MAX: usize = 9;
 
@@ -49,12 +50,18 @@ impl embedded_io_async::Error for LinkError {
 #[derive(Debug, Default)]
 pub struct Gate {
     open: Cell<usize>,
+    is_shut: Cell<bool>,
 }
 
 impl Gate {
     /// Lets one more acknowledgement go, with the next read or write of the link.
     pub fn let_one_go(&self) {
         self.open.set(self.open.get().saturating_add(1));
+    }
+
+    /// What is received from now on is never acknowledged by this link: it comes again by the next one.
+    pub fn shut(&self) {
+        self.is_shut.set(true);
     }
 
     fn take(&self) -> bool {
@@ -79,6 +86,7 @@ pub struct Link<'s> {
     unfinished: usize,
     resumes: bool,
     gate: Option<Rc<Gate>>,
+    ear: Option<Ear>,
     held: heapless::Deque<Held, HELD_MAX>,
     /// What of the first held packet the stream has taken; some: it must go on.
     going: Option<usize>,
@@ -94,6 +102,7 @@ impl<'s> Link<'s> {
             unfinished: 0,
             resumes: false,
             gate: None,
+            ear: None,
             held: heapless::Deque::new(),
             going: None,
             unflushed: false,
@@ -111,6 +120,13 @@ impl<'s> Link<'s> {
     #[must_use]
     pub fn holding(mut self, gate: Rc<Gate>) -> Self {
         self.gate = Some(gate);
+        self
+    }
+
+    /// `heard` is told what the server says beside messages.
+    #[must_use]
+    pub fn hearing(mut self, heard: Rc<Heard>) -> Self {
+        self.ear = Some(Ear::new(heard));
         self
     }
 
@@ -147,6 +163,9 @@ impl<'s> Link<'s> {
         ready!(self.poll_held(context))?;
         let begins = self.unfinished == 0;
         if begins && self.gate.is_some() && matches!(bytes.first().map(|first| first >> 4), Some(PUBACK | PUBREC)) {
+            if self.gate.as_ref().is_some_and(|gate| gate.is_shut.get()) {
+                return Poll::Ready(Ok(bytes.len()));
+            }
             let mut packet = [0; HELD_BYTES_MAX];
             let Some(room) = packet.get_mut(..bytes.len()) else {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
@@ -154,7 +173,7 @@ impl<'s> Link<'s> {
             room.copy_from_slice(bytes);
             return Poll::Ready(match self.held.push_back((packet, bytes.len())) {
                 Ok(()) => Ok(bytes.len()),
-                // The peer has sent more than it was allowed to.
+                // The peer has sent more than its reader has looked at.
                 Err(_) => Err(io::ErrorKind::InvalidData.into()),
             });
         }
@@ -207,14 +226,17 @@ impl ErrorType for Link<'_> {
 
 impl Read for Link<'_> {
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, LinkError> {
-        poll_fn(|context| {
+        let outcome = poll_fn(|context| {
             if let Poll::Ready(Err(error)) = self.poll_held(context) {
                 return Poll::Ready(Err(error));
             }
             Pin::new(&mut self.stream).poll_read(context, buffer)
-        })
-        .await
-        .map_err(LinkError)
+        });
+        let count = outcome.await.map_err(LinkError)?;
+        if let Some(ear) = &mut self.ear {
+            ear.hear(buffer.get(..count).unwrap_or_default());
+        }
+        Ok(count)
     }
 }
 
@@ -275,14 +297,32 @@ mod tests {
     }
 
     #[test]
-    fn who_has_more_unacknowledged_than_was_announced_ends_the_link() {
+    fn who_has_more_unacknowledged_than_can_be_held_ends_the_link() {
         future::block_on(async {
             let (ours, _peer) = pair();
             let mut link = Link::new(ours).holding(Rc::default());
-            for identifier in 1..=8 {
+            for identifier in 1..=64 {
                 link.write_all(&[0x40, 2, 0, identifier]).await.unwrap();
             }
-            assert_eq!(link.write_all(&[0x40, 2, 0, 9]).await.unwrap_err().0.kind(), io::ErrorKind::InvalidData);
+            assert_eq!(link.write_all(&[0x40, 2, 0, 65]).await.unwrap_err().0.kind(), io::ErrorKind::InvalidData);
+        });
+    }
+
+    #[test]
+    fn behind_a_shut_gate_acknowledgements_vanish_and_those_before_it_leave() {
+        future::block_on(async {
+            let (ours, mut peer) = pair();
+            let gate = Rc::new(Gate::default());
+            let mut link = Link::new(ours).holding(Rc::clone(&gate));
+            link.write_all(&[0x40, 2, 0, 1]).await.unwrap();
+            gate.shut();
+            for identifier in 2..=200 {
+                link.write_all(&[0x40, 2, 0, identifier]).await.unwrap();
+            }
+            gate.let_one_go();
+            gate.let_one_go();
+            link.write_all(&[0xc0, 0]).await.unwrap();
+            assert_eq!(received(&mut peer).await, [0x40, 2, 0, 1, 0xc0, 0]);
         });
     }
 

@@ -8,6 +8,7 @@
 //! - it acknowledges a message before the application has it: a link can hold acknowledgements back ([`Gate`]);
 //! - it asks for a clean session whenever its process has not been connected before: a link can take that back
 //!   ([`Link::resuming`]);
+//! - it does not tell what CONNACK and DISCONNECT say beside their kind: a link can listen ([`Link::hearing`]);
 //! - it waits for ever for a handshake, and for a peer that takes no bytes: the first is the caller's to bound, writes are bounded
 //!   here;
 //! - it has 8 messages in flight each way at most, client identifiers of 64 bytes, no AUTH, no topic aliases;
@@ -15,8 +16,10 @@
 //!
 //! **Invariant:** nothing is sent over TLS before the server has proved its name.
 
+mod hearing;
 mod link;
 mod way;
 
-pub use link::{Gate, Link, LinkError, Stream};
+pub use hearing::Heard;
+pub use link::{Gate, HELD_MAX, Link, LinkError, Stream};
 pub use way::{Remote, RemoteFault, RemoteSettings, Way, client_tls};

@@ -6,7 +6,7 @@ use async_io::Async;
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll};
-use embassy_time::{Duration, with_timeout};
+use embassy_time::{Duration, Instant, with_timeout};
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -80,16 +80,25 @@ impl Remote {
             .unwrap_or(Err(RemoteFault::Timeout))
     }
 
+    /// Each address has its share of the time that is left, so that one that answers nothing leaves some for the others.
     async fn try_addresses(&self) -> Result<Way, RemoteFault> {
+        let end = Instant::now() + Duration::from_secs(CONNECT_SECONDS);
         let RemoteSettings { host, port, tls, server_name } = &self.settings;
         let addresses = match host.parse::<IpAddr>() {
             Ok(address) => vec![address],
             Err(_) => self.resolver.resolve(host).await.map_err(RemoteFault::Resolve)?,
         };
         let mut fault = RemoteFault::Resolve(ResolveFault::NoAddress);
+        let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
         for address in addresses {
-            match Async::<TcpStream>::connect(SocketAddr::new(address, *port)).await {
-                Ok(stream) => {
+            // TLS has to come behind it.
+            left = left.saturating_add(1);
+            let share = end.saturating_duration_since(Instant::now()) / left;
+            left = left.saturating_sub(2);
+            let stream = Async::<TcpStream>::connect(SocketAddr::new(address, *port));
+            match with_timeout(share, stream).await {
+                Err(_) => fault = RemoteFault::Timeout,
+                Ok(Ok(stream)) => {
                     stream.get_ref().set_nodelay(true).map_err(RemoteFault::Network)?;
                     let Some(config) = tls else { return Ok(Way::Plain(stream)) };
                     let name = server_name.as_ref().unwrap_or(host).clone();
@@ -97,7 +106,7 @@ impl Remote {
                     let secured = TlsConnector::from(Arc::clone(config)).connect(name, stream);
                     return Ok(Way::Tls(Box::new(secured.await.map_err(RemoteFault::Network)?)));
                 }
-                Err(error) => fault = RemoteFault::Network(error),
+                Ok(Err(error)) => fault = RemoteFault::Network(error),
             }
         }
         Err(fault)

@@ -1,6 +1,8 @@
 //! Parts of the broker that are its clients.
 
 use super::*;
+use crate::broker::InsiderQueue;
+use crate::telemetry::Event;
 
 const LASTING: [u8; 5] = [0x11, 0, 0, 0x0E, 0x10];
 
@@ -73,4 +75,30 @@ fn an_insider_that_is_not_configured_any_more_goes_with_its_session() {
     let (_, reason) = connects(&mut bench, port, "$inside/b");
     assert_eq!(reason, 0, "its session is its own, though its port is another one");
     assert_eq!(bench.broker.in_use().sessions, 2);
+}
+
+#[test]
+fn a_queue_that_goes_with_its_insider_is_said_and_counted() {
+    let queue = InsiderQueue { length: 10, bytes: 65_536, strategy: QueueStrategy::DropOldest, packet_bytes: 1_024 };
+    let mut admission = with_insiders(&["a"]);
+    for insider in &mut admission.insiders {
+        insider.queue = Some(queue);
+    }
+    let mut bench = bench(&[]);
+    bench.broker.replace_admission(admission, &[Succession::Unchanged]);
+    let port = bench.broker.port_of_insider("$inside/a").unwrap();
+    let (a, _) = connects(&mut bench, port, "$inside/a");
+    bench.give(a, &wire::subscribe("t", 1));
+    bench.hang_up(a);
+    let publisher = bench.client("p");
+    for payload in [&b"1"[..], &[b'2'; 1_100], b"3"] {
+        bench.give(publisher, &wire::publish("t", 7, &[], payload));
+    }
+    let view = bench.broker.queue_of_insider("$inside/a");
+    assert_eq!((view.waiting, view.dropped, view.too_large), (2, 0, 1));
+    bench.broker.replace_admission(with_insiders(&[]), &[Succession::Unchanged]);
+    let events: Vec<Event> = std::iter::from_fn(|| bench.broker.telemetry().take_event()).collect();
+    assert!(events.iter().any(|event| matches!(event, Event::InsiderGone { messages: 2, .. })), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, Event::TooLargeForInsider { times: 1, .. })), "{events:?}");
+    assert_eq!(bench.broker.telemetry().counters.queue_dropped, 2);
 }

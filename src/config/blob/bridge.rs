@@ -11,7 +11,7 @@ pub const MAPS_MAX: usize = 32;
 pub const ADDRESSES_MAX: usize = 8;
 /// Longest client identifier at an upstream, bytes: minimq has no room for more.
 pub const CLIENT_IDENTIFIER_BYTES_MAX: usize = 64;
-/// Least and largest `maximumPacketBytes`.
+/// Least and largest `maxPacketSizeBytes`.
 pub const PACKET_BYTES: core::ops::RangeInclusive<u32> = 1_024..=1_048_576;
 
 /// A BrokerBridge.
@@ -48,7 +48,7 @@ pub struct BridgeRemote {
     pub addresses: Vec<(String, u16)>,
     /// `tls`; `None`: plain TCP.
     pub tls: Option<BridgeTls>,
-    /// `authentication.username` and the name of the Secret whose file `password` has the password.
+    /// `auth.usernamePassword.username` and the name of the Secret whose file `password` has the password.
     pub login: Option<(String, Option<String>)>,
     /// `clientId`: no other client of the upstream has it. Also what marks messages that have crossed this bridge.
     pub client_identifier: String,
@@ -58,7 +58,7 @@ pub struct BridgeRemote {
     pub session_expiry_seconds: u32,
     /// `keepAliveSeconds`, 5 to 3600.
     pub keep_alive_seconds: u16,
-    /// `maximumPacketBytes`, [`PACKET_BYTES`].
+    /// `maxPacketSizeBytes`, [`PACKET_BYTES`].
     pub packet_bytes: u32,
 }
 

@@ -118,7 +118,7 @@ fn bridge_fields(json: &mut Json, turn: &mut Turn<SystemNetwork>, bridge: &bridg
     json.field("state", bridge.state.name());
     json.field("sinceUnix", bridge.since_unix);
     json.field("queued", u64::from(queue.waiting) + u64::from(queue.in_flight));
-    json.field("dropped", bridge.counters.dropped() + queue.dropped);
+    json.field("dropped", bridge.counters.dropped() + queue.dropped + queue.too_large);
     json.field("sent", bridge.counters.sent);
     json.field("received", bridge.counters.received);
     json.field("lastError", Some(bridge.last_error.as_str()).filter(|error| !error.is_empty()));

@@ -35,7 +35,7 @@ const DROPS: [Labelled; 5] = [
     ("queue", |_, queue| queue.dropped),
     ("loop", |bridge, _| bridge.counters.dropped_loop),
     ("topic", |bridge, _| bridge.counters.dropped_topic),
-    ("size", |bridge, _| bridge.counters.dropped_size),
+    ("size", |bridge, queue| bridge.counters.dropped_size + queue.too_large),
     ("refused", |bridge, _| bridge.counters.dropped_refused),
 ];
 
