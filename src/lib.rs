@@ -1,5 +1,6 @@
 //! Portcullis, an MQTT broker for edge gateways. ARCHITECTURE.md is the map; every folder is a room, imports run downwards only.
 
+pub mod appliance;
 pub mod authentication;
 pub mod authorization;
 pub mod bridge;

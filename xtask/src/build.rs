@@ -68,23 +68,29 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 
 /// Builds the release binary of a target, with further options of `cargo build`; where it is, and its size in bytes.
 pub fn release(target: &Target, options: &[&str]) -> Outcome<(PathBuf, u64)> {
+    let (kept, bytes) = program(target, "portcullis", options)?;
+    check_size(bytes, target)?;
+    Ok((kept, bytes))
+}
+
+/// Builds a program of the package for release, static and without symbols; where it is, and its size in bytes.
+pub fn program(target: &Target, name: &str, options: &[&str]) -> Outcome<(PathBuf, u64)> {
     let toolchain = Toolchain::of(target)?;
     let mut command = workspace::cargo("build");
-    command.args(["--release", "--package", "portcullis", "--bin", "portcullis", "--locked"]).args(options);
+    command.args(["--release", "--package", "portcullis", "--bin", name, "--locked"]).args(options);
     command.arg("--target-dir").arg(workspace::cross_build_folder());
     toolchain.apply(target, &RELEASE_FLAGS, &mut command);
     if target.is_gateway {
         command.args(GATEWAY_PROFILE);
     }
     process::run(&mut command)?;
-    let made = workspace::cross_build_folder().join(&target.triple).join("release/portcullis");
+    let made = workspace::cross_build_folder().join(&target.triple).join("release").join(name);
     check(&made, target)?;
     workspace::make_folder(&workspace::dist_folder())?;
-    let kept = workspace::dist_folder().join(format!("portcullis-{}", target.name));
+    let kept = workspace::dist_folder().join(format!("{name}-{}", target.name));
     // What the C library brings into a static binary keeps its symbols, whatever the profile says.
     process::run(Command::new(target.strip()).arg("-s").arg("-o").arg(&kept).arg(&made))?;
     let bytes = check(&kept, target)?;
-    check_size(bytes, target)?;
     Ok((kept, bytes))
 }
 

@@ -13,7 +13,10 @@ mod deb;
 mod debian;
 mod deploy;
 mod elf;
+mod emulate;
 mod endurance;
+mod flash;
+mod image;
 mod install;
 mod licences;
 mod process;
@@ -46,6 +49,9 @@ Commands:
   bench        what messages and connections cost, beside mosquitto and the least that is possible
   conformance  normative statements of MQTT 5.0 that no test names
   tidy         the arrow check between rooms, and the rules for files
+  image        the image of an SD card that starts straight into the broker
+  emulate      such an image in qemu, and the test of it
+  flash        an image onto an SD card
   licences     licences, sources and advisories of the dependencies
   install      only what `test` and `build` need on this machine
 
@@ -83,6 +89,9 @@ fn run(command: &str, arguments: Vec<OsString>) -> Outcome {
         "bench" => bench::run(arguments),
         "conformance" => conformance::run(arguments),
         "install" => install::run(arguments),
+        "flash" => flash::run(arguments),
+        "image" => image::run(arguments),
+        "emulate" => emulate::run(arguments),
         "help" | "-h" | "--help" => {
             println!("{HELP}");
             Ok(())

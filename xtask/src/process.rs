@@ -58,9 +58,14 @@ pub fn run(command: &mut Command) -> Outcome {
 
 /// Starts the command and returns its standard output. Its standard error is shown only when it fails.
 pub fn capture(command: &mut Command) -> Outcome<String> {
+    Ok(String::from_utf8_lossy(&bytes(command)?).into_owned())
+}
+
+/// The same for output that is no text.
+pub fn bytes(command: &mut Command) -> Outcome<Vec<u8>> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| not_started(command, &error))?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Failure::new(format!("`{}` failed ({}): {}", shown(command), output.status, said.trim())))

@@ -1,0 +1,176 @@
+//! File systems: the kernel's own, the settings partition, the data partition.
+//!
+//! Partitions are known by the labels that the image gave them, never by a device's name: a card is `mmcblk0` on one board, `vda`
+//! in an emulator and `sda` in a reader.
+
+use super::settings::FILE_BYTES_MAX;
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Label of the FAT partition with the settings, padded as FAT does.
+const BOOT_LABEL: &[u8; 11] = b"PORTCULLIS ";
+/// Label of the ext4 partition.
+const DATA_LABEL: &[u8] = b"portcullis-data\0";
+/// Where the data partition is.
+pub const DATA: &str = "/data";
+/// Where the settings partition is while it is read.
+const BOOT: &str = "/boot";
+/// Between two looks for a device, and how often. An SD card is there after about a second.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS_MAX: u32 = 150;
+
+const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// Mounts what the kernel itself provides. Returns what failed, for the log that is not there yet.
+pub fn system() -> Vec<String> {
+    let mut faults = Vec::new();
+    let shared = MountFlags::NOSUID | MountFlags::NOEXEC;
+    for (kind, target, flags, data) in [
+        ("proc", "/proc", SAFE, c""),
+        ("sysfs", "/sys", SAFE, c""),
+        ("devtmpfs", "/dev", shared, c"mode=0755"),
+        ("tmpfs", "/run", SAFE, c"mode=0755,size=8m"),
+    ] {
+        let _ = rustix::fs::mkdir(target, Mode::from_raw_mode(0o755));
+        match mount(kind, target, kind, flags, data) {
+            // The kernel may have mounted it by itself.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => faults.push(format!("{target} cannot be mounted: {error}")),
+        }
+    }
+    faults
+}
+
+/// A small text file whole, without the blanks at its end; `None` when it cannot be read.
+pub fn text(path: impl AsRef<Path>) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.truncate(text.trim_end().len());
+    Some(text)
+}
+
+/// The devices of our partitions.
+#[derive(Debug, Default)]
+pub struct Partitions {
+    boot: Option<PathBuf>,
+    data: Option<PathBuf>,
+}
+
+/// Waits until both are there, or for fifteen seconds.
+pub fn find_partitions() -> Partitions {
+    let mut found = Partitions::default();
+    for _ in 0..LOOKS_MAX {
+        found = look();
+        if found.boot.is_some() && found.data.is_some() {
+            break;
+        }
+        sleep(LOOK);
+    }
+    found
+}
+
+fn look() -> Partitions {
+    let mut found = Partitions::default();
+    let Ok(devices) = fs::read_dir("/sys/class/block") else { return found };
+    for device in devices.flatten().filter(|device| device.path().join("partition").exists()) {
+        let path = Path::new("/dev").join(device.file_name());
+        if found.boot.is_none() && reads(&path, 71, BOOT_LABEL) {
+            found.boot = Some(path);
+        } else if found.data.is_none() && reads(&path, 1_024 + 120, DATA_LABEL) {
+            found.data = Some(path);
+        }
+    }
+    found
+}
+
+/// Whether the device has these bytes at this place.
+fn reads(device: &Path, at: u64, wanted: &[u8]) -> bool {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(device)?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut bytes = vec![0; wanted.len()];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().is_ok_and(|bytes| bytes == wanted)
+}
+
+/// The text of `gateway.cfg`. Its partition is mounted for as long as it is read, and never writable.
+pub fn read_settings(partitions: &Partitions) -> Option<String> {
+    let Some(device) = &partitions.boot else {
+        log::error!("no partition is labelled PORTCULLIS: going on without gateway.cfg");
+        return None;
+    };
+    if let Err(error) = mount(device, BOOT, "vfat", SAFE | MountFlags::RDONLY, c"") {
+        log::error!("{} cannot be mounted: {error}; going on without gateway.cfg", device.display());
+        return None;
+    }
+    let found = text(Path::new(BOOT).join("gateway.cfg"));
+    if let Err(error) = unmount(BOOT, UnmountFlags::DETACH) {
+        log::warn!("{BOOT} cannot be unmounted: {error}");
+    }
+    found
+}
+
+/// How the data partition is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// It keeps what is written.
+    Kept,
+    /// It can be read and no more.
+    ReadOnly,
+    /// There is none; what stands in its place is gone with the power.
+    Absent,
+}
+
+/// Mounts the data partition. **Invariant:** an ext4 that has a fault turns read-only and stays as it is; nothing is repaired or
+/// made anew here, because whatever it holds is somebody's.
+pub fn data(partitions: &Partitions) -> Data {
+    let flags = SAFE | MountFlags::NOATIME;
+    let options: &CStr = c"errors=remount-ro,commit=5";
+    let Some(device) = &partitions.data else {
+        log::error!("DEGRADED: no partition is labelled portcullis-data: nothing survives a restart");
+        return in_memory();
+    };
+    let shown = device.display();
+    let Err(fault) = mount(device, DATA, "ext4", flags, options) else {
+        log::info!("{shown} on {DATA}");
+        return Data::Kept;
+    };
+    // A journal cannot be replayed on a card that refuses writing; what it would change is left out then.
+    match mount(device, DATA, "ext4", flags | MountFlags::RDONLY, c"noload") {
+        Ok(()) => {
+            log::error!("DEGRADED: {shown} can only be read ({fault}): nothing new survives a restart");
+            Data::ReadOnly
+        }
+        Err(error) => {
+            log::error!(
+                "DEGRADED: {shown} cannot be mounted ({error}): nothing survives a restart, and what it has is left alone"
+            );
+            in_memory()
+        }
+    }
+}
+
+fn in_memory() -> Data {
+    if let Err(error) = mount("tmpfs", DATA, "tmpfs", SAFE, c"mode=0755,size=32m") {
+        log::error!("not even memory can be mounted on {DATA}: {error}");
+    }
+    Data::Absent
+}
+
+/// Takes the data partition away, as clean as it can be.
+pub fn release_data() {
+    rustix::fs::sync();
+    if unmount(DATA, UnmountFlags::empty()).is_err()
+        && let Err(error) = mount_remount(DATA, MountFlags::RDONLY, c"")
+    {
+        log::warn!("{DATA} cannot be unmounted: {error}; its journal covers that");
+    }
+}

@@ -1,0 +1,108 @@
+//! The boards that an image can be made for.
+//!
+//! A new one is one more row in [`BOARDS`] and a profile in `board/`; what its kernel needs follows from its device tree.
+
+use crate::process::{Failure, Outcome};
+
+/// What the boot code and the kernel of a board are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Board {
+    /// As in `board/NAME.yaml`.
+    pub name: &'static str,
+    /// As in `targets.rs`.
+    pub target: &'static str,
+    /// What Debian's packages of this board's kernel end with.
+    pub kernel_flavour: &'static str,
+    /// Debian's name of the architecture.
+    pub architecture: &'static str,
+    /// What the boot code calls a kernel of this kind.
+    pub kernel_file: &'static str,
+    /// For each model: the boot code's filter for it, its device tree in Debian's package, and what that is called on the card.
+    pub models: &'static [(&'static str, &'static str, &'static str)],
+    /// The parts of the VideoCore's firmware that it starts with.
+    pub firmware: &'static [&'static str],
+}
+
+const OLDER: [&str; 2] = ["start.elf", "fixup.dat"];
+const PI_4: [&str; 2] = ["start4.elf", "fixup4.dat"];
+
+const BOARDS: [Board; 4] = [
+    Board {
+        name: "rpi3",
+        target: "aarch64",
+        kernel_flavour: "arm64",
+        architecture: "arm64",
+        kernel_file: "kernel8.img",
+        models: &[
+            ("pi3", "broadcom/bcm2837-rpi-3-b.dtb", "rpi3b.dtb"),
+            ("pi3+", "broadcom/bcm2837-rpi-3-b-plus.dtb", "rpi3bp.dtb"),
+        ],
+        firmware: &OLDER,
+    },
+    Board {
+        name: "rpi4",
+        target: "aarch64",
+        kernel_flavour: "arm64",
+        architecture: "arm64",
+        kernel_file: "kernel8.img",
+        models: &[("pi4", "broadcom/bcm2711-rpi-4-b.dtb", "rpi4b.dtb")],
+        firmware: &PI_4,
+    },
+    Board {
+        name: "zero2w",
+        target: "aarch64",
+        kernel_flavour: "arm64",
+        architecture: "arm64",
+        kernel_file: "kernel8.img",
+        models: &[("pi02", "broadcom/bcm2837-rpi-zero-2-w.dtb", "zero2w.dtb")],
+        firmware: &OLDER,
+    },
+    Board {
+        name: "rpi2",
+        target: "armv7",
+        kernel_flavour: "armmp",
+        architecture: "armhf",
+        kernel_file: "kernel7.img",
+        models: &[("pi2", "bcm2836-rpi-2-b.dtb", "rpi2b.dtb")],
+        firmware: &OLDER,
+    },
+];
+
+/// The board with this name, or why there is no image for it.
+pub fn named(name: &str) -> Outcome<&'static Board> {
+    if let Some(board) = BOARDS.iter().find(|board| board.name == name) {
+        return Ok(board);
+    }
+    if matches!(name, "rpi5" | "pi5") {
+        return Err(Failure::new(
+            "Debian's kernel has no drivers for Ethernet and USB of the Raspberry Pi 5: run Raspberry Pi OS there, and the \
+             broker as its package",
+        ));
+    }
+    let names: Vec<&str> = BOARDS.iter().map(|board| board.name).collect();
+    Err(Failure::new(format!("there is no image for the board `{name}`; there is for {}", names.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace;
+
+    #[test]
+    fn every_board_has_a_profile_for_its_machine_and_names_that_boot_code_reads() {
+        for board in &BOARDS {
+            let profile =
+                std::fs::read_to_string(workspace::root().join(format!("board/{}.yaml", board.name))).unwrap();
+            assert!(profile.contains(&format!("target: {}-", board.target)), "{}", board.name);
+            for (_, _, file) in board.models {
+                assert!(file.len() <= 12, "{file}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_board_that_cannot_work_is_refused_with_the_reason() {
+        assert!(named("rpi5").unwrap_err().to_string().contains("Ethernet"));
+        assert!(named("pdp11").unwrap_err().to_string().contains("rpi3, rpi4, zero2w, rpi2"));
+    }
+}

@@ -1,0 +1,365 @@
+//! `cargo xtask image`: an SD card's contents, from Debian's kernel, the Raspberry Pi's firmware, our two programs and a
+//! configuration. Made without root, and the same bytes from the same input.
+
+mod boards;
+mod cpio;
+mod device_tree;
+pub mod disk;
+pub mod fat;
+mod modules;
+mod packages;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lexopt::ValueExt as _;
+
+use crate::process::{self, Failure, Outcome};
+use crate::targets::Target;
+use crate::{build, install, workspace};
+use boards::Board;
+
+const HELP: &str = "\
+Makes the image of an SD card that starts straight into the broker.
+
+Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
+
+  --board NAME     the board; rpi3 serves the 3B and 3B+
+  --config DIR     the configuration's sources. Its folders secrets/, issuers/ and revocation/
+                   go onto the card beside the baked blob
+  --settings FILE  gateway.cfg: host name, address, time servers (default: all of it from DHCP)
+  --data MIB       size of the partition for state (default: 512)
+  --rescue         with a root shell on the console, for whoever has the card in hand
+  --programs DIR   portcullis-TARGET and portcullis-init-TARGET from there, not built anew
+  --out FILE       the image (default: target/dist/portcullis-BOARD.img)
+  --relock         first pin the kernel and firmware that the package sources offer now";
+
+/// What the boot code's first partition says: which slot starts.
+pub const SELECTOR_FILE: &str = "autoboot.txt";
+/// The kernel's parameters in a slot.
+pub const PARAMETERS_FILE: &str = "cmdline.txt";
+/// The initramfs in a slot.
+pub const INITRAMFS_FILE: &str = "initrd.gz";
+/// The settings for people.
+const SETTINGS_FILE: &str = "gateway.cfg";
+const SETTINGS: &str = "# Settings of this gateway. Lines that begin with # say nothing; without others it asks DHCP.\r\n\
+    #hostname=portcullis\r\n#interface=eth0\r\n#address=192.168.1.20/24\r\n#gateway=192.168.1.1\r\n#dns=192.168.1.1\r\n\
+    #ntp=192.168.1.1\r\n";
+/// Labels of the boot partitions; PID 1 looks for the first.
+const LABELS: [&[u8; 11]; 3] = [b"PORTCULLIS ", b"SLOT-A     ", b"SLOT-B     "];
+/// Beside a blob: what it refers to by name.
+const BESIDE_THE_BLOB: [&str; 3] = ["secrets", "issuers", "revocation"];
+
+/// What an image is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The board.
+    pub board: String,
+    /// The configuration's sources.
+    pub configuration: PathBuf,
+    /// `gateway.cfg`.
+    pub settings: Option<PathBuf>,
+    /// MiB for state.
+    pub data_mebibytes: usize,
+    /// Whether there is a shell.
+    pub rescue: bool,
+    /// Where the two programs are, if they are not to be built.
+    pub programs: Option<PathBuf>,
+    /// The image.
+    pub out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let usage = |error: &lexopt::Error| Failure::usage("image", error);
+    let mut options = Options {
+        board: String::new(),
+        configuration: PathBuf::new(),
+        settings: None,
+        data_mebibytes: 512,
+        rescue: false,
+        programs: None,
+        out: None,
+    };
+    let mut relock = false;
+    while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
+        match argument {
+            lexopt::Arg::Long("board") => {
+                options.board =
+                    parser.value().map_err(|error| usage(&error))?.string().map_err(|error| usage(&error))?
+            }
+            lexopt::Arg::Long("config") => {
+                options.configuration = parser.value().map_err(|error| usage(&error))?.into()
+            }
+            lexopt::Arg::Long("settings") => {
+                options.settings = Some(parser.value().map_err(|error| usage(&error))?.into())
+            }
+            lexopt::Arg::Long("programs") => {
+                options.programs = Some(parser.value().map_err(|error| usage(&error))?.into());
+            }
+            lexopt::Arg::Long("out") => options.out = Some(parser.value().map_err(|error| usage(&error))?.into()),
+            lexopt::Arg::Long("data") => {
+                options.data_mebibytes =
+                    parser.value().map_err(|error| usage(&error))?.parse().map_err(|error| usage(&error))?
+            }
+            lexopt::Arg::Long("rescue") => options.rescue = true,
+            lexopt::Arg::Long("relock") => relock = true,
+            lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(usage(&other.unexpected())),
+        }
+    }
+    if relock {
+        packages::relock(&[boards::named("rpi3")?, boards::named("rpi2")?])?;
+    }
+    if options.configuration.as_os_str().is_empty() {
+        return Err(Failure::new("which configuration? `--config DIR`"));
+    }
+    make(&options).map(|_| ())
+}
+
+/// Makes an image; where it is.
+pub fn make(options: &Options) -> Outcome<PathBuf> {
+    let board = boards::named(&options.board)?;
+    if !(64..=65_536).contains(&options.data_mebibytes) {
+        return Err(Failure::new("the partition for state has 64 to 65536 MiB"));
+    }
+    let target =
+        Target::named(board.target)?.ok_or_else(|| Failure::new(format!("there is no target `{}`", board.target)))?;
+    let unpacked = packages::unpack(board, options.rescue)?;
+    install::for_targets(std::slice::from_ref(&target))?;
+    let program = |name: &str| match &options.programs {
+        Some(folder) => {
+            let path = folder.join(format!("{name}-{}", target.name));
+            let bytes = build::check(&path, &target)?;
+            Ok((path, bytes))
+        }
+        None => build::program(&target, name, &[]),
+    };
+    let (broker, _) = program("portcullis")?;
+    let (init, init_bytes) = program("portcullis-init")?;
+    let image =
+        options.out.clone().unwrap_or_else(|| workspace::dist_folder().join(format!("portcullis-{}.img", board.name)));
+    workspace::make_folder(&workspace::dist_folder())?;
+
+    let seed = seed(options, &target, &broker, &image)?;
+    let trees = trees(board, &unpacked)?;
+    let chosen = modules::choose(&modules_folder(&unpacked)?, &devices(&trees)?)?;
+    let module_bytes: usize = chosen.iter().map(|module| module.bytes.len()).sum();
+    let initramfs = initramfs(&read(&broker)?, &read(&init)?, &chosen, &seed, shell(&unpacked)?.as_deref());
+    let initramfs = compressed(&initramfs, &image)?;
+    let kernel = unpacked.kernel.join(format!("boot/vmlinuz-{}", unpacked.kernel_release));
+    let kernel = match board.target {
+        // The boot code unpacks a 64-bit kernel; one of 32 bits unpacks itself.
+        "aarch64" => compressed(&read(&kernel)?, &image)?,
+        _ => read(&kernel)?,
+    };
+    println!(
+        "kernel {} ({} KiB), initramfs {} KiB: {} modules of {} KiB, portcullis-init of {} KiB",
+        unpacked.kernel_release,
+        kernel.len() / 1_024,
+        initramfs.len() / 1_024,
+        chosen.len(),
+        module_bytes / 1_024,
+        init_bytes / 1_024
+    );
+    let slots = [
+        slot(board, &unpacked, 0, &kernel, &initramfs, &trees)?,
+        slot(board, &unpacked, 1, &kernel, &initramfs, &trees)?,
+    ];
+    let selector = selector(options, &unpacked)?;
+    let [slot_a, slot_b] = &slots;
+    disk::write(&image, &selector, [slot_a, slot_b], options.data_mebibytes)?;
+    let digest = process::capture(Command::new("sha256sum").arg(&image))?;
+    println!(
+        "{}: {} MiB\nsha256 {}",
+        image.display(),
+        168 + options.data_mebibytes,
+        digest.split(' ').next().unwrap_or_default()
+    );
+    Ok(image)
+}
+
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    std::fs::read(path).map_err(|error| Failure::file("read", path, &error))
+}
+
+/// What the card's first start puts beside the broker's state: names below `etc/portcullis`, and contents.
+fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
+    let blob = image.with_extension("blob");
+    // The broker that will read it bakes it.
+    let mut command = match target.runner {
+        Some(runner) => Command::new(runner),
+        None => Command::new(broker),
+    };
+    if target.runner.is_some() {
+        command.arg(broker);
+    }
+    command.arg("bake").arg(&options.configuration).arg("--board").arg(&options.board).arg("--out").arg(&blob);
+    process::run(&mut command)?;
+    let mut files = vec![("portcullis.blob".to_owned(), read(&blob)?)];
+    std::fs::remove_file(&blob).map_err(|error| Failure::file("remove", &blob, &error))?;
+    for name in BESIDE_THE_BLOB {
+        let mut folders = vec![(options.configuration.join(name), name.to_owned())];
+        while let Some((folder, name)) = folders.pop() {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+                let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+                if path.is_dir() { folders.push((path, name)) } else { files.push((name, read(&path)?)) }
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The models' device trees, under their names on the card.
+fn trees(board: &Board, unpacked: &packages::Unpacked) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
+    let folder = unpacked.kernel.join(format!("usr/lib/linux-image-{}", unpacked.kernel_release));
+    board.models.iter().map(|(_, tree, name)| Ok((*name, read(&folder.join(tree))?))).collect()
+}
+
+fn devices(trees: &[(&str, Vec<u8>)]) -> Outcome<BTreeSet<String>> {
+    let mut devices = BTreeSet::new();
+    for (name, tree) in trees {
+        let found = device_tree::compatible(tree);
+        devices.extend(found.ok_or_else(|| Failure::new(format!("{name} is no device tree")))?);
+    }
+    Ok(devices)
+}
+
+/// Debian moved it from one release to the next.
+fn modules_folder(unpacked: &packages::Unpacked) -> Outcome<PathBuf> {
+    ["lib/modules", "usr/lib/modules"]
+        .into_iter()
+        .map(|folder| unpacked.kernel.join(folder).join(&unpacked.kernel_release).join("kernel"))
+        .find(|folder| folder.is_dir())
+        .ok_or_else(|| Failure::new("the kernel package has no modules"))
+}
+
+fn shell(unpacked: &packages::Unpacked) -> Outcome<Option<Vec<u8>>> {
+    unpacked.shell.as_ref().map(|folder| read(&folder.join("bin/busybox"))).transpose()
+}
+
+fn initramfs(
+    broker: &[u8],
+    init: &[u8],
+    modules: &[modules::Chosen],
+    seed: &[(String, Vec<u8>)],
+    shell: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut archive = cpio::Archive::default();
+    for folder in ["bin", "boot", "data", "dev", "etc", "lib", "lib/modules", "proc", "run", "sys", "tmp"] {
+        archive.folder(folder, 0o755);
+    }
+    archive.device("dev/console", 0o600, 5, 1);
+    archive.device("dev/null", 0o666, 1, 3);
+    archive.file("init", 0o755, init);
+    archive.file("bin/portcullis", 0o755, broker);
+    archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n");
+    archive.file("etc/resolv.conf", 0o644, b"");
+    if let Some(shell) = shell {
+        archive.file("bin/busybox", 0o755, shell);
+    }
+    let order: String = modules.iter().map(|module| format!("{}.ko\n", module.name)).collect();
+    archive.file("lib/modules/order", 0o644, order.as_bytes());
+    for module in modules {
+        archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.bytes);
+    }
+    // Keys are among them; the broker's user gets a copy on the data partition.
+    archive.folder("etc/portcullis", 0o755);
+    let mut folders = BTreeSet::new();
+    for (name, contents) in seed {
+        for (at, _) in name.match_indices('/') {
+            if let Some(folder) = name.get(..at)
+                && folders.insert(folder)
+            {
+                archive.folder(&format!("etc/portcullis/{folder}"), 0o700);
+            }
+        }
+        let mode = if name.contains('/') { 0o600 } else { 0o644 };
+        archive.file(&format!("etc/portcullis/{name}"), mode, contents);
+    }
+    archive.finish()
+}
+
+/// Compressed by gzip, which every boot code and kernel unpacks. Without name and time in it.
+fn compressed(contents: &[u8], image: &Path) -> Outcome<Vec<u8>> {
+    let scratch = image.with_extension("scratch");
+    std::fs::write(&scratch, contents).map_err(|error| Failure::file("write", &scratch, &error))?;
+    let made = process::bytes(Command::new("gzip").args(["-9", "-n", "-c"]).arg(&scratch));
+    std::fs::remove_file(&scratch).map_err(|error| Failure::file("remove", &scratch, &error))?;
+    made
+}
+
+fn file(name: &str, contents: impl Into<Vec<u8>>) -> fat::File {
+    fat::File { name: name.to_owned(), contents: contents.into() }
+}
+
+fn slot(
+    board: &Board,
+    unpacked: &packages::Unpacked,
+    index: usize,
+    kernel: &[u8],
+    initramfs: &[u8],
+    trees: &[(&'static str, Vec<u8>)],
+) -> Outcome<Vec<u8>> {
+    let name = if index == 0 { "a" } else { "b" };
+    let mut files = vec![
+        file("config.txt", boot_configuration(board)),
+        file(PARAMETERS_FILE, parameters(name)),
+        file(board.kernel_file, kernel),
+        file(INITRAMFS_FILE, initramfs),
+    ];
+    for part in board.firmware {
+        files.push(file(part, read(&unpacked.firmware.join("usr/lib/raspi-firmware").join(part))?));
+    }
+    files.extend(trees.iter().map(|(name, tree)| file(name, tree.clone())));
+    let (Some(partition), Some(label)) = (disk::SLOTS.get(index), LABELS.get(index + 1)) else {
+        return Err(Failure::new("there are two slots"));
+    };
+    let (start, serial) = (u32::try_from(partition.start).unwrap_or(0), 2 + u32::try_from(index).unwrap_or(0));
+    fat::write(label, serial, start, partition.sectors, &files)
+}
+
+/// What the boot code in a slot reads.
+fn boot_configuration(board: &Board) -> String {
+    let mut text = format!(
+        "# Made by `cargo xtask image`; an update replaces it.\nkernel={}\ninitramfs {INITRAMFS_FILE} followkernel\n\
+         enable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\ndisplay_auto_detect=0\n",
+        board.kernel_file
+    );
+    if board.target == "aarch64" {
+        text.push_str("arm_64bit=1\n");
+    }
+    for (filter, _, tree) in board.models {
+        text.push_str(&format!("[{filter}]\ndevice_tree={tree}\n"));
+    }
+    text
+}
+
+/// A panic, of the kernel or of PID 1, starts the board again after ten seconds.
+fn parameters(slot: &str) -> String {
+    format!(
+        "console=tty0 console=ttyS1,115200 rdinit=/init panic=10 oops=panic quiet loglevel=4 portcullis.slot={slot}\n"
+    )
+}
+
+fn selector(options: &Options, unpacked: &packages::Unpacked) -> Outcome<Vec<u8>> {
+    let settings = match &options.settings {
+        Some(path) => read(path)?,
+        None => SETTINGS.as_bytes().to_vec(),
+    };
+    let files = [
+        file(SELECTOR_FILE, "[all]\nboot_partition=2\n[tryboot]\nboot_partition=3\n"),
+        file(SETTINGS_FILE, settings),
+        file("bootcode.bin", read(&unpacked.firmware.join("usr/lib/raspi-firmware/bootcode.bin"))?),
+    ];
+    let start = u32::try_from(disk::SELECTOR.start).unwrap_or(0);
+    fat::write(LABELS[0], 1, start, disk::SELECTOR.sectors, &files)
+}
