@@ -167,12 +167,12 @@ impl Chroot {
         self.enter(&command, Own::Network)
     }
 
-    /// Boots systemd in a fresh copy with the first of `packages` installed, and runs a script there, with copies of `packages` as
-    /// its arguments.
-    pub fn boot(&self, script: &Path, packages: &[PathBuf]) -> Outcome {
+    /// Boots systemd in a fresh copy with the first of `files`, a package, installed, and runs a script there, with copies of `files` as its
+    /// arguments.
+    pub fn boot(&self, script: &Path, files: &[PathBuf]) -> Outcome {
         let said = self.folder.with_extension("said");
         let mut command = Command::new("sh");
-        command.args(["-c", BOOT, "sh"]).arg(&self.folder).arg(&self.archive).arg(&said).arg(script).args(packages);
+        command.args(["-c", BOOT, "sh"]).arg(&self.folder).arg(&self.archive).arg(&said).arg(script).args(files);
         let groups = ControlGroup::make()?;
         let outcome = self.enter(&command, Own::ControlGroup(&groups));
         print!("{}", fs::read_to_string(&said).unwrap_or_default());

@@ -321,6 +321,9 @@ fn long(target: &Target, binary: &Path, suite: &str, with: With) -> Outcome {
     let trials = workspace::root().join("cross/debian");
     match with {
         With::Nothing => chroot.run(&trials.join("trial"), &packages),
-        With::Systemd => chroot.boot(&trials.join("trial-systemd"), &packages),
+        With::Systemd => {
+            let [old, new] = packages;
+            chroot.boot(&trials.join("trial-systemd"), &[old, new, trials.join("deploy")])
+        }
     }
 }
