@@ -38,12 +38,12 @@ fn start_node(program: &str, folder: &Folder, number: u16, first: u16) -> Node {
         &format!("{name}/plugins/rmqtt-cluster-raft.toml"),
         format!("node_grpc_addrs = [{}]\nraft_peer_addrs = [{}]\nleader_id = 1\n", addresses(1), addresses(2)),
     );
-    folder.write(&format!("{name}/plugins/rmqtt-acl.toml"), "rules = [[\"allow\", \"all\"]]\n");
     let configuration = folder.write(
         &format!("{name}/rmqtt.toml"),
         format!(
             "node.id = {}\nrpc.server_addr = \"127.0.0.1:{}\"\nplugins.dir = \"{}\"\n\
-             plugins.default_startups = [\"rmqtt-cluster-raft\"]\nlog.to = \"console\"\nlog.level = \"info\"\n\
+             plugins.default_startups = [\"rmqtt-cluster-raft\"]\n\
+             plugins.disabled_default_startups = [\"rmqtt-http-api\"]\nlog.to = \"console\"\nlog.level = \"info\"\n\
              listener.tcp.external.addr = \"127.0.0.1:{}\"\nlistener.tcp.external.allow_anonymous = true\n",
             number + 1,
             port_of(number, 1),
@@ -74,8 +74,13 @@ fn what_is_acknowledged_reaches_a_cluster_of_which_a_node_dies() {
     };
     let folder = Folder::new("cluster");
     let first = free_ports(NODES * PORTS_PER_NODE + 1);
-    let mut nodes: Vec<Node> = (0..NODES).map(|number| start_node(&program, &folder, number, first)).collect();
-    nodes.iter().for_each(|node| wait_for_port(node.port));
+    // The first is the leader, without whom the others end.
+    let started = (0..NODES).map(|number| {
+        let node = start_node(&program, &folder, number, first);
+        wait_for_port(node.port);
+        node
+    });
+    let mut nodes: Vec<Node> = started.collect();
     let port = first + NODES * PORTS_PER_NODE;
     let hosts: Vec<String> = nodes.iter().map(|node| format!("'127.0.0.1:{}'", node.port)).collect();
     folder.write("site/listener.yaml", plain_listener(port));
@@ -92,7 +97,7 @@ fn what_is_acknowledged_reaches_a_cluster_of_which_a_node_dies() {
     let (site, blob) = (site.to_str().unwrap(), blob.to_str().unwrap());
     let baked = run(&["bake", site, "--out", blob]);
     assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
-    let mut gateway = Process::start(&mut portcullis(&["run", "--config", blob]));
+    let mut gateway = Process::start(&mut portcullis(&["run", "--config", blob, "--log", "debug"]));
     gateway.wait_for("bridge 'cloud': connected to 127.0.0.1");
     // At the other end of the cluster.
     let last = nodes.last().unwrap().port;
@@ -114,7 +119,12 @@ fn what_is_acknowledged_reaches_a_cluster_of_which_a_node_dies() {
         assert_eq!(topic, "site/7/a");
         arrived.insert(String::from_utf8(payload).unwrap().parse::<usize>().unwrap());
     }
-    assert_eq!(gateway.count_to(2, "bridge 'cloud': connected to 127.0.0.1"), 2, "it has found another node");
+    let lines: Vec<String> = gateway.output().into_iter().filter(|line| line.contains("bridge 'cloud'")).collect();
+    assert_eq!(
+        gateway.count_to(2, "bridge 'cloud': connected to 127.0.0.1"),
+        2,
+        "it has found another node: {lines:#?}"
+    );
     // And back: what the cluster says reaches a client here.
     let mut listener = Client::accepted(tcp(port), "listener");
     assert_eq!(listener.subscribe(&["commands/#"]), [1]);
