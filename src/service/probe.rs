@@ -190,6 +190,8 @@ impl Probing {
             let operation = round.operation;
             match &outcome {
                 Err(Failure::Ending) => return,
+                // It is told to go, like every client, while the broker comes to its end.
+                Err(Failure::Refused(_)) if self.inside.ask(|_, _| ()).await.is_none() => return,
                 Err(Failure::Silent) => {}
                 Ok(()) | Err(Failure::Refused(_)) => self.manager.alive(),
             }
