@@ -7,6 +7,7 @@
 use super::power::{self, Ending};
 use super::seed::Folders;
 use super::{BROKER_USER, mounts};
+use crate::platform::kernel_bytes;
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus};
@@ -219,11 +220,8 @@ fn uptime() -> String {
 /// How much memory is left for what is to come, in words.
 fn memory() -> String {
     let text = mounts::text("/proc/meminfo").unwrap_or_default();
-    let mebibytes = |name: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? / 1_024)
-    };
-    match (mebibytes("MemAvailable:"), mebibytes("MemTotal:")) {
+    let mebibytes = |name: &str| Some(kernel_bytes(&text, name)? >> 20);
+    match (mebibytes("MemAvailable"), mebibytes("MemTotal")) {
         (Some(available), Some(total)) => format!("{available} of {total} MiB of memory available"),
         _ => "memory unknown".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! What those who look at a running broker are told of its configuration.
 
-use crate::config::blob::{ClockPolicy, Configuration, ListenerPort, Protocol, Tls};
+use crate::config::blob::{Configuration, ListenerPort, Protocol, Tls};
 use crate::platform::{Clock as _, ServiceManager, SystemClock};
 use crate::service::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, Inquiries, ListenerFacts};
 use crate::time::Instant;
@@ -19,10 +19,7 @@ pub fn of(configuration: &Configuration, blob: Option<(&Path, &[u8])>, inquiries
         applied: Instant::ZERO,
         probes: configuration.diagnostics.self_check.is_some(),
         ready_certificate_days: configuration.gateway.ready_certificate_days,
-        clock_policy: match configuration.gateway.clock_policy {
-            ClockPolicy::Enforce => "Enforce",
-            ClockPolicy::AssumeBuildDate => "AssumeBuildDate",
-        },
+        clock_policy: configuration.gateway.clock_policy,
         listeners: configuration.ports.iter().map(|port| listener(configuration, port)).collect(),
         authorities: authorities(configuration),
         inquiries,
@@ -84,6 +81,7 @@ fn listener(configuration: &Configuration, port: &ListenerPort) -> ListenerFacts
             Protocol::WebSockets => "WebSockets",
         },
         tls,
+        renews_itself: matches!(port.tls, Some(Tls::Automatic(_))),
         secret,
         authentication: port
             .authentication

@@ -194,9 +194,7 @@ fn check_memory(configuration: &Configuration) -> Result<(), CommandError> {
 /// Memory that the system can give without swapping, bytes; `None` where it does not say.
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1_024)
+    platform::kernel_bytes(&text, "MemAvailable")
 }
 
 type OpenPorts = (Vec<TcpListener>, Vec<ListenerSettings>);

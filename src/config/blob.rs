@@ -186,9 +186,10 @@ impl core::fmt::Debug for HttpsServer {
 }
 
 /// What to do while the wall clock cannot be right (before the build date).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClockPolicy {
     /// Certificates are refused until the clock is set. The default.
+    #[default]
     Enforce,
     /// Dates are judged as if it were the build date.
     AssumeBuildDate,

@@ -41,7 +41,7 @@ impl Reporter {
     }
 
     fn say_totals(&mut self, counters: &Counters) {
-        let totals = (counters.denied, counters.credential_ends, counters.authentication_refused);
+        let totals = (counters.denied, counters.credential_ends(), counters.authentication_refused);
         if self.totals == totals {
             return;
         }
@@ -51,7 +51,7 @@ impl Reporter {
         for (action, count) in Action::ALL.into_iter().zip(counters.denied) {
             let _ = core::fmt::write(&mut line, format_args!(" denied-{action}={count}"));
         }
-        for (cause, count) in Cause::CREDENTIAL_DRIVEN.into_iter().zip(counters.credential_ends) {
+        for (cause, count) in Cause::CREDENTIAL_DRIVEN.into_iter().zip(counters.credential_ends()) {
             let _ = core::fmt::write(&mut line, format_args!(" {}={count}", cause.name()));
         }
         log::info!(target: AUTHORIZATION, "audit totals{line} authentication-refused={}", counters.authentication_refused);

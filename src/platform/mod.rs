@@ -21,6 +21,14 @@ pub fn has_clock_chip() -> bool {
     chips.flatten().any(|chip| std::fs::read(chip.path().join("hctosys")).is_ok_and(|text| text.trim_ascii() == b"1"))
 }
 
+/// Bytes that a line `NAME: N kB` of `/proc/meminfo` or `/proc/self/status` says; `None` where there is no such line. proc(5).
+#[must_use]
+pub fn kernel_bytes(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
+}
+
 /// A seed from the operating system's entropy.
 ///
 /// # Errors
@@ -29,4 +37,17 @@ pub fn seed() -> std::io::Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kernel_bytes;
+
+    #[test]
+    fn a_line_is_found_by_its_whole_name() {
+        let status = "Name:\tVmRSS\nVmRSSx:\t 1 kB\nVmRSS:\t  512 kB\n";
+        assert_eq!(kernel_bytes(status, "VmRSS"), Some(524_288));
+        assert_eq!(kernel_bytes("VmRSS:\t  512\n", "VmRSS"), None);
+        assert_eq!(kernel_bytes(status, "Vm"), None);
+    }
 }

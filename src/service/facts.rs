@@ -1,9 +1,10 @@
 //! What is known of the configuration in force, for those who look at a running broker.
 //!
-//! In: made by the commands at start and with each configuration that is put in force. Out: names and dates for documents. Nothing
-//! decides by it.
+//! In: made by the commands at start and with each configuration that is put in force. Out: names and dates for documents and for health.
+//! Nothing that concerns a client decides by it.
 
 use super::Inquiries;
+use crate::config::blob::ClockPolicy;
 use crate::time::{Instant, UnixTime};
 use core::cell::RefCell;
 use rustls_pki_types::CertificateDer;
@@ -35,7 +36,7 @@ pub struct Facts {
     /// `readyCertificateDays`.
     pub ready_certificate_days: u16,
     /// `clockPolicy`.
-    pub clock_policy: &'static str,
+    pub clock_policy: ClockPolicy,
     /// By index of the port.
     pub listeners: Vec<ListenerFacts>,
     /// Authorities, at most [`AUTHORITIES_MAX`], those that end first before the others.
@@ -57,6 +58,8 @@ pub struct ListenerFacts {
     pub protocol: &'static str,
     /// Mode of its TLS: `None`, `Manual` or `Automatic`.
     pub tls: &'static str,
+    /// Whether the gateway issues its certificate itself, and renews it in time.
+    pub renews_itself: bool,
     /// Name of its server certificate's Secret.
     pub secret: Option<String>,
     /// Its BrokerAuthentication.

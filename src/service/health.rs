@@ -6,6 +6,7 @@
 use super::facts::{CertificateFacts, Facts, ListenerFacts};
 use super::probe::{HealthState, ProbeReport};
 use crate::broker::StoreState;
+use crate::config::blob::ClockPolicy;
 use crate::net::{SystemNetwork, Transport, Turn};
 use crate::time::Now;
 
@@ -96,8 +97,12 @@ fn of_clock(turn: &Turn<SystemNetwork>, now: Now, facts: &Facts) -> Check {
     let is_set = turn.clock_is_set(now);
     match (is_set, facts.clock_policy) {
         (true, _) => check("clock", true, format!("set, {}", now.unix)),
-        (false, "AssumeBuildDate") => check("clock", true, "not set; certificates are judged as of the build date"),
-        (false, _) => check("clock", false, format!("not set, {}: clients with certificates are put off", now.unix)),
+        (false, ClockPolicy::AssumeBuildDate) => {
+            check("clock", true, "not set; certificates are judged as of the build date")
+        }
+        (false, ClockPolicy::Enforce) => {
+            check("clock", false, format!("not set, {}: clients with certificates are put off", now.unix))
+        }
     }
 }
 
@@ -108,7 +113,7 @@ fn of_certificates(turn: &Turn<SystemNetwork>, now: Now, facts: &Facts) -> Check
     let served = (0..).zip(&facts.listeners).filter_map(|(port, listener)| {
         let certificate = server_certificate(turn.transport_of(port), listener)?;
         // What the gateway issues itself it renews in time, whatever that is.
-        let days = if listener.tls == "Automatic" { 0 } else { facts.ready_certificate_days };
+        let days = if listener.renews_itself { 0 } else { facts.ready_certificate_days };
         Some((certificate.not_after, days, certificate))
     });
     let Some((ends, days, certificate)) =

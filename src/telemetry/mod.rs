@@ -60,8 +60,6 @@ pub struct Counters {
     pub handshakes_resumed: u64,
     /// TLS handshakes that ended unfinished.
     pub handshakes_failed: u64,
-    /// Connections that a credential or a policy ended, by [`Cause::CREDENTIAL_DRIVEN`].
-    pub credential_ends: [u64; Cause::CREDENTIAL_DRIVEN.len()],
     /// QoS 0 messages not routed because their publisher may not publish there.
     pub qos0_denied: u64,
     /// Messages not delivered to one subscriber because its queue was full.
@@ -105,6 +103,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Connections that a credential or a policy ended, by [`Cause::CREDENTIAL_DRIVEN`].
+    #[must_use]
+    pub fn credential_ends(&self) -> [u64; Cause::CREDENTIAL_DRIVEN.len()] {
+        Cause::CREDENTIAL_DRIVEN.map(|cause| self.ends.get(cause as usize).copied().unwrap_or(0))
+    }
+
     /// Authorization decisions that denied.
     #[must_use]
     pub fn authorization_denied(&self) -> u64 {
@@ -166,12 +170,6 @@ impl Telemetry {
         }
         if let Event::Disconnected { cause, .. } = &event
             && let Some(count) = self.counters.ends.get_mut(*cause as usize)
-        {
-            *count += 1;
-        }
-        if let Event::Disconnected { cause, .. } = &event
-            && let Some(place) = Cause::CREDENTIAL_DRIVEN.iter().position(|driven| driven == cause)
-            && let Some(count) = self.counters.credential_ends.get_mut(place)
         {
             *count += 1;
         }

@@ -3,8 +3,10 @@
 use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, written};
 use crate::bridge::{self, Statuses};
 use crate::broker::StoreView;
+use crate::config::blob::ClockPolicy;
 use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
+use crate::platform;
 use crate::service::{
     CertificateFacts, Facts, FactsInForce, Health, ListenerFacts, Operation, ProbeReport, SharedReport,
     server_certificate,
@@ -62,7 +64,13 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.begin_object();
     json.field("trusted", turn.clock_is_set(now));
     json.field("steady", turn.believes_clock(now));
-    json.field("policy", facts.clock_policy);
+    json.field(
+        "policy",
+        match facts.clock_policy {
+            ClockPolicy::Enforce => "Enforce",
+            ClockPolicy::AssumeBuildDate => "AssumeBuildDate",
+        },
+    );
     json.end_object();
     json.name("configuration");
     json.begin_object();
@@ -307,7 +315,7 @@ fn counters(json: &mut Json, counters: &Counters) {
         json.field(&format!("denied{name}"), value);
     }
     let ended = ["CredentialExpired", "CredentialRefused", "PolicyChanged", "AuthenticationChanged"];
-    for (name, value) in ended.into_iter().zip(counters.credential_ends) {
+    for (name, value) in ended.into_iter().zip(counters.credential_ends()) {
         json.field(&format!("ended{name}"), value);
     }
 }
@@ -315,7 +323,5 @@ fn counters(json: &mut Json, counters: &Counters) {
 /// Bytes of memory that the process has; `None` where the system does not say.
 fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1_024)
+    platform::kernel_bytes(&text, "VmRSS")
 }

@@ -1,6 +1,7 @@
 //! What the system knows of this process: proc(5). What it does not say is left out.
 
 use super::exposition::{Exposition, Kind, Number};
+use crate::platform::kernel_bytes;
 use stats_alloc::INSTRUMENTED_SYSTEM;
 
 /// Clock ticks of a second in `/proc/self/stat`: `USER_HZ`, the same on every machine that this program is built for.
@@ -10,12 +11,12 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(super) fn write(text: &mut Exposition) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for (field, name, help) in [
-        ("VmRSS:", "process_resident_memory_bytes", "Memory in use, bytes."),
-        ("VmHWM:", "process_resident_memory_peak_bytes", "Most memory that was in use, bytes."),
-        ("VmSize:", "process_virtual_memory_bytes", "Address space, bytes."),
+        ("VmRSS", "process_resident_memory_bytes", "Memory in use, bytes."),
+        ("VmHWM", "process_resident_memory_peak_bytes", "Most memory that was in use, bytes."),
+        ("VmSize", "process_virtual_memory_bytes", "Address space, bytes."),
     ] {
-        if let Some(kibibytes) = kibibytes(&status, field) {
-            text.single(name, Kind::Gauge, help, Number::Count(kibibytes * 1_024));
+        if let Some(bytes) = kernel_bytes(&status, field) {
+            text.single(name, Kind::Gauge, help, Number::Count(bytes));
         }
     }
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
@@ -41,11 +42,6 @@ pub(super) fn write(text: &mut Exposition) {
     }
 }
 
-fn kibibytes(status: &str, field: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    line.trim().strip_suffix(" kB")?.trim().parse().ok()
-}
-
 /// `utime` and `stime`, fields 14 and 15: the name in field 2 may hold anything, and ends with the last bracket.
 fn ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(11);
@@ -62,7 +58,5 @@ mod tests {
         let stat = "42 (a ) (b) S 1 2 3 4 5 6 7 8 9 10 150 50 13 14";
         assert_eq!(ticks(stat), Some(200));
         assert_eq!(ticks(""), None);
-        assert_eq!(kibibytes("Name:\tx\nVmRSS:\t  512 kB\n", "VmRSS:"), Some(512));
-        assert_eq!(kibibytes("VmRSS:\t  512\n", "VmRSS:"), None);
     }
 }
