@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use super::firmware;
 use super::machine::{self, Emulator, Kind, Machine};
 use super::time_server;
+use crate::image::boards::Board;
 use crate::image::{self, Options};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
@@ -28,7 +28,7 @@ const TOPIC: &str = "telemetry/temperature";
 pub fn run(
     emulator: &Emulator,
     kind: Kind,
-    board: &str,
+    board: &Board,
     times: u32,
     programs: Option<PathBuf>,
     folder: &Path,
@@ -36,9 +36,9 @@ pub fn run(
     if process::find("mosquitto_pub").is_none() {
         install::packages(&["mosquitto-clients"])?;
     }
-    let target = Target::named("aarch64")?.ok_or_else(|| Failure::new("there is no target aarch64"))?;
+    let target = Target::named(board.target)?.ok_or_else(|| Failure::new("there is no such target"))?;
     let broker = match &programs {
-        Some(folder) => folder.join("portcullis-aarch64"),
+        Some(folder) => folder.join(format!("portcullis-{}", target.name)),
         None => build::program(&target, "portcullis", &[])?.0,
     };
     let site = Site::make(&target, &broker, &folder.join("site"))?;
@@ -47,19 +47,22 @@ pub fn run(
     let settings = folder.join("gateway.cfg");
     workspace::write(&settings, &format!("hostname=trial\nntp=10.0.2.2:{}\n", time_server::start()?))?;
     let made = image::make(&Options {
-        board: board.to_owned(),
+        board: board.name.to_owned(),
         configuration: site.configuration.clone(),
         settings: Some(settings),
         data_mebibytes: 64,
         rescue: false,
         programs,
         out: Some(folder.join("tutorial.img")),
+        number: 1,
+        update_key: None,
+        sign: None,
     })?;
     let card = folder.join("card.img");
-    machine::card(&made, &card)?;
+    machine::card(&made.image, &card)?;
     let site = Site { port: machine::free_ports()?, ..site };
-    let start =
-        || -> Outcome<Machine> { Machine::start(emulator, kind, &firmware::read(&card, folder)?, &card, site.port) };
+    let boot = machine::prepare(kind, board, &card, folder)?;
+    let start = || -> Outcome<Machine> { Machine::start(emulator, kind, &boot, &card, site.port) };
 
     let mut gateway = start()?;
     let ready = gateway.wait_for("the broker is ready", PATIENCE)?;
@@ -93,7 +96,7 @@ pub fn run(
     if lost > 0 {
         return Err(Failure::new(format!("{lost} of {} acknowledged messages are lost", books.len())));
     }
-    if kind == Kind::Virt {
+    if kind.is_virtual() {
         let pressed = Instant::now();
         gateway.press_power_button()?;
         let _ = gateway.wait_for("switching off", PATIENCE)?;
@@ -119,14 +122,7 @@ impl Site {
         let (pki, configuration) = (folder.join("pki"), folder.join("config"));
         workspace::remove_folder(folder)?;
         workspace::make_folder(folder)?;
-        let mut command = target.runner.map_or_else(
-            || Command::new(broker),
-            |runner| {
-                let mut command = Command::new(runner);
-                command.arg(broker);
-                command
-            },
-        );
+        let mut command = target.command(broker);
         let port = machine::free_ports()?.to_string();
         command.arg("demo").arg("--dir").arg(&pki).args(["--port", &port]);
         let mut demo = started(command.stdout(Stdio::piped()))?;
