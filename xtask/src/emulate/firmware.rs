@@ -12,7 +12,7 @@ use crate::image::{boot, disk, fat, packages};
 use crate::process::{Failure, Outcome};
 
 /// What the machine starts with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Boot {
     /// U-Boot.
     pub loader: PathBuf,

@@ -57,6 +57,32 @@ impl Kind {
     }
 }
 
+/// What is wrong with the world around a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct With {
+    /// Whether there is a network cable.
+    pub cable: bool,
+    /// Whether the card can be written.
+    pub writable: bool,
+}
+
+impl Default for With {
+    fn default() -> Self {
+        Self { cable: true, writable: true }
+    }
+}
+
+/// What a look at the console brought.
+#[derive(Debug)]
+pub enum Seen {
+    /// This line.
+    Line(String),
+    /// Nothing yet.
+    Nothing,
+    /// The machine has ended.
+    End,
+}
+
 /// Gets a card ready for a machine, and finds what the machine starts with.
 pub fn prepare(kind: Kind, board: &Board, card: &Path, folder: &Path) -> Outcome<Boot> {
     if kind.is_virtual() {
@@ -145,7 +171,7 @@ pub struct Machine {
 
 impl Machine {
     /// Switches a machine on. Its ports 8883, 8884 and 9600 are `port` and the two behind it on this machine's loopback.
-    pub fn start(emulator: &Emulator, kind: Kind, boot: &Boot, card: &Path, port: u16) -> Outcome<Self> {
+    pub fn start(emulator: &Emulator, kind: Kind, boot: &Boot, card: &Path, port: u16, with: With) -> Outcome<Self> {
         let mut command = emulator.command();
         let control = card.with_extension("control");
         let show = |path: &Path| path.display().to_string();
@@ -158,7 +184,8 @@ impl Machine {
         };
         command.args(["-M", machine, "-display", "none", "-monitor", "none", "-no-reboot"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", show(&control)));
-        let drive = format!("file={},format=raw,id=card", show(card));
+        let writable = if with.writable { "" } else { ",readonly=on" };
+        let drive = format!("file={},format=raw,id=card{writable}", show(card));
         let mut net = "user,id=net".to_owned();
         for (inside, outside) in FORWARDED.into_iter().zip(port..) {
             net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}"));
@@ -205,7 +232,33 @@ impl Machine {
                 }
             });
         }
-        Ok(Self { child, lines, said: Vec::new(), begin, control })
+        let machine = Self { child, lines, said: Vec::new(), begin, control };
+        if !with.cable {
+            machine.set_cable(false)?;
+        }
+        Ok(machine)
+    }
+
+    /// Plugs the network's cable in.
+    pub fn plug_in(&self) -> Outcome {
+        self.set_cable(true)
+    }
+
+    fn set_cable(&self, is_plugged: bool) -> Outcome {
+        self.order(&format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{is_plugged}}}}}"))
+    }
+
+    /// Waits for the console's next line, so long.
+    pub fn look(&mut self, limit: Duration) -> Seen {
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => {
+                println!("| {}", shown(&line));
+                self.said.push(line.clone());
+                Seen::Line(line)
+            }
+            Err(RecvTimeoutError::Timeout) => Seen::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Seen::End,
+        }
     }
 
     /// Waits until the console says something with `wanted` in it; returns when that was, counted from the power.
@@ -248,21 +301,37 @@ impl Machine {
         let _ = self.child.wait();
     }
 
-    /// Presses the power button, as qemu's monitor protocol does.
+    /// Presses the power button.
     pub fn press_power_button(&self) -> Outcome {
+        self.order("{\"execute\":\"system_powerdown\"}")
+    }
+
+    /// Tells the emulator to do something, in its monitor protocol.
+    fn order(&self, order: &str) -> Outcome {
         let fault = |error: &std::io::Error| Failure::file("use", &self.control, error);
-        let mut control = UnixStream::connect(&self.control).map_err(|error| fault(&error))?;
+        let mut control = self.connect().map_err(|error| fault(&error))?;
         control.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| fault(&error))?;
         let answers = control.try_clone().map_err(|error| fault(&error))?;
         let mut answers = BufReader::new(answers).lines();
-        for command in ["qmp_capabilities", "system_powerdown"] {
-            control.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes()).map_err(|error| fault(&error))?;
+        for command in ["{\"execute\":\"qmp_capabilities\"}", order] {
+            control.write_all(format!("{command}\n").as_bytes()).map_err(|error| fault(&error))?;
             // A greeting and events stand between. Who hangs up too soon is not heard.
             if !answers.by_ref().map_while(Result::ok).any(|line| line.contains("\"return\"")) {
                 return Err(Failure::new(format!("the emulator does not answer {command}")));
             }
         }
         Ok(())
+    }
+
+    /// The emulator makes its socket when it has started.
+    fn connect(&self) -> std::io::Result<UnixStream> {
+        for _ in 0..100 {
+            if let Ok(control) = UnixStream::connect(&self.control) {
+                return Ok(control);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        UnixStream::connect(&self.control)
     }
 
     /// Pulls the plug.
@@ -282,7 +351,7 @@ impl Drop for Machine {
 }
 
 /// A line without what moves a cursor.
-fn shown(line: &str) -> String {
+pub fn shown(line: &str) -> String {
     line.replace(char::is_control, "?")
 }
 

@@ -1,9 +1,12 @@
 //! `cargo xtask emulate`: an image in qemu, with its console here and its ports on loopback; and the test of an image.
 
+mod faults;
 mod firmware;
 mod machine;
+mod site;
 mod time_server;
-mod trial;
+pub mod trial;
+mod updates;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,8 +30,10 @@ Usage: cargo xtask emulate [IMAGE] [options]
   --port PORT      the first of the three ports here (default: 8883)
   --keep           goes on with the card of the last time, instead of a fresh copy
   --test           makes an image of the tutorial and tries it: the tutorial, the plug pulled
-                   under load as often as --times says, the power button
+                   under load as often as --times says, updates (kept, refused, gone back
+                   from, cut off by the plug), no cable, a card that cannot be written
   --times N        how often (default: 3)
+  --short          without what takes long
   --programs DIR   as for `image`";
 
 /// Runs the command.
@@ -36,7 +41,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("emulate", error);
     let (mut board, mut image, mut machine, mut port) = ("rpi3".to_owned(), None, "virt".to_owned(), 8_883_u16);
-    let (mut keep, mut test, mut times, mut programs) = (false, false, 3_u32, None);
+    let (mut keep, mut test, mut is_short, mut times, mut programs) = (false, false, false, 3_u32, None);
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
             lexopt::Arg::Long("board") => {
@@ -56,6 +61,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             }
             lexopt::Arg::Long("keep") => keep = true,
             lexopt::Arg::Long("test") => test = true,
+            lexopt::Arg::Long("short") => is_short = true,
             lexopt::Arg::Value(path) => image = Some(PathBuf::from(path)),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
                 println!("{HELP}");
@@ -70,7 +76,8 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let folder = workspace::target_folder().join("appliance/emulated");
     workspace::make_folder(&folder)?;
     if test {
-        return trial::run(&emulator, kind, board, times, programs, &folder);
+        let asked = trial::Asked { kind, board, times, is_short, programs };
+        return trial::run(&emulator, &asked, &folder);
     }
     let image = image.unwrap_or_else(|| workspace::dist_folder().join(format!("portcullis-{}.img", board.name)));
     let card = folder.join("card.img");
@@ -79,7 +86,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     loop {
         let boot = machine::prepare(kind, board, &card, &folder)?;
-        let mut machine = Machine::start(&emulator, kind, &boot, &card, port)?;
+        let mut machine = Machine::start(&emulator, kind, &boot, &card, port, machine::With::default())?;
         machine.show_all();
         // Whatever else ends a machine without its power is a start from the beginning, where the boot code looks again.
         if machine.said.iter().any(|line| line.contains("switching off")) || machine.said.is_empty() {

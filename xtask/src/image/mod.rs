@@ -87,8 +87,6 @@ pub struct Options {
 pub struct Made {
     /// The image.
     pub image: PathBuf,
-    /// The boot slot by itself.
-    pub slot: PathBuf,
     /// An update to that slot, where it could be signed.
     pub update: Option<PathBuf>,
 }
@@ -225,7 +223,7 @@ pub fn make(options: &Options) -> Outcome<Made> {
             "note: without `--update-key` or `--sign` this gateway takes no updates: it can only be flashed again"
         );
     }
-    Ok(Made { image, slot, update })
+    Ok(Made { image, update })
 }
 
 fn read(path: &Path) -> Outcome<Vec<u8>> {
