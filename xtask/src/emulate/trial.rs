@@ -130,7 +130,8 @@ impl<'a> Bench<'a> {
                 workspace::dist_folder()
             }
         };
-        let mut site = Site::make(&target, &programs.join(format!("portcullis-{}", target.name)), &folder.join("site"))?;
+        let mut site =
+            Site::make(&target, &programs.join(format!("portcullis-{}", target.name)), &folder.join("site"))?;
         // A Raspberry Pi has no clock that runs without power, and a gateway without a time takes no certificates. The emulator's
         // network has this machine at this address.
         let settings = folder.join("gateway.cfg");
