@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use lexopt::ValueExt as _;
 
-use crate::deb::{self, Contents};
+use crate::deb::{self, Contents, Maintainer};
 use crate::process::{self, Failure, Outcome};
 use crate::targets;
 use crate::workspace;
@@ -152,7 +152,8 @@ fn build(architecture: &str) -> Outcome<PathBuf> {
     let now = process::capture(Command::new("date").args(["-u", "+%Y%m%d%H%M%S"]))?;
     let version = format!("{}+{}", env!("CARGO_PKG_VERSION"), now.trim());
     let binary = deb::released(&target)?;
-    Contents { target, version, binary, out: workspace::dist_folder() }.pack()
+    Contents { target, version, maintainer: Maintainer::of_environment()?, binary, out: workspace::dist_folder() }
+        .pack()
 }
 
 /// That a package is ours, and for the gateway's architecture.

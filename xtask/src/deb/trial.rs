@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use lexopt::ValueExt as _;
 
 use super::chroot::{Chroot, With};
-use super::{Contents, named, released};
+use super::{Contents, Maintainer, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
 use crate::{install, workspace};
@@ -116,8 +116,9 @@ pub fn short(target: &Target, binary: &Path) -> Outcome {
 /// Makes a package in a folder that need not be there.
 fn pack(target: &Target, binary: &Path, version: &str, out: &Path) -> Outcome<PathBuf> {
     workspace::make_folder(out)?;
-    Contents { target: target.clone(), version: version.to_owned(), binary: binary.to_owned(), out: out.to_owned() }
-        .pack()
+    let maintainer = Maintainer::of_environment()?;
+    let (target, binary, out) = (target.clone(), binary.to_owned(), out.to_owned());
+    Contents { target, version: version.to_owned(), maintainer, binary, out }.pack()
 }
 
 fn bytes(path: &Path) -> Outcome<Vec<u8>> {
