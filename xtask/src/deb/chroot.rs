@@ -97,7 +97,7 @@ FailureAction=exit
 FailureActionExitStatus=1
 [Service]
 Type=oneshot
-TimeoutStartSec=300
+TimeoutStartSec=600
 StandardOutput=append:/said
 StandardError=append:/said
 ExecStart=/bin/sh $names
@@ -236,7 +236,7 @@ fn path() -> String {
 pub enum With {
     /// Nothing.
     Nothing,
-    /// The service manager.
+    /// The service manager, and what a deploy comes in by.
     Systemd,
 }
 
@@ -244,14 +244,14 @@ impl With {
     fn ending(self) -> &'static str {
         match self {
             Self::Nothing => "",
-            Self::Systemd => "-systemd",
+            Self::Systemd => "-systemd-ssh",
         }
     }
 
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Nothing => &[],
-            Self::Systemd => &["--include=systemd,systemd-sysv"],
+            Self::Systemd => &["--include=systemd,systemd-sysv,openssh-server,openssh-client,sudo"],
         }
     }
 }

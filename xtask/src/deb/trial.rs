@@ -34,7 +34,8 @@ Usage: cargo xtask deb-test [--target aarch64|armv7|host] [--binary FILE]
                  its architecture, under the emulator where that is foreign. Needs
                  root, and fetches that Debian with mmdebstrap: minutes
   --systemd      also boot systemd with it, and see what the unit's sandbox, credentials,
-                 reload and watchdog do. For this machine's architecture; needs root
+                 reload and watchdog do, and what a deploy over ssh does, as root and
+                 through sudo. For this machine's architecture; needs root
   --suite NAME   that Debian's release (default: bookworm)";
 
 /// What the short form looks at a package with: Debian's package and a program in it. systemd-analyze is used where it is there.
@@ -324,7 +325,9 @@ fn long(target: &Target, binary: &Path, suite: &str, with: With) -> Outcome {
         With::Nothing => chroot.run(&trials.join("trial"), &packages),
         With::Systemd => {
             let [old, new] = packages;
-            chroot.boot(&trials.join("trial-systemd"), &[old, new, trials.join("deploy")])
+            let own = std::env::current_exe();
+            let own = own.map_err(|error| Failure::new(format!("where is this program? {error}")))?;
+            chroot.boot(&trials.join("trial-systemd"), &[old, new, own])
         }
     }
 }
