@@ -37,7 +37,8 @@ without a password, which is found out before anything else.
   --dry-run        say what would be done; the gateway is only asked what it is
   --ssh PROGRAM    another program than ssh, with the same arguments
 
-The previous version and configuration stay in /var/lib/portcullis-deploy. They come
+The previous version and configuration stay in /var/lib/portcullis-deploy, and what the
+gateway said, which goes on by itself when the connection breaks. They come
 back by themselves when the new one cannot be installed, refuses the configuration,
 or is not well in time.";
 
@@ -103,7 +104,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 struct Answers {
     /// Debian's name of it.
     architecture: String,
-    /// That is installed.
+    /// That is installed; behind what dpkg calls its state, where it was interrupted.
     version: Option<String>,
     /// Whether a deploy can do anything there.
     allows_root: bool,
@@ -114,7 +115,9 @@ impl Answers {
         let told = process::capture(&mut remote(options, QUESTIONS))?;
         let mut lines = told.lines();
         let architecture = lines.next().unwrap_or_default().to_owned();
-        let version = lines.next().and_then(|line| line.strip_prefix("installed ")).map(str::to_owned);
+        let package = lines.next().unwrap_or_default();
+        let is_there = !["none", "config-files ", "not-installed"].iter().any(|state| package.starts_with(state));
+        let version = is_there.then(|| package.strip_prefix("installed ").unwrap_or(package).to_owned());
         Ok(Self { architecture, version, allows_root: lines.next() == Some("root") })
     }
 }
@@ -266,11 +269,12 @@ fn install(options: &Options, archive: &PathBuf) -> Outcome {
         Some(12) => Err(Failure::new("nothing was changed on the gateway")),
         // Of ssh itself.
         Some(255) | None => Err(Failure::new(format!(
-            "the connection was lost ({status}); the gateway goes on by itself: ask it with `portcullis health`"
+            "the connection was lost ({status}); the gateway goes on by itself. What it says is in \
+             /var/lib/portcullis-deploy/said there"
         ))),
-        Some(_) => {
-            Err(Failure::new(format!("it stopped half way on the gateway ({status}): ask it with `portcullis health`")))
-        }
+        Some(_) => Err(Failure::new(format!(
+            "it stopped half way on the gateway ({status}): see /var/lib/portcullis-deploy/said"
+        ))),
     }
 }
 

@@ -15,7 +15,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ),
     (
         "dpkg-query",
-        "[ -f $ROOT/installed ] || exit 1\ncase $1 in -W) echo \"installed $(cat $ROOT/installed)\" ;; esac",
+        "[ -f $ROOT/installed ] || exit 1\ncase $1 in -W) echo \"$(cat $ROOT/state) $(cat $ROOT/installed)\" ;; esac",
     ),
     (
         "dpkg-deb",
@@ -50,6 +50,7 @@ impl Gateway {
             workspace::write(&root.join("installed"), version).unwrap();
         }
         workspace::write(&root.join("user"), "0").unwrap();
+        workspace::write(&root.join("state"), "installed").unwrap();
         workspace::write(&root.join("etc/portcullis/listener.yaml"), "former").unwrap();
         workspace::write(&root.join("etc/portcullis/secrets/key"), "key").unwrap();
         Self(root)
@@ -140,6 +141,25 @@ fn while_one_deploy_goes_on_another_changes_nothing() {
     workspace::make_folder(&gateway.0.join("run/portcullis-deploy")).unwrap();
     assert!(said(&gateway.deploy("2", None)).contains("nothing was changed"));
     assert_eq!(gateway.read("installed"), "1");
+}
+
+#[test]
+fn where_dpkg_was_interrupted_it_goes_back_to_what_was_well_last() {
+    let gateway = Gateway::new("interrupted", Some("1"));
+    workspace::write(&gateway.0.join("state"), "half-configured").unwrap();
+    assert_eq!(Answers::ask(&gateway.options()).unwrap().version.as_deref(), Some("half-configured 1"));
+    // Which was that?
+    assert!(said(&gateway.deploy("3-bad", None)).contains("nothing was changed"));
+    workspace::write(&gateway.0.join("var/lib/portcullis-deploy/current.deb"), "0").unwrap();
+    assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "0");
+}
+
+#[test]
+fn what_the_gateway_says_is_kept_there() {
+    let gateway = Gateway::new("told", Some("1"));
+    gateway.deploy("2", None).unwrap();
+    assert!(gateway.read("var/lib/portcullis-deploy/said").contains("gateway: 2 is well"));
 }
 
 #[test]
