@@ -244,6 +244,8 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
         command
     };
     process::run(&mut command(line(&unit, "ExecStartPre")?))?;
+    let told = process::capture(&mut command("/usr/bin/portcullis inspect /var/lib/portcullis/portcullis.blob"))?;
+    limited(&told, line(&unit, "MemoryMax")?)?;
     let log = folder.join("journal");
     let file = fs::File::create(&log).map_err(|error| Failure::file("write", &log, &error))?;
     let child = command(line(&unit, "ExecStart")?).stderr(file).spawn();
@@ -263,6 +265,16 @@ fn line<'a>(unit: &'a str, key: &str) -> Outcome<&'a str> {
     let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let found = found.ok_or_else(|| Failure::new(format!("portcullis.service has no {key}")))?;
     Ok(found.trim_start_matches('-'))
+}
+
+/// That the unit's limit is made of the budget that the blob is baked for, as `inspect` prints it.
+fn limited(inspected: &str, limit: &str) -> Outcome {
+    let budget = inspected.split("memory budget ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    let budget = budget.ok_or_else(|| Failure::new("`portcullis inspect` prints no memory budget"))?;
+    if limit.parse() == Ok(budget + budget / 2) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("MemoryMax={limit} is not one and a half times the budget of {budget} bytes")))
 }
 
 /// Waits until the broker says that it is ready.
