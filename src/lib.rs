@@ -5,6 +5,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod bridge;
 pub mod broker;
+pub mod bundle;
 pub mod codec;
 pub mod collections;
 pub mod commands;

@@ -13,6 +13,7 @@
 //! that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server sets it. It does not
 //! grow or repair file systems: no system call without `unsafe` does.
 
+mod archive;
 mod dhcp;
 mod modules;
 mod mounts;
@@ -30,6 +31,7 @@ use log::LevelFilter;
 use power::Ending;
 use settings::Settings;
 use smol::LocalExecutor;
+use std::path::Path;
 use std::process;
 
 /// User and group that the broker runs as.
@@ -48,7 +50,8 @@ pub fn run() {
     modules::load();
     let parameters = settings::kernel_parameters();
     let parts = mounts::find_partitions();
-    let settings = mounts::read_settings(&parts).map_or_else(Settings::default, |text| Settings::parse(&text));
+    let settings = mounts::read_first(&parts, Path::new(seed::SEED));
+    let settings = settings.map_or_else(Settings::default, |text| Settings::parse(&text));
     let name = settings.hostname.as_deref().unwrap_or("portcullis");
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
         log::warn!("the host name cannot be set: {error}");

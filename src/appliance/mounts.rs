@@ -3,6 +3,7 @@
 //! Partitions are known by the labels that the image gave them, never by a device's name: a card is `mmcblk0` on one board, `vda`
 //! in an emulator and `sda` in a reader.
 
+use super::archive;
 use super::settings::FILE_BYTES_MAX;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
@@ -101,8 +102,9 @@ fn reads(device: &Path, at: u64, wanted: &[u8]) -> bool {
     read().is_ok_and(|bytes| bytes == wanted)
 }
 
-/// The text of `gateway.cfg`. Its partition is mounted for as long as it is read, and never writable.
-pub fn read_settings(partitions: &Partitions) -> Option<String> {
+/// The text of `gateway.cfg`, and the configuration that the card brought, which is unpacked into `seed`. Their partition is mounted
+/// for as long as they are read, and never writable.
+pub fn read_first(partitions: &Partitions, seed: &Path) -> Option<String> {
     let Some(device) = &partitions.boot else {
         log::error!("no partition is labelled PORTCULLIS: going on without gateway.cfg");
         return None;
@@ -112,6 +114,12 @@ pub fn read_settings(partitions: &Partitions) -> Option<String> {
         return None;
     }
     let found = text(Path::new(BOOT).join("gateway.cfg"));
+    let mut archive = Vec::new();
+    let read = File::open(Path::new(BOOT).join("seed.bin"))
+        .and_then(|file| file.take(archive::BYTES_MAX).read_to_end(&mut archive));
+    if let Err(error) = read.and_then(|_| archive::unpack(&archive, seed)) {
+        log::error!("seed.bin, the configuration that the card brought, cannot be read: {error}");
+    }
     if let Err(error) = unmount(BOOT, UnmountFlags::DETACH) {
         log::warn!("{BOOT} cannot be unmounted: {error}");
     }

@@ -18,8 +18,8 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
-/// What the image brought.
-const SEED: &str = "/etc/portcullis";
+/// What the card brought, unpacked.
+pub const SEED: &str = "/run/seed";
 /// State where the card cannot have it.
 const STATE_IN_MEMORY: &str = "/run/state";
 /// Deepest folder of a configuration, and most files in it: somebody else made the card.

@@ -2,6 +2,7 @@
 //!
 //! A new target is one more row in [`FOREIGN`]; nothing else in this tool names a target.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::elf::Machine;
@@ -80,6 +81,18 @@ impl Target {
     /// The program that takes symbols out of a binary: a neighbour of the linker.
     pub fn strip(&self) -> String {
         self.linker.map_or_else(|| "strip".to_owned(), |linker| linker.replace("gcc", "strip"))
+    }
+
+    /// A command that runs this program of the target here.
+    pub fn command(&self, program: &Path) -> Command {
+        match self.runner {
+            Some(runner) => {
+                let mut command = Command::new(runner);
+                command.arg(program);
+                command
+            }
+            None => Command::new(program),
+        }
     }
 
     /// Whether another machine than this one is needed to run it.

@@ -1,73 +1,59 @@
-//! The boot code's part: what starts is what is on the card, and which slot starts is what the card says.
+//! The firmware's part: it starts what the card's first partition names. From there on the card's own bytes run: U-Boot, its script, and
+//! what that chooses. So what is shipped is what is tested, and not what it was made of.
 //!
-//! So the bytes that are shipped are what is tested, and not what they were made of. Real boot code does the same from the same
-//! files; nothing of it runs here.
+//! The emulator's own machine has no firmware, and takes Debian's U-Boot for it; the script is the card's there too.
 
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::image::{INITRAMFS_FILE, PARAMETERS_FILE, SELECTOR_FILE, disk, fat};
+use crate::image::boards::Board;
+use crate::image::{boot, disk, fat, packages};
 use crate::process::{Failure, Outcome};
 
-/// What a slot gives to the machine.
-#[derive(Debug)]
+/// What the machine starts with.
+#[derive(Debug, Default)]
 pub struct Boot {
-    /// The kernel, still compressed.
-    pub kernel: PathBuf,
-    /// The initramfs.
-    pub initramfs: PathBuf,
-    /// The device tree of the first model.
-    pub tree: PathBuf,
-    /// The kernel's parameters, without consoles.
-    pub parameters: String,
+    /// U-Boot.
+    pub loader: PathBuf,
+    /// The device tree of the first model; `None` for the emulator's own machine, which makes its own.
+    pub tree: Option<PathBuf>,
 }
 
-/// Reads the card as boot code does; puts the files into `folder`.
+/// For the emulator's own machine.
+pub fn emulated(board: &Board) -> Outcome<Boot> {
+    Ok(Boot { loader: packages::emulated_loader(board)?, tree: None })
+}
+
+/// Reads the card as the firmware of a Raspberry Pi does; puts the files into `folder`.
 pub fn read(card: &Path, folder: &Path) -> Outcome<Boot> {
-    let selector = text(&disk::read(card, 1)?, SELECTOR_FILE)?;
-    let number = selected(&selector).ok_or_else(|| Failure::new(format!("{SELECTOR_FILE} names no partition")))?;
-    let slot = disk::read(card, number)?;
-    let configuration = text(&slot, "config.txt")?;
-    let setting = |name: &str| configuration.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let file = |name: Option<&str>| -> Outcome<PathBuf> {
-        let name = name.ok_or_else(|| Failure::new("config.txt names no kernel or device tree"))?;
+    let first = disk::read(card, 1)?;
+    let configuration = String::from_utf8_lossy(&contents(&first, "config.txt")?).into_owned();
+    let file = |setting: &str| -> Outcome<PathBuf> {
+        let name = configuration.lines().find_map(|line| line.strip_prefix(setting)).map(str::trim);
+        let name = name.ok_or_else(|| Failure::new(format!("config.txt has no line `{setting}`")))?;
         let path = folder.join(name);
-        std::fs::write(&path, contents(&slot, name)?).map_err(|error| Failure::file("write", &path, &error))?;
+        std::fs::write(&path, contents(&first, name)?).map_err(|error| Failure::file("write", &path, &error))?;
         Ok(path)
     };
-    let parameters = text(&slot, PARAMETERS_FILE)?;
-    let kept: Vec<&str> = parameters.split_whitespace().filter(|word| !word.starts_with("console=")).collect();
-    println!("boot code: partition {number}: {}", kept.join(" "));
-    Ok(Boot {
-        kernel: file(setting("kernel="))?,
-        initramfs: file(Some(INITRAMFS_FILE))?,
-        tree: file(setting("device_tree="))?,
-        parameters: kept.join(" "),
-    })
+    Ok(Boot { loader: file("kernel=")?, tree: Some(file("device_tree=")?) })
 }
 
-/// The partition that starts without a `tryboot` flag.
-fn selected(selector: &str) -> Option<usize> {
-    let always = selector.split("[tryboot]").next()?;
-    always.lines().find_map(|line| line.strip_prefix("boot_partition="))?.trim().parse().ok()
+/// Writes further parameters of the kernel onto a card, as a person could.
+pub fn set_extra(card: &Path, text: &str) -> Outcome {
+    let first = disk::read(card, 1)?;
+    let place = first.windows(boot::EXTRA.len()).position(|window| window == boot::EXTRA);
+    let place = place.map(|at| disk::FIRST.start * fat::SECTOR + at + boot::EXTRA.len());
+    let (Some(at), true) = (place.and_then(|at| u64::try_from(at).ok()), text.len() <= boot::EXTRA_BYTES) else {
+        return Err(Failure::new(format!("the card's {} has no room for `{text}`", boot::EXTRA_FILE)));
+    };
+    let fault = |error: &std::io::Error| Failure::file("write", card, error);
+    let mut file = File::options().write(true).open(card).map_err(|error| fault(&error))?;
+    let padded = format!("{text:width$}", width = boot::EXTRA_BYTES);
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(padded.as_bytes())).map_err(|error| fault(&error))
 }
 
 fn contents(partition: &[u8], name: &str) -> Outcome<Vec<u8>> {
     fat::read(partition, name)
-        .ok_or_else(|| Failure::new(format!("the card has no {name} where boot code looks for it")))
-}
-
-fn text(partition: &[u8], name: &str) -> Outcome<String> {
-    Ok(String::from_utf8_lossy(&contents(partition, name)?).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_slot_of_an_ordinary_start_is_chosen() {
-        assert_eq!(selected("[all]\nboot_partition=2\n[tryboot]\nboot_partition=3\n"), Some(2));
-        assert_eq!(selected("[tryboot]\nboot_partition=3\n"), None);
-        assert_eq!(selected(""), None);
-    }
+        .ok_or_else(|| Failure::new(format!("the card has no {name} where the firmware looks for it")))
 }

@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use super::firmware::Boot;
+use super::firmware::{self, Boot};
+use crate::image::boards::Board;
 use crate::process::{self, Failure, Outcome};
 use crate::{install, workspace};
 
@@ -24,8 +25,71 @@ const PROGRAM: &str = "qemu-system-aarch64";
 pub enum Kind {
     /// A machine that does not exist: quick, with a watchdog and a power button.
     Virt,
+    /// The same with a processor of 32 bits.
+    Virt32,
     /// A Raspberry Pi 3B. Its watchdog bites as soon as it is touched, so that it is left alone.
     RaspberryPi3,
+    /// A Raspberry Pi 2B, likewise.
+    RaspberryPi2,
+}
+
+impl Kind {
+    /// The machine of this name for a board.
+    pub fn named(name: &str, board: &Board) -> Outcome<Self> {
+        match (name, board.is_64_bit()) {
+            ("virt", true) => Ok(Self::Virt),
+            ("virt", false) => Ok(Self::Virt32),
+            ("raspi3b", true) => Ok(Self::RaspberryPi3),
+            ("raspi2b", false) => Ok(Self::RaspberryPi2),
+            ("raspi3b" | "raspi2b", _) => {
+                Err(Failure::new(format!("the image of {} does not run on a `{name}`", board.name)))
+            }
+            (other, _) => Err(Failure::new(format!("there is no machine `{other}`; it is virt, raspi3b or raspi2b"))),
+        }
+    }
+
+    /// Whether it is the emulator's own machine.
+    pub fn is_virtual(self) -> bool {
+        match self {
+            Self::Virt | Self::Virt32 => true,
+            Self::RaspberryPi3 | Self::RaspberryPi2 => false,
+        }
+    }
+}
+
+/// What is wrong with the world around a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct With {
+    /// Whether there is a network cable.
+    pub cable: bool,
+    /// Whether the card can be written.
+    pub writable: bool,
+}
+
+impl Default for With {
+    fn default() -> Self {
+        Self { cable: true, writable: true }
+    }
+}
+
+/// What a look at the console brought.
+#[derive(Debug)]
+pub enum Seen {
+    /// This line.
+    Line(String),
+    /// Nothing yet.
+    Nothing,
+    /// The machine has ended.
+    End,
+}
+
+/// Gets a card ready for a machine, and finds what the machine starts with.
+pub fn prepare(kind: Kind, board: &Board, card: &Path, folder: &Path) -> Outcome<Boot> {
+    if kind.is_virtual() {
+        return firmware::emulated(board);
+    }
+    firmware::set_extra(card, "portcullis.nowatchdog")?;
+    firmware::read(card, folder)
 }
 
 /// Where the emulator is.
@@ -106,43 +170,45 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Switches a machine on. Its ports 8883 and 8884 are `port` and the one behind it on this machine's loopback.
-    pub fn start(emulator: &Emulator, kind: Kind, boot: &Boot, card: &Path, port: u16) -> Outcome<Self> {
+    /// Switches a machine on. Its ports 8883, 8884 and 9600 are `port` and the two behind it on this machine's loopback.
+    pub fn start(emulator: &Emulator, kind: Kind, boot: &Boot, card: &Path, port: u16, with: With) -> Outcome<Self> {
         let mut command = emulator.command();
         let control = card.with_extension("control");
         let show = |path: &Path| path.display().to_string();
-        let (machine, console) = match kind {
-            Kind::Virt => ("virt", "console=ttyAMA0"),
-            Kind::RaspberryPi3 => ("raspi3b", "console=ttyS1,115200 portcullis.nowatchdog"),
+        let machine = match kind {
+            Kind::Virt => "virt",
+            // Debian's 32-bit kernel sees nothing above 4 GiB.
+            Kind::Virt32 => "virt,highmem=off",
+            Kind::RaspberryPi3 => "raspi3b",
+            Kind::RaspberryPi2 => "raspi2b",
         };
         command.args(["-M", machine, "-display", "none", "-monitor", "none", "-no-reboot"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", show(&control)));
-        command.arg("-kernel").arg(&boot.kernel).arg("-initrd").arg(&boot.initramfs);
-        command.arg("-append").arg(format!("{} {console}", boot.parameters));
-        let drive = format!("file={},format=raw,id=card", show(card));
-        let net = format!(
-            "user,id=net,hostfwd=tcp:127.0.0.1:{port}-:8883,hostfwd=tcp:127.0.0.1:{}-:8884",
-            port.saturating_add(1)
-        );
+        let writable = if with.writable { "" } else { ",readonly=on" };
+        let drive = format!("file={},format=raw,id=card{writable}", show(card));
+        let mut net = "user,id=net".to_owned();
+        for (inside, outside) in FORWARDED.into_iter().zip(port..) {
+            net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}"));
+        }
         match kind {
-            Kind::Virt => {
-                command.args([
-                    "-cpu",
-                    "cortex-a53",
-                    "-smp",
-                    "2",
-                    "-m",
-                    "512",
-                    "-serial",
-                    "stdio",
-                    "-device",
-                    "i6300esb",
-                ]);
+            Kind::Virt | Kind::Virt32 => {
+                let processor = if kind == Kind::Virt { "cortex-a53" } else { "cortex-a15" };
+                command.args(["-cpu", processor, "-smp", "2", "-m", "512", "-serial", "stdio", "-device", "i6300esb"]);
+                command.arg("-bios").arg(&boot.loader);
                 command.arg("-drive").arg(format!("{drive},if=none")).args(["-device", "virtio-blk-pci,drive=card"]);
                 command.arg("-netdev").arg(net).args(["-device", "virtio-net-pci,netdev=net,romfile="]);
             }
-            Kind::RaspberryPi3 => {
-                command.args(["-serial", "null", "-serial", "stdio"]).arg("-dtb").arg(&boot.tree);
+            Kind::RaspberryPi3 | Kind::RaspberryPi2 => {
+                // The older one's console is its first port.
+                command.args(if kind == Kind::RaspberryPi3 {
+                    &["-serial", "null", "-serial", "stdio"][..]
+                } else {
+                    &["-serial", "stdio"]
+                });
+                command.arg("-kernel").arg(&boot.loader);
+                if let Some(tree) = &boot.tree {
+                    command.arg("-dtb").arg(tree);
+                }
                 command.arg("-drive").arg(format!("{drive},if=sd"));
                 command.arg("-netdev").arg(net).args(["-device", "usb-net,netdev=net"]);
             }
@@ -166,7 +232,33 @@ impl Machine {
                 }
             });
         }
-        Ok(Self { child, lines, said: Vec::new(), begin, control })
+        let machine = Self { child, lines, said: Vec::new(), begin, control };
+        if !with.cable {
+            machine.set_cable(false)?;
+        }
+        Ok(machine)
+    }
+
+    /// Plugs the network's cable in.
+    pub fn plug_in(&self) -> Outcome {
+        self.set_cable(true)
+    }
+
+    fn set_cable(&self, is_plugged: bool) -> Outcome {
+        self.order(&format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net\",\"up\":{is_plugged}}}}}"))
+    }
+
+    /// Waits for the console's next line, so long.
+    pub fn look(&mut self, limit: Duration) -> Seen {
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => {
+                println!("| {}", shown(&line));
+                self.said.push(line.clone());
+                Seen::Line(line)
+            }
+            Err(RecvTimeoutError::Timeout) => Seen::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Seen::End,
+        }
     }
 
     /// Waits until the console says something with `wanted` in it; returns when that was, counted from the power.
@@ -209,21 +301,37 @@ impl Machine {
         let _ = self.child.wait();
     }
 
-    /// Presses the power button, as qemu's monitor protocol does.
+    /// Presses the power button.
     pub fn press_power_button(&self) -> Outcome {
+        self.order("{\"execute\":\"system_powerdown\"}")
+    }
+
+    /// Tells the emulator to do something, in its monitor protocol.
+    fn order(&self, order: &str) -> Outcome {
         let fault = |error: &std::io::Error| Failure::file("use", &self.control, error);
-        let mut control = UnixStream::connect(&self.control).map_err(|error| fault(&error))?;
+        let mut control = self.connect().map_err(|error| fault(&error))?;
         control.set_read_timeout(Some(Duration::from_secs(10))).map_err(|error| fault(&error))?;
         let answers = control.try_clone().map_err(|error| fault(&error))?;
         let mut answers = BufReader::new(answers).lines();
-        for command in ["qmp_capabilities", "system_powerdown"] {
-            control.write_all(format!("{{\"execute\":\"{command}\"}}\n").as_bytes()).map_err(|error| fault(&error))?;
+        for command in ["{\"execute\":\"qmp_capabilities\"}", order] {
+            control.write_all(format!("{command}\n").as_bytes()).map_err(|error| fault(&error))?;
             // A greeting and events stand between. Who hangs up too soon is not heard.
             if !answers.by_ref().map_while(Result::ok).any(|line| line.contains("\"return\"")) {
                 return Err(Failure::new(format!("the emulator does not answer {command}")));
             }
         }
         Ok(())
+    }
+
+    /// The emulator makes its socket when it has started.
+    fn connect(&self) -> std::io::Result<UnixStream> {
+        for _ in 0..100 {
+            if let Ok(control) = UnixStream::connect(&self.control) {
+                return Ok(control);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        UnixStream::connect(&self.control)
     }
 
     /// Pulls the plug.
@@ -243,7 +351,7 @@ impl Drop for Machine {
 }
 
 /// A line without what moves a cursor.
-fn shown(line: &str) -> String {
+pub fn shown(line: &str) -> String {
     line.replace(char::is_control, "?")
 }
 
@@ -255,14 +363,18 @@ pub fn card(image: &Path, copy: &Path) -> Outcome {
     file.set_len(bytes.next_power_of_two()).map_err(|error| Failure::file("write", copy, &error))
 }
 
-/// Two ports in a row that nobody has.
+/// The gateway's ports that are reached from here.
+const FORWARDED: [u16; 3] = [8_883, 8_884, 9_600];
+
+/// The first of as many ports in a row as are forwarded, that nobody has.
 pub fn free_ports() -> Outcome<u16> {
     for _ in 0..32 {
         let taken = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         let port = taken.map_err(|error| Failure::new(format!("no free port: {error}")))?.port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let mut others = (port..).zip(FORWARDED).skip(1).map(|(port, _)| port);
+        if port < u16::MAX - 4 && others.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return Ok(port);
         }
     }
-    Err(Failure::new("no two free ports in a row"))
+    Err(Failure::new("no three free ports in a row"))
 }

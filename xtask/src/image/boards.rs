@@ -15,12 +15,38 @@ pub struct Board {
     pub kernel_flavour: &'static str,
     /// Debian's name of the architecture.
     pub architecture: &'static str,
-    /// What the boot code calls a kernel of this kind.
+    /// What a kernel is called on the card.
     pub kernel_file: &'static str,
-    /// For each model: the boot code's filter for it, its device tree in Debian's package, and what that is called on the card.
-    pub models: &'static [(&'static str, &'static str, &'static str)],
+    /// Where Debian's package has U-Boot for it: a folder of `usr/lib/u-boot`.
+    pub loader: &'static str,
+    /// Where this U-Boot puts kernels, an address.
+    pub kernel_address: &'static str,
+    /// Its serial console, as Linux calls it.
+    pub console: &'static str,
+    /// The models that it may be.
+    pub models: &'static [Model],
     /// The parts of the VideoCore's firmware that it starts with.
     pub firmware: &'static [&'static str],
+}
+
+/// A model of a board.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// The firmware's filter for it in `config.txt`.
+    pub filter: &'static str,
+    /// Its device tree in Debian's package of the kernel.
+    pub tree: &'static str,
+    /// What U-Boot calls that, in `fdtfile`.
+    pub loader_tree: &'static str,
+    /// What it is called on the card.
+    pub file: &'static str,
+}
+
+impl Board {
+    /// Whether its kernel has 64 bits.
+    pub fn is_64_bit(&self) -> bool {
+        self.target == "aarch64"
+    }
 }
 
 const OLDER: [&str; 2] = ["start.elf", "fixup.dat"];
@@ -33,9 +59,22 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
+        loader: "rpi_arm64",
+        kernel_address: "0x00080000",
+        console: "ttyS1,115200",
         models: &[
-            ("pi3", "broadcom/bcm2837-rpi-3-b.dtb", "rpi3b.dtb"),
-            ("pi3+", "broadcom/bcm2837-rpi-3-b-plus.dtb", "rpi3bp.dtb"),
+            Model {
+                filter: "pi3",
+                tree: "broadcom/bcm2837-rpi-3-b.dtb",
+                loader_tree: "broadcom/bcm2837-rpi-3-b.dtb",
+                file: "rpi3b.dtb",
+            },
+            Model {
+                filter: "pi3+",
+                tree: "broadcom/bcm2837-rpi-3-b-plus.dtb",
+                loader_tree: "broadcom/bcm2837-rpi-3-b-plus.dtb",
+                file: "rpi3bp.dtb",
+            },
         ],
         firmware: &OLDER,
     },
@@ -45,7 +84,15 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
-        models: &[("pi4", "broadcom/bcm2711-rpi-4-b.dtb", "rpi4b.dtb")],
+        loader: "rpi_arm64",
+        kernel_address: "0x00080000",
+        console: "ttyS1,115200",
+        models: &[Model {
+            filter: "pi4",
+            tree: "broadcom/bcm2711-rpi-4-b.dtb",
+            loader_tree: "broadcom/bcm2711-rpi-4-b.dtb",
+            file: "rpi4b.dtb",
+        }],
         firmware: &PI_4,
     },
     Board {
@@ -54,7 +101,15 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
-        models: &[("pi02", "broadcom/bcm2837-rpi-zero-2-w.dtb", "zero2w.dtb")],
+        loader: "rpi_arm64",
+        kernel_address: "0x00080000",
+        console: "ttyS1,115200",
+        models: &[Model {
+            filter: "pi02",
+            tree: "broadcom/bcm2837-rpi-zero-2-w.dtb",
+            loader_tree: "broadcom/bcm2837-rpi-zero-2.dtb",
+            file: "zero2w.dtb",
+        }],
         firmware: &OLDER,
     },
     Board {
@@ -63,7 +118,15 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "armmp",
         architecture: "armhf",
         kernel_file: "kernel7.img",
-        models: &[("pi2", "bcm2836-rpi-2-b.dtb", "rpi2b.dtb")],
+        loader: "rpi_2",
+        kernel_address: "0x00080000",
+        console: "ttyAMA0,115200",
+        models: &[Model {
+            filter: "pi2",
+            tree: "bcm2836-rpi-2-b.dtb",
+            loader_tree: "bcm2836-rpi-2-b.dtb",
+            file: "rpi2b.dtb",
+        }],
         firmware: &OLDER,
     },
 ];
@@ -94,8 +157,8 @@ mod tests {
             let profile =
                 std::fs::read_to_string(workspace::root().join(format!("board/{}.yaml", board.name))).unwrap();
             assert!(profile.contains(&format!("target: {}-", board.target)), "{}", board.name);
-            for (_, _, file) in board.models {
-                assert!(file.len() <= 12, "{file}");
+            for model in board.models {
+                assert!(model.file.len() <= 12, "{}", model.file);
             }
         }
     }

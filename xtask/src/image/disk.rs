@@ -1,8 +1,9 @@
 //! The card as a whole: a master boot record, three FAT partitions, and ext4 for what is to survive.
 //!
 //! ```text
-//! 1  PORTCULLIS   which slot starts, the first boot code, gateway.cfg for people
-//! 2  slot A       firmware, device trees, kernel, initramfs
+//!    (gap)        which slot starts: the boot state, at 1 MiB
+//! 1  PORTCULLIS   firmware, U-Boot, gateway.cfg for people
+//! 2  slot A       device trees, kernel, initramfs
 //! 3  slot B       the same, for an update
 //! 4  data         configuration, secrets, the broker's log
 //! ```
@@ -30,8 +31,8 @@ pub struct Partition {
 const MEBIBYTE: usize = (1 << 20) / SECTOR;
 /// Flash has erase blocks of this size.
 const ALIGNMENT: usize = 4 * MEBIBYTE;
-/// Which slot starts, and settings.
-pub const SELECTOR: Partition = Partition { start: ALIGNMENT, sectors: 36 * MEBIBYTE };
+/// Firmware, U-Boot and settings.
+pub const FIRST: Partition = Partition { start: ALIGNMENT, sectors: 36 * MEBIBYTE };
 /// The two slots. Kernels grow: what is needed now is a third of it.
 pub const SLOTS: [Partition; 2] = [
     Partition { start: 40 * MEBIBYTE, sectors: 64 * MEBIBYTE },
@@ -58,7 +59,9 @@ pub const fn data(mebibytes: usize) -> Partition {
 }
 
 /// Writes an image. It is sparse: what is empty takes no room on this disk.
-pub fn write(image: &Path, selector: &[u8], slots: [&[u8]; 2], data_mebibytes: usize) -> Outcome {
+///
+/// Both slots get the same contents: a slot that cannot be read has another one from the first day on.
+pub fn write(image: &Path, first: &[u8], slot: &[u8], data_mebibytes: usize) -> Outcome {
     let fault = |error: &std::io::Error| Failure::file("write", image, error);
     let data = data(data_mebibytes);
     let partial = image.with_extension("partial");
@@ -75,13 +78,12 @@ pub fn write(image: &Path, selector: &[u8], slots: [&[u8]; 2], data_mebibytes: u
         Ok(())
     };
     let [slot_a, slot_b] = SLOTS;
-    let [contents_a, contents_b] = slots;
-    let record = record(&[(SELECTOR, FAT32), (slot_a, FAT32), (slot_b, FAT32), (data, LINUX)]);
+    let record = record(&[(FIRST, FAT32), (slot_a, FAT32), (slot_b, FAT32), (data, LINUX)]);
     let empty = ext4(image, data_mebibytes)?;
     put(0, &record)
-        .and_then(|()| put(SELECTOR.start, selector))
-        .and_then(|()| put(slot_a.start, contents_a))
-        .and_then(|()| put(slot_b.start, contents_b))
+        .and_then(|()| put(FIRST.start, first))
+        .and_then(|()| put(slot_a.start, slot))
+        .and_then(|()| put(slot_b.start, slot))
         .and_then(|()| put(data.start, &empty))
         .map_err(|error| fault(&error))?;
     file.sync_all().map_err(|error| fault(&error))?;
@@ -156,12 +158,12 @@ mod tests {
     #[test]
     fn partitions_follow_each_other_on_erase_blocks() {
         let [a, b] = SLOTS;
-        let all = [SELECTOR, a, b, data(64)];
+        let all = [FIRST, a, b, data(64)];
         for pair in all.windows(2) {
             assert!(pair[0].start + pair[0].sectors <= pair[1].start);
         }
         assert!(all.iter().all(|partition| partition.start % ALIGNMENT == 0));
-        let record = record(&[(SELECTOR, FAT32), (a, FAT32), (b, FAT32), (data(64), LINUX)]);
+        let record = record(&[(FIRST, FAT32), (a, FAT32), (b, FAT32), (data(64), LINUX)]);
         assert_eq!(record[446 + 4], FAT32);
         assert_eq!(record[446 + 8..446 + 12], 8_192_u32.to_le_bytes());
         assert_eq!(record[510..], [0x55, 0xAA]);

@@ -1,13 +1,15 @@
 //! `cargo xtask image`: an SD card's contents, from Debian's kernel, the Raspberry Pi's firmware, our two programs and a
 //! configuration. Made without root, and the same bytes from the same input.
 
-mod boards;
+pub mod boards;
+pub mod boot;
 mod cpio;
 mod device_tree;
 pub mod disk;
 pub mod fat;
 mod modules;
-mod packages;
+pub mod packages;
+mod signing;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -33,22 +35,25 @@ Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
   --data MIB       size of the partition for state (default: 512)
   --rescue         with a root shell on the console, for whoever has the card in hand
   --programs DIR   portcullis-TARGET and portcullis-init-TARGET from there, not built anew
-  --out FILE       the image (default: target/dist/portcullis-BOARD.img)
+  --out FILE       the image (default: target/dist/portcullis-BOARD.img); beside it BOARD.slot,
+                   which is the boot slot that `--sign` makes an update of
+  --number N       the version of the system, 1 or greater; a gateway takes greater ones only
+                   (default: 1)
+  --update-key PEM the Ed25519 public key whose updates the gateway takes (default: none)
+  --sign PEM       the private key: the public one goes into the image, and beside the image
+                   an update to it is made, for `portcullis update`
   --relock         first pin the kernel and firmware that the package sources offer now";
 
-/// What the boot code's first partition says: which slot starts.
-pub const SELECTOR_FILE: &str = "autoboot.txt";
-/// The kernel's parameters in a slot.
-pub const PARAMETERS_FILE: &str = "cmdline.txt";
-/// The initramfs in a slot.
-pub const INITRAMFS_FILE: &str = "initrd.gz";
 /// The settings for people.
 const SETTINGS_FILE: &str = "gateway.cfg";
 const SETTINGS: &str = "# Settings of this gateway. Lines that begin with # say nothing; without others it asks DHCP.\r\n\
     #hostname=portcullis\r\n#interface=eth0\r\n#address=192.168.1.20/24\r\n#gateway=192.168.1.1\r\n#dns=192.168.1.1\r\n\
     #ntp=192.168.1.1\r\n";
-/// Labels of the boot partitions; PID 1 looks for the first.
-const LABELS: [&[u8; 11]; 3] = [b"PORTCULLIS ", b"SLOT-A     ", b"SLOT-B     "];
+/// The configuration that the first start puts onto the data partition. It is not in the slots: an update of the system is the same for
+/// every gateway with its board, and nobody's keys are in it.
+const SEED_FILE: &str = "seed.bin";
+/// Labels of the boot partitions; PID 1 looks for the first. A slot does not know which of the two it is.
+const LABELS: [&[u8; 11]; 2] = [b"PORTCULLIS ", b"SLOT       "];
 /// Beside a blob: what it refers to by name.
 const BESIDE_THE_BLOB: [&str; 3] = ["secrets", "issuers", "revocation"];
 
@@ -69,6 +74,21 @@ pub struct Options {
     pub programs: Option<PathBuf>,
     /// The image.
     pub out: Option<PathBuf>,
+    /// The version of the system.
+    pub number: u64,
+    /// The public key for updates.
+    pub update_key: Option<PathBuf>,
+    /// The private key.
+    pub sign: Option<PathBuf>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Made {
+    /// The image.
+    pub image: PathBuf,
+    /// An update to that slot, where it could be signed.
+    pub update: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -83,6 +103,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         rescue: false,
         programs: None,
         out: None,
+        number: 1,
+        update_key: None,
+        sign: None,
     };
     let mut relock = false;
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
@@ -105,6 +128,14 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
                 options.data_mebibytes =
                     parser.value().map_err(|error| usage(&error))?.parse().map_err(|error| usage(&error))?
             }
+            lexopt::Arg::Long("number") => {
+                options.number =
+                    parser.value().map_err(|error| usage(&error))?.parse().map_err(|error| usage(&error))?
+            }
+            lexopt::Arg::Long("update-key") => {
+                options.update_key = Some(parser.value().map_err(|error| usage(&error))?.into());
+            }
+            lexopt::Arg::Long("sign") => options.sign = Some(parser.value().map_err(|error| usage(&error))?.into()),
             lexopt::Arg::Long("rescue") => options.rescue = true,
             lexopt::Arg::Long("relock") => relock = true,
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
@@ -124,7 +155,11 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 }
 
 /// Makes an image; where it is.
-pub fn make(options: &Options) -> Outcome<PathBuf> {
+pub fn make(options: &Options) -> Outcome<Made> {
+    if options.number == 0 {
+        return Err(Failure::new("the first version is 1: `--number N`"));
+    }
+    let key = signing::public_key(options)?;
     let board = boards::named(&options.board)?;
     if !(64..=65_536).contains(&options.data_mebibytes) {
         return Err(Failure::new("the partition for state has 64 to 65536 MiB"));
@@ -151,7 +186,8 @@ pub fn make(options: &Options) -> Outcome<PathBuf> {
     let trees = trees(board, &unpacked)?;
     let chosen = modules::choose(&modules_folder(&unpacked)?, &devices(&trees)?)?;
     let module_bytes: usize = chosen.iter().map(|module| module.bytes.len()).sum();
-    let initramfs = initramfs(&read(&broker)?, &read(&init)?, &chosen, &seed, shell(&unpacked)?.as_deref());
+    let own = signing::identity(options, key.as_ref());
+    let initramfs = initramfs(&read(&broker)?, &read(&init)?, &chosen, &own, shell(&unpacked)?.as_deref());
     let initramfs = compressed(&initramfs, &image)?;
     let kernel = unpacked.kernel.join(format!("boot/vmlinuz-{}", unpacked.kernel_release));
     let kernel = match board.target {
@@ -168,38 +204,37 @@ pub fn make(options: &Options) -> Outcome<PathBuf> {
         module_bytes / 1_024,
         init_bytes / 1_024
     );
-    let slots = [
-        slot(board, &unpacked, 0, &kernel, &initramfs, &trees)?,
-        slot(board, &unpacked, 1, &kernel, &initramfs, &trees)?,
-    ];
-    let selector = selector(options, &unpacked)?;
-    let [slot_a, slot_b] = &slots;
-    disk::write(&image, &selector, [slot_a, slot_b], options.data_mebibytes)?;
+    let contents = slot(board, &unpacked, &kernel, &initramfs, &trees)?;
+    let slot = image.with_extension("slot");
+    std::fs::write(&slot, &contents).map_err(|error| Failure::file("write", &slot, &error))?;
+    let first = first_partition(board, options, &unpacked, &trees, archive(&seed))?;
+    disk::write(&image, &first, &contents, options.data_mebibytes)?;
     let digest = process::capture(Command::new("sha256sum").arg(&image))?;
     println!(
-        "{}: {} MiB\nsha256 {}",
+        "{}: {} MiB, version {}\nsha256 {}",
         image.display(),
         168 + options.data_mebibytes,
+        options.number,
         digest.split(' ').next().unwrap_or_default()
     );
-    Ok(image)
+    let update = signing::update(options, &target, &broker, &slot)?;
+    if key.is_none() {
+        println!(
+            "note: without `--update-key` or `--sign` this gateway takes no updates: it can only be flashed again"
+        );
+    }
+    Ok(Made { image, update })
 }
 
 fn read(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::read(path).map_err(|error| Failure::file("read", path, &error))
 }
 
-/// What the card's first start puts beside the broker's state: names below `etc/portcullis`, and contents.
+/// What the card's first start puts beside the broker's state: names and contents.
 fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
     let blob = image.with_extension("blob");
     // The broker that will read it bakes it.
-    let mut command = match target.runner {
-        Some(runner) => Command::new(runner),
-        None => Command::new(broker),
-    };
-    if target.runner.is_some() {
-        command.arg(broker);
-    }
+    let mut command = target.command(broker);
     command.arg("bake").arg(&options.configuration).arg("--board").arg(&options.board).arg("--out").arg(&blob);
     process::run(&mut command)?;
     let mut files = vec![("portcullis.blob".to_owned(), read(&blob)?)];
@@ -221,7 +256,7 @@ fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outc
 /// The models' device trees, under their names on the card.
 fn trees(board: &Board, unpacked: &packages::Unpacked) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let folder = unpacked.kernel.join(format!("usr/lib/linux-image-{}", unpacked.kernel_release));
-    board.models.iter().map(|(_, tree, name)| Ok((*name, read(&folder.join(tree))?))).collect()
+    board.models.iter().map(|model| Ok((model.file, read(&folder.join(model.tree))?))).collect()
 }
 
 fn devices(trees: &[(&str, Vec<u8>)]) -> Outcome<BTreeSet<String>> {
@@ -250,7 +285,7 @@ fn initramfs(
     broker: &[u8],
     init: &[u8],
     modules: &[modules::Chosen],
-    seed: &[(String, Vec<u8>)],
+    own: &[(String, Vec<u8>)],
     shell: Option<&[u8]>,
 ) -> Vec<u8> {
     let mut archive = cpio::Archive::default();
@@ -271,19 +306,25 @@ fn initramfs(
     for module in modules {
         archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, &module.bytes);
     }
-    // Keys are among them; the broker's user gets a copy on the data partition.
-    archive.folder("etc/portcullis", 0o755);
+    for (name, contents) in own {
+        archive.file(&format!("etc/{name}"), 0o644, contents);
+    }
+    archive.finish()
+}
+
+/// Files with the folders that they are in, as one archive.
+fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = cpio::Archive::default();
     let mut folders = BTreeSet::new();
-    for (name, contents) in seed {
+    for (name, contents) in files {
         for (at, _) in name.match_indices('/') {
             if let Some(folder) = name.get(..at)
                 && folders.insert(folder)
             {
-                archive.folder(&format!("etc/portcullis/{folder}"), 0o700);
+                archive.folder(folder, 0o700);
             }
         }
-        let mode = if name.contains('/') { 0o600 } else { 0o644 };
-        archive.file(&format!("etc/portcullis/{name}"), mode, contents);
+        archive.file(name, 0o600, contents);
     }
     archive.finish()
 }
@@ -301,65 +342,68 @@ fn file(name: &str, contents: impl Into<Vec<u8>>) -> fat::File {
     fat::File { name: name.to_owned(), contents: contents.into() }
 }
 
+/// A boot slot: all of it that an update replaces.
 fn slot(
     board: &Board,
     unpacked: &packages::Unpacked,
-    index: usize,
     kernel: &[u8],
     initramfs: &[u8],
     trees: &[(&'static str, Vec<u8>)],
 ) -> Outcome<Vec<u8>> {
-    let name = if index == 0 { "a" } else { "b" };
     let mut files = vec![
-        file("config.txt", boot_configuration(board)),
-        file(PARAMETERS_FILE, parameters(name)),
+        file(boot::PARAMETERS_FILE, boot::parameters()),
         file(board.kernel_file, kernel),
-        file(INITRAMFS_FILE, initramfs),
+        file(boot::INITRAMFS_FILE, initramfs),
+        file("kernel.txt", format!("{}\r\n", unpacked.kernel_release)),
     ];
-    for part in board.firmware {
-        files.push(file(part, read(&unpacked.firmware.join("usr/lib/raspi-firmware").join(part))?));
-    }
     files.extend(trees.iter().map(|(name, tree)| file(name, tree.clone())));
-    let (Some(partition), Some(label)) = (disk::SLOTS.get(index), LABELS.get(index + 1)) else {
-        return Err(Failure::new("there are two slots"));
-    };
-    let (start, serial) = (u32::try_from(partition.start).unwrap_or(0), 2 + u32::try_from(index).unwrap_or(0));
-    fat::write(label, serial, start, partition.sectors, &files)
+    let [partition, _] = disk::SLOTS;
+    // Where its partition begins differs, and nobody asks.
+    fat::write(LABELS[1], 2, 0, partition.sectors, &files)
 }
 
-/// What the boot code in a slot reads.
-fn boot_configuration(board: &Board) -> String {
+/// What the firmware reads.
+fn firmware_configuration(board: &Board) -> String {
     let mut text = format!(
-        "# Made by `cargo xtask image`; an update replaces it.\nkernel={}\ninitramfs {INITRAMFS_FILE} followkernel\n\
-         enable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\ndisplay_auto_detect=0\n",
-        board.kernel_file
+        "kernel={}\nenable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\n\
+         display_auto_detect=0\n",
+        boot::LOADER_FILE
     );
-    if board.target == "aarch64" {
+    if board.is_64_bit() {
         text.push_str("arm_64bit=1\n");
     }
-    for (filter, _, tree) in board.models {
-        text.push_str(&format!("[{filter}]\ndevice_tree={tree}\n"));
+    for model in board.models {
+        text.push_str(&format!("[{}]\ndevice_tree={}\n", model.filter, model.file));
     }
     text
 }
 
-/// A panic, of the kernel or of PID 1, starts the board again after ten seconds.
-fn parameters(slot: &str) -> String {
-    format!(
-        "console=tty0 console=ttyS1,115200 rdinit=/init panic=10 oops=panic quiet loglevel=4 portcullis.slot={slot}\n"
-    )
-}
-
-fn selector(options: &Options, unpacked: &packages::Unpacked) -> Outcome<Vec<u8>> {
+/// The first partition: firmware, U-Boot, and settings for people. No update touches it.
+fn first_partition(
+    board: &Board,
+    options: &Options,
+    unpacked: &packages::Unpacked,
+    trees: &[(&'static str, Vec<u8>)],
+    seed: Vec<u8>,
+) -> Outcome<Vec<u8>> {
     let settings = match &options.settings {
         Some(path) => read(path)?,
         None => SETTINGS.as_bytes().to_vec(),
     };
-    let files = [
-        file(SELECTOR_FILE, "[all]\nboot_partition=2\n[tryboot]\nboot_partition=3\n"),
+    let loader = unpacked.loader.join("usr/lib/u-boot").join(board.loader).join("u-boot.bin");
+    let mut files = vec![
         file(SETTINGS_FILE, settings),
-        file("bootcode.bin", read(&unpacked.firmware.join("usr/lib/raspi-firmware/bootcode.bin"))?),
+        file(SEED_FILE, seed),
+        file("config.txt", firmware_configuration(board)),
+        file(boot::LOADER_FILE, read(&loader)?),
+        file(boot::ENVIRONMENT_FILE, boot::environment(board)),
+        file(boot::SCRIPT_FILE, boot::script(board)),
+        file(boot::EXTRA_FILE, boot::extra()),
     ];
-    let start = u32::try_from(disk::SELECTOR.start).unwrap_or(0);
-    fat::write(LABELS[0], 1, start, disk::SELECTOR.sectors, &files)
+    for part in board.firmware.iter().chain(["bootcode.bin"].iter()) {
+        files.push(file(part, read(&unpacked.firmware.join("usr/lib/raspi-firmware").join(part))?));
+    }
+    files.extend(trees.iter().map(|(name, tree)| file(name, tree.clone())));
+    let start = u32::try_from(disk::FIRST.start).unwrap_or(0);
+    fat::write(LABELS[0], 1, start, disk::FIRST.sectors, &files)
 }

@@ -11,6 +11,9 @@ use crate::process::{self, Failure, Outcome};
 use crate::{install, workspace};
 
 const FIRMWARE: &str = "raspi-firmware";
+const LOADER: &str = "u-boot-rpi";
+/// U-Boot for the machines of an emulator.
+const LOADER_EMULATED: &str = "u-boot-qemu";
 const SHELL: &str = "busybox-static";
 /// The release that `--relock` takes packages from.
 const SUITE: &str = "bookworm";
@@ -39,6 +42,8 @@ pub struct Unpacked {
     pub kernel_release: String,
     /// Of the firmware.
     pub firmware: PathBuf,
+    /// Of U-Boot.
+    pub loader: PathBuf,
     /// Of the shell, where one is wanted.
     pub shell: Option<PathBuf>,
 }
@@ -53,27 +58,54 @@ fn folder() -> PathBuf {
 
 /// Fetches what is missing and unpacks it.
 pub fn unpack(board: &Board, with_shell: bool) -> Outcome<Unpacked> {
-    let path = lock_path();
-    let text = std::fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?;
-    let (suite, pinned) = parse(&text)?;
-    let find = |what: &str, beginning: &str, architectures: &[&str]| {
-        pinned
-            .iter()
-            .find(|package| {
-                package.name.starts_with(beginning) && architectures.contains(&package.architecture.as_str())
-            })
-            .filter(|package| !what.is_empty() || package.name == beginning)
-            .ok_or_else(|| Failure::new(format!("{} names no {beginning} for {}", path.display(), board.name)))
-    };
-    let kernel = find("kernel", "linux-image-", &[board.architecture])?;
-    let firmware = find("", FIRMWARE, &["all", board.architecture])?;
-    let shell = with_shell.then(|| find("", SHELL, &[board.architecture])).transpose()?;
+    let lock = Lock::read()?;
+    let kernel = lock.find(board, |name| name.starts_with("linux-image-"), "linux-image-")?;
+    let named = |wanted: &str| lock.unpacked(lock.find(board, |name| name == wanted, wanted)?, board);
     Ok(Unpacked {
         kernel_release: kernel.name.trim_start_matches("linux-image-").to_owned(),
-        kernel: unpacked(kernel, board, &suite)?,
-        firmware: unpacked(firmware, board, &suite)?,
-        shell: shell.map(|package| unpacked(package, board, &suite)).transpose()?,
+        kernel: lock.unpacked(kernel, board)?,
+        firmware: named(FIRMWARE)?,
+        loader: named(LOADER)?,
+        shell: with_shell.then(|| named(SHELL)).transpose()?,
     })
+}
+
+/// U-Boot for the emulator's own machine with this board's processor.
+pub fn emulated_loader(board: &Board) -> Outcome<PathBuf> {
+    let lock = Lock::read()?;
+    let package = lock.find(board, |name| name == LOADER_EMULATED, LOADER_EMULATED)?;
+    let machine = if board.is_64_bit() { "qemu_arm64" } else { "qemu_arm" };
+    Ok(lock.unpacked(package, board)?.join("usr/lib/u-boot").join(machine).join("u-boot.bin"))
+}
+
+/// The lock file.
+struct Lock {
+    suite: String,
+    pinned: Vec<Pinned>,
+}
+
+impl Lock {
+    fn read() -> Outcome<Self> {
+        let path = lock_path();
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?;
+        let (suite, pinned) = parse(&text)?;
+        Ok(Self { suite, pinned })
+    }
+
+    /// The package for this board that is `wanted`.
+    fn find(&self, board: &Board, is_wanted: impl Fn(&str) -> bool, wanted: &str) -> Outcome<&Pinned> {
+        let fits = |package: &&Pinned| {
+            is_wanted(&package.name) && ["all", board.architecture].contains(&package.architecture.as_str())
+        };
+        self.pinned
+            .iter()
+            .find(fits)
+            .ok_or_else(|| Failure::new(format!("{} names no {wanted} for {}", lock_path().display(), board.name)))
+    }
+
+    fn unpacked(&self, package: &Pinned, board: &Board) -> Outcome<PathBuf> {
+        unpacked(package, board, &self.suite)
+    }
 }
 
 fn parse(text: &str) -> Outcome<(String, Vec<Pinned>)> {
@@ -133,18 +165,21 @@ pub fn relock(boards: &[&Board]) -> Outcome {
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     let mut lines: Vec<String> = text.lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect();
     lines.push(format!("suite {SUITE}"));
-    let mut has_firmware = false;
+    let mut has_common = false;
     for board in boards {
         let apt = Apt::new(board, SUITE)?;
         let meta = format!("linux-image-{}", board.kernel_flavour);
         let depends = process::capture(apt.command("apt-cache").args(["depends", "--important", &meta]))?;
         let kernel = depends.split_whitespace().find(|word| word.starts_with("linux-image-") && **word != meta);
         let kernel = kernel.ok_or_else(|| Failure::new(format!("{meta} depends on no kernel")))?;
-        for name in [kernel, FIRMWARE, SHELL] {
-            if name == FIRMWARE && std::mem::replace(&mut has_firmware, true) {
-                continue;
-            }
+        for name in [kernel, LOADER, SHELL] {
             lines.push(apt.pin(name)?);
+        }
+        // What is the same for every architecture.
+        if !std::mem::replace(&mut has_common, true) {
+            for name in [FIRMWARE, LOADER_EMULATED] {
+                lines.push(apt.pin(name)?);
+            }
         }
     }
     lines.push(String::new());
@@ -244,7 +279,7 @@ mod tests {
     fn the_lock_file_names_all_that_an_image_needs() {
         let (suite, pinned) = parse(&std::fs::read_to_string(lock_path()).unwrap()).unwrap();
         assert_eq!(suite, SUITE);
-        for beginning in ["linux-image-", FIRMWARE, SHELL] {
+        for beginning in ["linux-image-", FIRMWARE, LOADER, LOADER_EMULATED, SHELL] {
             let package = pinned.iter().find(|package| package.name.starts_with(beginning)).unwrap();
             assert_eq!(package.digest.len(), 64, "{beginning}");
         }
