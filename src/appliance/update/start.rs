@@ -62,16 +62,21 @@ pub fn begin(site: &Site) -> Start {
 impl Site {
     /// What the boot loader was told, with torn copies mended; one that was not taken up is taken back.
     fn boot_state(&self) -> io::Result<BootState> {
-        let (Some(card), Some(running)) = (&self.card, self.running) else { return Ok(BootState::default()) };
+        let (Some(card), Some(_)) = (&self.card, self.running) else { return Ok(BootState::default()) };
         let disk = match Device::open(&card.disk) {
             Ok(disk) => disk,
             // A card that refuses writing still says what it says.
             Err(_) => return BootState::read(&Device::open_to_read(&card.disk)?),
         };
-        let found = BootState::heal(&disk)?;
-        if found.once.is_some() && !self.is_trial {
+        let found = BootState::read(&disk)?;
+        let is_left = found.once.is_some() && !self.is_trial;
+        let mended = match is_left {
             // Otherwise it would be tried at some start to come, when nobody expects it.
-            BootState { slot: running, once: None, ..found }.write(&disk)?;
+            true => BootState { once: None, ..found }.write(&disk),
+            false => BootState::heal(&disk).map(|_| ()),
+        };
+        if let Err(error) = mended {
+            log::error!("the boot state cannot be written: {error}");
         }
         Ok(found)
     }

@@ -111,7 +111,7 @@ impl Update<'_> {
             }
             Ok(Taken::Configuration(outcome)) => self.try_configuration(outcome).await,
             Err(refusal) => {
-                log::error!("the update is refused: {refusal}");
+                log::warn!("the update is refused: {refusal}");
                 self.tell(UpdateState::Refused, seen.version(), refusal.to_string());
             }
         }

@@ -103,6 +103,18 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
 }
 
 #[test]
+fn a_trial_that_the_boot_loader_did_not_begin_is_taken_back() {
+    let (_folder, site) = site("not-begun");
+    let new = payload(5_000);
+    site.offer(&bundle(&manifest(Kind::System, 8, &new), &new)).unwrap();
+    assert_eq!(site.boots().once, Some(Slot::B));
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.update.version), (UpdateState::Back, 8));
+    assert_eq!(site.boots(), BootState::default());
+    assert_eq!(begin(&site).update, start.update, "it is remembered");
+}
+
+#[test]
 fn what_is_not_for_here_is_refused_with_its_reason_and_nothing_has_changed() {
     let (folder, site) = site("refused");
     let new = payload(5_000);
