@@ -6,7 +6,7 @@ mod config_pki;
 use portcullis::commands::{CommandError, bake, check, inspect};
 use portcullis::config::blob::{
     AutomaticCertificate, ClientIdentifiers, Configuration, ExpiryNotice, Kept, KeyAlgorithm, KeyRotation, Method,
-    Persistence, ServiceAccountTokens, StaleRevocationLists, Tls,
+    Network, Persistence, ServiceAccountTokens, StaleRevocationLists, Tls,
 };
 use portcullis::config::envelope::SCHEMA;
 use portcullis::config::verify::Defect;
@@ -54,7 +54,7 @@ fn every_method(tokens: &str, embed_secrets: bool) -> Configuration {
     let (ca, (chain, key)) = (config_pki::authority(), config_pki::server());
     let listener = "serviceType: LoadBalancer\nports:\n- port: 8883\n  authenticationRef: all\n  tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: local-ca, kind: ClusterIssuer, group: cert-manager.io}, privateKey: {algorithm: ec384, rotationPolicy: Never}, duration: 48h, renewBefore: 1h30m, san: {dns: ['*.example.com'], ip: [192.168.1.1, '0:0::1']}}}\n- port: 8884\n  authenticationRef: users\n  tls: {mode: Automatic, certManagerCertificateSpec: {issuerRef: {name: local-ca, kind: Issuer}}}\n- port: 8885\n  tls: {mode: Manual, manual: {secretRef: server}}\n";
     let gateway = format!(
-        "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {{name: default}}\nspec:\n  paths: {{issuers: i, revocation: r}}\n  sameKeyAlgorithm: false\n  staleRevocationLists: Accept\n  clientIdentifiers: Shared\n  expiryNotice: Disconnect\n  serviceAccountTokens:\n    {tokens}\n"
+        "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {{name: default}}\nspec:\n  paths: {{issuers: i, revocation: r}}\n  sameKeyAlgorithm: false\n  staleRevocationLists: Accept\n  clientIdentifiers: Shared\n  expiryNotice: Disconnect\n  network: {{hostname: line-4, address: 10.0.2.15/24, gateway: 10.0.2.2, dns: [10.0.2.3], ntp: ['10.0.2.2:1123']}}\n  serviceAccountTokens:\n    {tokens}\n"
     );
     let mut files = vec![
         ("any.listener.yaml", listener),
@@ -188,6 +188,7 @@ fn what_is_shown_of_every_method_holds_no_secret() {
         for expected in expected.into_iter().chain([
             "issuers in i, revocation lists in r",
             "any key algorithms, stale revocation lists Accept",
+            "address 10.0.2.15/24, gateway 10.0.2.2, dns 10.0.2.3, ntp 10.0.2.2:1123, hostname line-4",
             "client identifiers Shared, expiry notice Disconnect",
             ":8883, MQTT, TLS from issuer local-ca, authentication all, everything is allowed",
             "certificate local-ca-8883: Ec384 key, rotation Never",
@@ -403,7 +404,7 @@ fn other_versions_are_named() {
     assert_eq!(decode(&sealed(1, SCHEMA + 1, b"")), Err(BlobError::NewerSchema { found: SCHEMA + 1 }));
     assert_eq!(decode(&sealed(1, SCHEMA - 1, b"")), Err(BlobError::OlderSchema { found: SCHEMA - 1 }));
     let older = BlobError::OlderSchema { found: 1 }.to_string();
-    assert_eq!(older, "blob schema 1 is older than this program's 5; bake it again with this version");
+    assert_eq!(older, "blob schema 1 is older than this program's 6; bake it again with this version");
     assert_eq!(decode(&sealed(2, SCHEMA, b"")), Err(BlobError::UnknownFormat { found: 2 }));
     assert_eq!(decode(b"apiVersion: v1"), Err(BlobError::NotABlob));
 }
@@ -453,6 +454,8 @@ fn a_blob_that_verifies_but_does_not_fit_together_is_refused() {
     let long = Some("x".repeat(1_025));
     assert_eq!(refused(&|c| c.gateway.response_information = long.clone()), Defect::ResponseInformation);
     assert_eq!(refused(&|c| c.secrets[0].name = "../x".to_owned()), Defect::SecretName);
+    let network = Network { address: Some("10.0.2.15".to_owned()), ..Network::default() };
+    assert_eq!(refused(&|c| c.network = Some(network.clone())), Defect::Network);
     assert_eq!(refused(&|c| c.trust_bundles[0].certificates.clear()), Defect::TrustBundle);
     assert_eq!(refused(&|c| c.clients.max_packet_size_bytes = u32::MAX), Defect::ClientLimit);
     assert_eq!(refused(&|c| c.board.capacities.authorization_rules = 3), Defect::Capacity);

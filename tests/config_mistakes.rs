@@ -1116,6 +1116,22 @@ fn the_gateway_is_checked() {
         ("{staleRevocationLists: Ignore}", "staleRevocationLists must be one of Refuse, Accept"),
         ("{clientIdentifiers: share}", "clientIdentifiers must be one of Exclusive, Shared"),
         ("{expiryNotice: true}", "expiryNotice must be text"),
+        ("{network: {address: 192.168.1.20}}", "g.yaml:4:27: error: the address \"192.168.1.20\" has no prefix"),
+        ("{network: {address: static}}", "the address \"static\" is neither dhcp nor an IPv4 address with its prefix"),
+        ("{network: {address: 192.168.1.0/24}}", "is not the address of one machine in its network"),
+        (
+            "{network: {address: 192.168.1.20/24, gateway: 192.168.2.1}}",
+            "g.yaml:4:53: error: the gateway 192.168.2.1 is not in the network of 192.168.1.20/24",
+        ),
+        ("{network: {address: 192.168.1.20/24, gateway: 192.168.1.20}}", "is the machine's own address"),
+        ("{network: {gateway: router}}", "\"router\" is no IPv4 address"),
+        ("{network: {dns: [9.9.9.9, dns.example]}}", "g.yaml:4:33: error: \"dns.example\" is no IPv4 address"),
+        ("{network: {dns: []}}", "dns is empty"),
+        ("{network: {dns: [9.9.9.1, 9.9.9.2, 9.9.9.3, 9.9.9.4]}}", "dns has more than 3 servers"),
+        ("{network: {ntp: ['a:b']}}", "\"a:b\" is neither a name nor an IPv4 address"),
+        ("{network: {hostname: a.b}}", "hostname \"a.b\" is not one label"),
+        ("{network: {hostname: line-}}", "hostname \"line-\" is not one label"),
+        ("{network: {adress: dhcp}}", "unknown field \"adress\" of network; did you mean \"address\"?"),
         ("{commitIntervalMilliseconds: 1001}", "commitIntervalMilliseconds is 1001, outside 0 to 1000"),
     ] {
         refused(&[PLAIN, ("g.yaml", &gateway(spec))], &[expected]);

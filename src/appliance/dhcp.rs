@@ -3,7 +3,7 @@
 //! Requests ask for broadcast answers (§4.1), because a machine without an address gets no other through an ordinary socket. A
 //! server's answer is a stranger's text: whatever does not read is as if it had not come.
 
-use super::settings::{SERVERS_MAX, Subnet};
+use crate::config::network::{SERVERS_MAX, Subnet};
 use std::net::Ipv4Addr;
 
 /// Port of the client, and of the server.

@@ -4,7 +4,9 @@
 //! in an emulator and `sda` in a reader.
 
 use super::archive;
+use super::machine::{Area, Machine};
 use super::settings::FILE_BYTES_MAX;
+use async_io::Timer;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use std::ffi::CStr;
@@ -25,6 +27,8 @@ const BOOT: &str = "/boot";
 /// Between two looks for a device, and how often. An SD card is there after about a second.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_MAX: u32 = 150;
+/// Between two looks at whether the data partition can still be written.
+const DATA_LOOK: Duration = Duration::from_secs(30);
 
 const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
@@ -59,7 +63,8 @@ pub fn text(path: impl AsRef<Path>) -> Option<String> {
 /// The devices of our partitions.
 #[derive(Debug, Default)]
 pub struct Partitions {
-    boot: Option<PathBuf>,
+    /// That with the settings.
+    pub boot: Option<PathBuf>,
     data: Option<PathBuf>,
 }
 
@@ -137,6 +142,30 @@ pub enum Data {
     Absent,
 }
 
+impl Data {
+    /// One word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::ReadOnly => "read-only",
+            Self::Absent => "absent",
+        }
+    }
+
+    /// What a person must be told of it.
+    pub const fn notice(self) -> Option<&'static str> {
+        match self {
+            Self::Kept => None,
+            Self::ReadOnly => {
+                Some("the data partition can only be read: nothing new survives a restart; replace the card")
+            }
+            Self::Absent => {
+                Some("there is no data partition that can be used: nothing survives a restart; replace the card")
+            }
+        }
+    }
+}
+
 /// Mounts the data partition. **Invariant:** an ext4 that has a fault turns read-only and stays as it is; nothing is repaired or
 /// made anew here, because whatever it holds is somebody's.
 pub fn data(partitions: &Partitions) -> Data {
@@ -166,6 +195,37 @@ pub fn data(partitions: &Partitions) -> Data {
     }
 }
 
+/// Whether the file system on [`DATA`] can only be read, which it may have become by a fault of the card.
+pub fn is_read_only() -> bool {
+    text("/proc/mounts").is_some_and(|mounts| says_read_only(&mounts, DATA))
+}
+
+/// Looks whether the data partition turns read-only, for ever or until it does.
+pub async fn watch_data(data: Data, machine: &Machine) {
+    if data != Data::Kept {
+        return;
+    }
+    while !is_read_only() {
+        Timer::after(DATA_LOOK).await;
+    }
+    log::error!("DEGRADED: {DATA} has turned read-only: nothing new survives a restart");
+    machine.set_data(Data::ReadOnly);
+    if let Some(notice) = Data::ReadOnly.notice() {
+        machine.notice(Area::Data, notice);
+    }
+}
+
+/// Whether the last line for the folder, which is what is seen there, has one of the words by which ext4 says so. Newer kernels leave
+/// `rw` there after an error, and add the other.
+fn says_read_only(mounts: &str, folder: &str) -> bool {
+    let fields = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        Some((fields.next()? == folder, fields.nth(1)?.split(',').any(|word| word == "ro" || word == "emergency_ro")))
+    };
+    let last = mounts.lines().filter_map(fields).rfind(|(is_it, _)| *is_it);
+    last.is_some_and(|(_, is_read_only)| is_read_only)
+}
+
 fn in_memory() -> Data {
     if let Err(error) = mount("tmpfs", DATA, "tmpfs", SAFE, c"mode=0755,size=32m") {
         log::error!("not even memory can be mounted on {DATA}: {error}");
@@ -180,5 +240,21 @@ pub fn release_data() {
         && let Err(error) = mount_remount(DATA, MountFlags::RDONLY, c"")
     {
         log::warn!("{DATA} cannot be unmounted: {error}; its journal covers that");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_has_turned_read_only_is_known_by_its_line() {
+        let line = |words: &str| format!("proc /proc proc ro 0 0\n/dev/mmcblk0p4 /data ext4 {words},noatime 0 0\n");
+        assert!(!says_read_only(&line("rw,nosuid,errors=remount-ro"), DATA));
+        assert!(says_read_only(&line("ro,nosuid"), DATA));
+        assert!(says_read_only(&line("rw,nosuid,emergency_ro"), DATA));
+        let covered = line("ro") + "tmpfs /data tmpfs rw 0 0\n";
+        assert!(!says_read_only(&covered, DATA), "what is mounted over it counts");
+        assert!(!says_read_only("", DATA) && !says_read_only("/data\n/data /data\n", DATA));
     }
 }

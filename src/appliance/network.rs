@@ -5,9 +5,11 @@
 //! It deliberately serves one interface and no Wi-Fi, and does not ask whether somebody else has an address that it was given.
 
 use super::dhcp::{self, Ask, Hardware, Lease, Reply};
+use super::machine::{Area, Machine};
 use super::mounts::text;
 use super::route;
-use super::settings::{Settings, Subnet};
+use super::settings::{Address, Settings};
+use crate::config::network::Subnet;
 use async_io::{Async, Timer};
 use core::cell::{Cell, RefCell};
 use smol::future;
@@ -29,6 +31,8 @@ const RESOLVER_FILE: &str = "/etc/resolv.conf";
 /// What the rest of PID 1 knows of the network.
 #[derive(Debug, Default)]
 pub struct Network {
+    /// Whether the kernel knows an interface that can be used.
+    pub has_interface: Cell<bool>,
     /// Whether there is an address.
     pub is_up: Cell<bool>,
     /// Time servers that the network named.
@@ -55,66 +59,83 @@ impl Interface {
     }
 
     /// Until the cable is there.
-    async fn carrier(&self) {
+    async fn carrier(&self, machine: &Machine) {
         if self.has_carrier() {
             return;
         }
+        machine.set_network(format!("no cable at {}", self.name));
         let mut patience = 16_u32;
         while !self.has_carrier() {
             patience = patience.saturating_sub(1);
             if patience == 1 {
-                log::warn!("{}: no network cable, or nothing at its other end", self.name);
+                log::warn!("{}: no cable, or nothing at its other end", self.name);
+                machine.notice(Area::Network, format!("{}: no cable, or nothing at its other end", self.name));
             }
             Timer::after(if patience > 6 { FIRST_LOOK } else { LOOK }).await;
         }
         log::info!("{}: connected", self.name);
+        machine.clear(Area::Network);
     }
 
     /// Until the cable is gone.
-    async fn carrier_lost(&self) {
+    async fn carrier_lost(&self, machine: &Machine) {
         while self.has_carrier() {
             Timer::after(LOOK).await;
         }
         log::warn!("{}: the network cable is gone", self.name);
+        machine.set_network(format!("no cable at {}", self.name));
+        machine.notice(Area::Network, format!("{}: the network cable is gone", self.name));
     }
 }
 
 /// Keeps the network as it should be, for ever.
-pub async fn keep(settings: &Settings, network: &Network) {
-    let interface = wait_for_interface(settings).await;
+pub async fn keep(settings: &Settings, network: &Network, machine: &Machine) {
+    let interface = wait_for_interface(settings, machine).await;
+    network.has_interface.set(true);
     log::info!("{}: {}", interface.name, hardware_text(interface.hardware));
     if let Err(error) = route::up(interface.index) {
         log::error!("{} cannot be switched on: {error}", interface.name);
     }
     match settings.address {
-        Some(subnet) => {
+        Some(Address::Fixed(subnet)) => {
             let ours = Link { subnet, gateway: settings.gateway, dns: &settings.dns };
-            ours.apply(&interface, network);
+            let fault = ours.apply(&interface, network);
             loop {
-                interface.carrier().await;
-                interface.carrier_lost().await;
+                interface.carrier(machine).await;
+                machine.set_network(ours.shown(&interface, "fixed"));
+                if let Some(fault) = &fault {
+                    machine.notice(Area::Network, fault.as_str());
+                }
+                interface.carrier_lost(machine).await;
             }
         }
-        None => loop {
-            interface.carrier().await;
-            if let Err(error) = lease(&interface, settings, network).await {
+        Some(Address::Dhcp) | None => loop {
+            interface.carrier(machine).await;
+            if let Err(error) = lease(&interface, settings, network, machine).await {
                 log::error!("{}: DHCP: {error}", interface.name);
+                machine.notice(Area::Network, format!("{}: DHCP: {error}", interface.name));
                 Timer::after(ANSWER_MAX).await;
             }
         },
     }
 }
 
-async fn wait_for_interface(settings: &Settings) -> Interface {
+async fn wait_for_interface(settings: &Settings, machine: &Machine) -> Interface {
     let begin = Instant::now();
     let mut has_complained = false;
     loop {
         if let Some(found) = find_interface(settings.interface.as_deref()) {
+            machine.clear(Area::Network);
             return found;
         }
         let waited = begin.elapsed();
         if waited > Duration::from_secs(20) && !has_complained {
-            log::error!("no Ethernet interface that this kernel knows");
+            let fault = match &settings.interface {
+                Some(name) => format!("no Ethernet interface '{name}' that this kernel knows"),
+                None => "no Ethernet interface that this kernel knows".to_owned(),
+            };
+            log::error!("{fault}");
+            machine.notice(Area::Network, fault);
             has_complained = true;
         }
         Timer::after(if has_complained { LOOK } else { FIRST_LOOK }).await;
@@ -162,47 +183,65 @@ struct Link<'a> {
 }
 
 impl Link<'_> {
-    fn apply(&self, interface: &Interface, network: &Network) {
+    /// The first fault, for people; all of them are in the log.
+    fn apply(&self, interface: &Interface, network: &Network) -> Option<String> {
         let Subnet { address, prefix } = self.subnet;
         let name = &interface.name;
+        let mut fault = None;
+        let mut fails = |text: String| {
+            log::error!("{text}");
+            fault.get_or_insert(text);
+        };
         match route::add_address(interface.index, self.subnet) {
             Ok(()) => {
                 network.is_up.set(true);
                 log::info!("{name}: address {address}/{prefix}");
             }
-            Err(error) => log::error!("{name}: address {address}/{prefix}: {error}"),
+            Err(error) => fails(format!("{name}: address {address}/{prefix}: {error}")),
         }
         if let Some(gateway) = self.gateway
             && let Err(error) = route::set_gateway(interface.index, gateway)
         {
-            log::error!("{name}: gateway {gateway}: {error}");
+            fails(format!("{name}: gateway {gateway}: {error}"));
         }
         let text: String = self.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
         // The file is in memory, so that it need not be replaced in one step.
         if let Err(error) = fs::File::create(RESOLVER_FILE).and_then(|mut file| file.write_all(text.as_bytes())) {
-            log::error!("{RESOLVER_FILE}: {error}");
+            fails(format!("{RESOLVER_FILE}: {error}"));
         }
+        fault
+    }
+
+    /// Interface and address, for people.
+    fn shown(&self, interface: &Interface, origin: &str) -> String {
+        format!("{} {}/{} {origin}", interface.name, self.subnet.address, self.subnet.prefix)
     }
 }
 
 /// Obtains a lease and renews it until it is lost, or the cable is.
-async fn lease(interface: &Interface, settings: &Settings, network: &Network) -> io::Result<()> {
+async fn lease(interface: &Interface, settings: &Settings, network: &Network, machine: &Machine) -> io::Result<()> {
     route::set_broadcast(interface.index)?;
     let socket = Async::<UdpSocket>::bind((Ipv4Addr::UNSPECIFIED, dhcp::CLIENT_PORT))?;
     socket.get_ref().set_broadcast(true)?;
-    let exchange = Exchange { socket, interface, host_name: settings.hostname.as_deref().unwrap_or("portcullis") };
+    let host_name = settings.hostname.as_deref().unwrap_or("portcullis");
+    let exchange = Exchange { socket, interface, host_name, machine };
     let lost = async {
-        interface.carrier_lost().await;
+        interface.carrier_lost(machine).await;
         None
     };
     let Some(mut lease) = future::or(async { Some(exchange.obtain().await) }, lost).await else { return Ok(()) };
     loop {
         let dns = if settings.dns.is_empty() { &lease.dns } else { &settings.dns };
-        Link { subnet: lease.subnet, gateway: settings.gateway.or(lease.gateway), dns }.apply(interface, network);
+        let link = Link { subnet: lease.subnet, gateway: settings.gateway.or(lease.gateway), dns };
+        match link.apply(interface, network) {
+            Some(fault) => machine.notice(Area::Network, fault),
+            None => machine.clear(Area::Network),
+        }
+        machine.set_network(link.shown(interface, "by DHCP"));
         *network.ntp.borrow_mut() = lease.ntp.clone();
         log::info!("{}: from DHCP server {} for {} s", interface.name, lease.server, lease.lease_seconds);
         let lost = async {
-            interface.carrier_lost().await;
+            interface.carrier_lost(machine).await;
             Renewal::CableLost
         };
         match future::or(exchange.renew(&lease), lost).await {
@@ -214,7 +253,7 @@ async fn lease(interface: &Interface, settings: &Settings, network: &Network) ->
             }
             // Whoever comes back to the same network keeps its address meanwhile, and its connections.
             Renewal::CableLost => {
-                interface.carrier().await;
+                interface.carrier(machine).await;
                 let before = lease.subnet;
                 lease = exchange.obtain().await;
                 if lease.subnet != before {
@@ -222,7 +261,9 @@ async fn lease(interface: &Interface, settings: &Settings, network: &Network) ->
                 }
             }
             Renewal::Ended => {
-                log::warn!("{}: the lease of {} has ended", interface.name, lease.subnet.address);
+                let fault = format!("{}: the lease of {} has ended", interface.name, lease.subnet.address);
+                log::warn!("{fault}");
+                machine.notice(Area::Network, fault);
                 network.is_up.set(false);
                 forget(interface, lease.subnet);
                 return Ok(());
@@ -247,12 +288,14 @@ struct Exchange<'a> {
     socket: Async<UdpSocket>,
     interface: &'a Interface,
     host_name: &'a str,
+    machine: &'a Machine,
 }
 
 impl Exchange<'_> {
     /// Asks until somebody gives an address.
     async fn obtain(&self) -> Lease {
         let mut wait = ANSWER;
+        self.machine.set_network(format!("{}: asking for an address by DHCP", self.interface.name));
         loop {
             let transaction = transaction();
             if let Some(Reply::Offer(offer)) = self.ask(Ask::Discover, transaction, Ipv4Addr::BROADCAST, wait).await {
@@ -264,6 +307,8 @@ impl Exchange<'_> {
             } else {
                 if wait == ANSWER_MAX / 2 {
                     log::warn!("{}: no DHCP server answers; asking on", self.interface.name);
+                    let fault = format!("{}: no DHCP server answers", self.interface.name);
+                    self.machine.notice(Area::Network, fault);
                 }
                 wait = (wait * 2).min(ANSWER_MAX);
             }

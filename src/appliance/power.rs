@@ -1,6 +1,7 @@
 //! The machine's end, its power button, and the watchdog that ends it when nobody else can.
 
 use super::mounts;
+use super::supervisor::Order;
 use async_io::{Async, Timer};
 use rustix::fs::OFlags;
 use rustix::system::{RebootCommand, reboot};
@@ -46,7 +47,7 @@ pub async fn feed_watchdog() {
 }
 
 /// Has all power buttons watched that are there.
-pub fn watch_buttons(executor: &LocalExecutor<'_>, pressed: &Sender<Ending>) {
+pub fn watch_buttons(executor: &LocalExecutor<'_>, pressed: &Sender<Order>) {
     let Ok(devices) = fs::read_dir("/dev/input") else { return };
     for device in devices.flatten().filter(|device| device.file_name().to_string_lossy().starts_with("event")) {
         let open =
@@ -57,7 +58,7 @@ pub fn watch_buttons(executor: &LocalExecutor<'_>, pressed: &Sender<Ending>) {
                 .spawn(async move {
                     if until_pressed(button).await.is_ok() {
                         // Who listens to it lives as long as this.
-                        let _ = pressed.send(Ending::PowerOff).await;
+                        let _ = pressed.send(Order::End(Ending::PowerOff)).await;
                     }
                 })
                 .detach();

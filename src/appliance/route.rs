@@ -2,7 +2,7 @@
 //!
 //! Written out by hand: six requests of one shape do not carry a netlink library.
 
-use super::settings::Subnet;
+use crate::config::network::Subnet;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
@@ -64,8 +64,7 @@ fn address(index: u32, subnet: Subnet) -> Vec<u8> {
     const BROADCAST: u16 = 4;
     let mut body = vec![INET, subnet.prefix, 0, UNIVERSE];
     body.extend(index.to_ne_bytes());
-    let host_bits = u32::MAX.checked_shr(subnet.prefix.into()).unwrap_or(0);
-    let broadcast = Ipv4Addr::from(u32::from(subnet.address) | host_bits);
+    let broadcast = Ipv4Addr::from(u32::from(subnet.address) | subnet.host_bits());
     for (kind, value) in [(ADDRESS, subnet.address), (LOCAL, subnet.address), (BROADCAST, broadcast)] {
         attribute(&mut body, kind, &value.octets());
     }

@@ -1,70 +1,33 @@
-//! `gateway.cfg` on the first partition of the card, which a person can edit on any computer, and what the boot loader passed.
+//! `gateway.cfg` on the first partition of the card, which a person can edit on any computer; `spec.network` of the configuration
+//! in force; and what the boot loader passed.
 //!
-//! Lines of `name=value`; blanks around them, empty lines and lines that begin with `#` mean nothing. A line that says nothing
-//! useful is said on the console and left out: a gateway that does not start for a typing mistake would have to be visited.
+//! The file has lines of `name=value`; blanks around them, empty lines and lines that begin with `#` mean nothing. A line that says
+//! nothing useful is said on the console and left out: a gateway that does not start for a typing mistake would have to be visited.
+//!
+//! **Invariant:** a line of the card wins over the configuration. Whoever has the card in hand can reach a gateway again that a
+//! configuration has sent to the wrong address.
 
+use super::boot_state::Slot;
 use super::mounts;
+use crate::config::blob::Network;
+use crate::config::network::{DHCP, SERVERS_MAX, Server, Subnet, host_label};
 use std::net::Ipv4Addr;
 
 /// Most bytes of the file that are read.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024;
-/// Most servers of one kind that are kept.
-pub const SERVERS_MAX: usize = 3;
-/// Longest host name, RFC 1035 §2.3.4.
-const NAME_BYTES_MAX: usize = 63;
+/// Longest part of a line that is shown, characters.
+const SHOWN_MAX: usize = 80;
 
-/// An address with the length of its network's prefix.
+/// Where the machine's address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    /// The machine's address.
-    pub address: Ipv4Addr,
-    /// 0 to 32.
-    pub prefix: u8,
+pub enum Address {
+    /// From a DHCP server.
+    Dhcp,
+    /// From here.
+    Fixed(Subnet),
 }
 
-impl Subnet {
-    /// Reads `10.0.0.2/24`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = text.split_once('/')?;
-        let prefix: u8 = prefix.parse().ok()?;
-        Some(Self { address: address.parse().ok()?, prefix }).filter(|subnet| subnet.prefix <= 32)
-    }
-
-    /// From an address and a mask; `None` for a mask with holes.
-    pub fn of_mask(address: Ipv4Addr, mask: Ipv4Addr) -> Option<Self> {
-        let bits = u32::from(mask);
-        let prefix = u8::try_from(bits.leading_ones()).ok()?;
-        (bits.count_ones() == u32::from(prefix)).then_some(Self { address, prefix })
-    }
-}
-
-/// A time server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// A name, or an address of IPv4.
-    pub host: String,
-    /// A UDP port.
-    pub port: u16,
-}
-
-impl Server {
-    /// RFC 5905 §7.
-    const PORT: u16 = 123;
-
-    /// A server at the usual port.
-    pub fn new(host: impl ToString) -> Self {
-        Self { host: host.to_string(), port: Self::PORT }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        match text.split_once(':') {
-            Some((host, port)) => Some(Self { host: host_name(host)?, port: port.parse().ok()? }),
-            None => Some(Self::new(host_name(text)?)),
-        }
-    }
-}
-
-/// What a site says of its gateway.
+/// What a site says of its gateway. What is not said is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `hostname`
@@ -72,7 +35,7 @@ pub struct Settings {
     /// `interface`; `None`: the first Ethernet interface that there is.
     pub interface: Option<String>,
     /// `address`; `None`: DHCP.
-    pub address: Option<Subnet>,
+    pub address: Option<Address>,
     /// `gateway`
     pub gateway: Option<Ipv4Addr>,
     /// `dns`, with commas between.
@@ -82,9 +45,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the file's text.
-    pub fn parse(text: &str) -> Self {
-        let mut settings = Self::default();
+    /// Reads the file's text; and what of it was left out, a line each.
+    pub fn parse(text: &str) -> (Self, Vec<String>) {
+        let (mut settings, mut left_out) = (Self::default(), Vec::new());
         for (number, line) in (1_u32..).zip(text.lines()) {
             let line = line.trim_matches(['\u{feff}', ' ', '\t', '\r']);
             if line.is_empty() || line.starts_with('#') {
@@ -92,19 +55,19 @@ impl Settings {
             }
             let understood = line.split_once('=').and_then(|(name, value)| settings.set(name.trim(), value.trim()));
             if understood.is_none() {
-                let shown = line.chars().take(80).collect::<String>();
-                log::warn!("gateway.cfg, line {number}: not understood and left out: {}", shown.escape_debug());
+                let shown = line.chars().take(SHOWN_MAX).collect::<String>();
+                left_out.push(format!("line {number}: not understood and left out: {}", shown.escape_debug()));
             }
         }
-        settings
+        (settings, left_out)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
             "hostname" => self.hostname = Some(host_label(value)?.to_owned()),
             "interface" => self.interface = Some(host_label(value)?.to_owned()),
-            "address" if value == "dhcp" => self.address = None,
-            "address" => self.address = Some(Subnet::parse(value)?),
+            "address" if value == DHCP => self.address = Some(Address::Dhcp),
+            "address" => self.address = Some(Address::Fixed(Subnet::parse(value)?)),
             "gateway" => self.gateway = Some(value.parse().ok()?),
             "dns" => self.dns = list(value, |part| part.parse().ok())?,
             "ntp" => self.ntp = list(value, Server::parse)?,
@@ -112,21 +75,66 @@ impl Settings {
         }
         Some(())
     }
+
+    /// Those of a configuration, which were checked when it was baked and when it was read.
+    fn of(network: &Network) -> Self {
+        Self {
+            hostname: network.hostname.clone(),
+            interface: network.interface.clone(),
+            address: Some(network.address.as_deref().and_then(Subnet::parse).map_or(Address::Dhcp, Address::Fixed)),
+            gateway: network.gateway.as_ref().and_then(|text| text.parse().ok()),
+            dns: network.dns.iter().filter_map(|text| text.parse().ok()).collect(),
+            ntp: network.ntp.iter().filter_map(|text| Server::parse(text)).collect(),
+        }
+    }
+
+    /// Fills what the card does not say from the configuration; the names of what the card says otherwise.
+    ///
+    /// The configuration's `gateway` belongs to its address: a card with another address is taken to have said that there is none.
+    pub fn complete(&mut self, network: &Network) -> Vec<&'static str> {
+        let mut theirs = Self::of(network);
+        let mut otherwise = Vec::new();
+        if self.address.is_some() && self.address != theirs.address {
+            otherwise.push("address");
+            theirs.gateway = None;
+        }
+        self.address = self.address.or(theirs.address);
+        prefer("hostname", &mut self.hostname, theirs.hostname, &mut otherwise);
+        prefer("interface", &mut self.interface, theirs.interface, &mut otherwise);
+        prefer("gateway", &mut self.gateway, theirs.gateway, &mut otherwise);
+        for (name, differs) in [("dns", fill(&mut self.dns, theirs.dns)), ("ntp", fill(&mut self.ntp, theirs.ntp))] {
+            if differs {
+                otherwise.push(name);
+            }
+        }
+        otherwise
+    }
+}
+
+fn prefer<T: PartialEq>(
+    name: &'static str,
+    ours: &mut Option<T>,
+    theirs: Option<T>,
+    otherwise: &mut Vec<&'static str>,
+) {
+    if ours.is_none() {
+        *ours = theirs;
+    } else if theirs.is_some() && *ours != theirs {
+        otherwise.push(name);
+    }
+}
+
+/// Whether both say something, and not the same.
+fn fill<T: PartialEq>(ours: &mut Vec<T>, theirs: Vec<T>) -> bool {
+    if ours.is_empty() {
+        *ours = theirs;
+        return false;
+    }
+    !theirs.is_empty() && *ours != theirs
 }
 
 fn list<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     value.split(',').take(SERVERS_MAX).map(|part| read(part.trim())).collect()
-}
-
-/// One label of a domain name: letters, digits and hyphens.
-fn host_label(text: &str) -> Option<&str> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
-    (is_plain && fits && !text.starts_with('-')).then_some(text)
-}
-
-fn host_name(text: &str) -> Option<String> {
-    text.split('.').all(|label| host_label(label).is_some()).then(|| text.to_owned())
 }
 
 /// What the boot loader passed.
@@ -135,12 +143,27 @@ pub struct Parameters {
     /// Whether the hardware watchdog is used; `portcullis.nowatchdog` says no, for machines whose watchdog bites at once (qemu's
     /// Raspberry Pi).
     pub watchdog: bool,
+    /// `portcullis.slot`: the system slot that this is; `None`: the card has no slots.
+    pub slot: Option<Slot>,
+    /// `portcullis.trial`: whether the slot is on trial, and the boot loader starts the other one next time.
+    pub is_trial: bool,
 }
 
-/// Reads the kernel's command line.
-pub fn kernel_parameters() -> Parameters {
-    let line = mounts::text("/proc/cmdline").unwrap_or_default();
-    Parameters { watchdog: !line.split_ascii_whitespace().any(|word| word == "portcullis.nowatchdog") }
+impl Parameters {
+    /// Reads the kernel's command line.
+    pub fn of_this_kernel() -> Self {
+        Self::parse(&mounts::text("/proc/cmdline").unwrap_or_default())
+    }
+
+    fn parse(line: &str) -> Self {
+        let has = |wanted: &str| line.split_ascii_whitespace().any(|word| word == wanted);
+        let slot = line.split_ascii_whitespace().find_map(|word| word.strip_prefix("portcullis.slot="));
+        Self {
+            watchdog: !has("portcullis.nowatchdog"),
+            slot: slot.and_then(Slot::parse),
+            is_trial: has("portcullis.trial"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -152,18 +175,16 @@ mod tests {
         let text = "\u{feff}# a comment\r\nhostname = line-4\r\naddress=10.0.2.15/24\r\ngateway=10.0.2.2\n\ndns=10.0.2.3, 9.9.9.9\n\
                     ntp=time.example,10.0.2.2:1123\ninterface=eth1\n";
         let settings = Settings::parse(text);
-        assert_eq!(
-            settings,
-            Settings {
-                hostname: Some("line-4".to_owned()),
-                interface: Some("eth1".to_owned()),
-                address: Subnet::parse("10.0.2.15/24"),
-                gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
-                dns: vec![Ipv4Addr::new(10, 0, 2, 3), Ipv4Addr::new(9, 9, 9, 9)],
-                ntp: vec![Server::new("time.example"), Server { host: "10.0.2.2".to_owned(), port: 1_123 }],
-            }
-        );
-        assert_eq!(Settings::parse("address=dhcp"), Settings::default());
+        let expected = Settings {
+            hostname: Some("line-4".to_owned()),
+            interface: Some("eth1".to_owned()),
+            address: Subnet::parse("10.0.2.15/24").map(Address::Fixed),
+            gateway: Some(Ipv4Addr::new(10, 0, 2, 2)),
+            dns: vec![Ipv4Addr::new(10, 0, 2, 3), Ipv4Addr::new(9, 9, 9, 9)],
+            ntp: vec![Server::new("time.example"), Server { host: "10.0.2.2".to_owned(), port: 1_123 }],
+        };
+        assert_eq!(settings, (expected, Vec::new()));
+        assert_eq!(Settings::parse("address=dhcp").0.address, Some(Address::Dhcp));
     }
 
     #[test]
@@ -179,19 +200,49 @@ mod tests {
             "x=1",
             "=",
         ] {
-            let settings = Settings::parse(&format!("{line}\ngateway=10.0.0.254\n"));
-            assert_eq!(
-                settings,
-                Settings { gateway: Some(Ipv4Addr::new(10, 0, 0, 254)), ..Settings::default() },
-                "{line}"
-            );
+            let (settings, left_out) = Settings::parse(&format!("{line}\ngateway=10.0.0.254\n"));
+            let expected = Settings { gateway: Some(Ipv4Addr::new(10, 0, 0, 254)), ..Settings::default() };
+            assert_eq!(settings, expected, "{line}");
+            assert_eq!(left_out, [format!("line 1: not understood and left out: {line}")]);
+        }
+    }
+
+    fn network() -> Network {
+        Network {
+            hostname: Some("line-4".to_owned()),
+            interface: None,
+            address: Some("10.0.2.15/24".to_owned()),
+            gateway: Some("10.0.2.2".to_owned()),
+            dns: vec!["10.0.2.3".to_owned()],
+            ntp: vec!["10.0.2.2:1123".to_owned()],
         }
     }
 
     #[test]
-    fn a_mask_with_holes_is_none() {
-        let address = Ipv4Addr::new(10, 0, 0, 1);
-        assert_eq!(Subnet::of_mask(address, Ipv4Addr::new(255, 255, 254, 0)), Some(Subnet { address, prefix: 23 }));
-        assert_eq!(Subnet::of_mask(address, Ipv4Addr::new(255, 0, 255, 0)), None);
+    fn a_card_that_says_nothing_leaves_the_configuration_in_force() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.complete(&network()), [""; 0]);
+        assert_eq!(settings, Settings::of(&network()));
+        assert_eq!(settings.address, Subnet::parse("10.0.2.15/24").map(Address::Fixed));
+        assert_eq!(settings.ntp, [Server { host: "10.0.2.2".to_owned(), port: 1_123 }]);
+    }
+
+    #[test]
+    fn a_line_of_the_card_wins_and_an_address_takes_the_gateway_along() {
+        let (mut settings, _) = Settings::parse("address=dhcp\nntp=time.example\nhostname=line-4\n");
+        assert_eq!(settings.complete(&network()), ["address", "ntp"], "the same host name is no difference");
+        assert_eq!((settings.address, settings.gateway), (Some(Address::Dhcp), None));
+        assert_eq!((settings.dns.len(), settings.ntp), (1, vec![Server::new("time.example")]));
+        let (mut settings, _) = Settings::parse("gateway=10.0.2.99\n");
+        assert_eq!(settings.complete(&network()), ["gateway"]);
+        assert_eq!(settings.address, Subnet::parse("10.0.2.15/24").map(Address::Fixed));
+    }
+
+    #[test]
+    fn the_boot_loader_s_words_are_read_whole() {
+        let parameters = Parameters::parse("console=ttyS0 portcullis.slot=b portcullis.trial portcullis.nowatchdog\n");
+        assert_eq!(parameters, Parameters { watchdog: false, slot: Some(Slot::B), is_trial: true });
+        let parameters = Parameters::parse("portcullis.slot=c portcullis.trials xportcullis.nowatchdog");
+        assert_eq!(parameters, Parameters { watchdog: true, slot: None, is_trial: false });
     }
 }

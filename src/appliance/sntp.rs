@@ -6,13 +6,16 @@
 //! An answer must repeat a number that was drawn for the question, so that only who sees our packets can forge one. Nothing protects
 //! from those: a network that is not trusted needs a time server that is near.
 
+use super::machine::{Area, Machine};
 use super::network::Network;
-use super::settings::{Server, Settings};
+use super::settings::Settings;
+use crate::config::network::Server;
 use crate::https::Resolver;
 use crate::time::{RELEASED, UnixTime};
 use async_io::{Async, Timer};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use smol::future;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -31,8 +34,9 @@ const LOOK: Duration = Duration::from_millis(200);
 const TOLERANCE: u128 = 500_000_000;
 
 /// Keeps the clock right, for ever.
-pub async fn keep(settings: &Settings, network: &Network) {
+pub async fn keep(settings: &Settings, network: &Network, machine: &Machine) {
     let mut retry = RETRY;
+    let mut was_set = false;
     loop {
         while !network.is_up.get() {
             Timer::after(LOOK).await;
@@ -49,13 +53,26 @@ pub async fn keep(settings: &Settings, network: &Network) {
         }
         match answer {
             Some(time) => {
-                set(time, &servers);
+                match set(time, &servers) {
+                    Ok(()) => {
+                        was_set = true;
+                        machine.set_clock(format!("set by {}", shown(&servers)));
+                        machine.clear(Area::Clock);
+                    }
+                    Err(error) => {
+                        log::error!("the clock cannot be set: {error}");
+                        machine.notice(Area::Clock, format!("the clock cannot be set: {error}"));
+                    }
+                }
                 retry = RETRY;
                 Timer::after(REST).await;
             }
             None => {
                 if retry == RETRY_MAX / 2 {
-                    log::warn!("no time server answers ({}); the clock is not set", shown(&servers));
+                    let end = if was_set { "runs on by itself" } else { "is not set" };
+                    let fault = format!("no time server answers ({}); the clock {end}", shown(&servers));
+                    log::warn!("{fault}");
+                    machine.notice(Area::Clock, fault);
                 }
                 Timer::after(retry).await;
                 retry = (retry * 2).min(RETRY_MAX);
@@ -127,22 +144,23 @@ fn read(packet: &[u8], mark: [u8; 8]) -> Option<u128> {
     (UnixTime(unix) >= RELEASED).then_some(u128::from(unix) * 1_000_000_000 + ((fraction * 1_000_000_000) >> 32))
 }
 
-fn set(time: Time, servers: &[Server]) {
+/// Sets the clock where it is wrong.
+///
+/// # Errors
+/// Of the kernel.
+fn set(time: Time, servers: &[Server]) -> io::Result<()> {
     let nanoseconds = time.nanoseconds + time.at.elapsed().as_nanos();
     let clock = clock_gettime(ClockId::Realtime);
     let clock = u128::try_from(clock.tv_sec).unwrap_or(0) * 1_000_000_000 + u128::try_from(clock.tv_nsec).unwrap_or(0);
     if clock.abs_diff(nanoseconds) <= TOLERANCE {
-        return;
+        return Ok(());
     }
-    let (Ok(tv_sec), Ok(tv_nsec)) =
-        ((nanoseconds / 1_000_000_000).try_into(), (nanoseconds % 1_000_000_000).try_into())
-    else {
-        return;
-    };
-    match clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec }) {
-        Ok(()) => log::info!("the clock was set by {}", shown(servers)),
-        Err(error) => log::error!("the clock cannot be set: {error}"),
-    }
+    let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let tv_sec = (nanoseconds / 1_000_000_000).try_into().map_err(out_of_range)?;
+    let tv_nsec = (nanoseconds % 1_000_000_000).try_into().map_err(out_of_range)?;
+    clock_settime(ClockId::Realtime, Timespec { tv_sec, tv_nsec })?;
+    log::info!("the clock was set by {}", shown(servers));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 
 use super::power::{self, Ending};
 use super::seed::Folders;
-use super::{BROKER_USER, mounts};
+use super::update::BLOB;
+use super::{BROKER_USER, machine, mounts};
 use crate::platform::kernel_bytes;
 use async_io::{Async, Timer};
 use async_signal::{Signal, Signals};
+use core::cell::{Cell, RefCell};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, WaitStatus};
-use smol::channel::{self, Receiver};
+use smol::channel::{Receiver, Sender};
 use smol::stream::StreamExt as _;
 use smol::{LocalExecutor, future};
 use std::fs;
@@ -19,12 +21,19 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = "/bin/portcullis";
-const NOTIFY_FOLDER: &str = "/run/portcullis";
-const NOTIFY_SOCKET: &str = "/run/portcullis/notify";
+/// The broker's own folder for what others find while it runs.
+const RUNTIME_FOLDER: &str = "/run/portcullis";
+/// Where it answers.
+pub const CONTROL_SOCKET: &str = "/run/portcullis/control.sock";
+/// In a folder of the system's own: whoever could put another socket there would hear what the broker says.
+const NOTIFY_SOCKET: &str = "/run/notify";
+/// What the broker says when it has received an update.
+const UPDATE_RECEIVED: &str = "X_PORTCULLIS_UPDATE=1";
 /// Longest datagram that is read, bytes.
 const DATAGRAM_BYTES_MAX: usize = 4_096;
 /// How long a broker may say nothing, once it is ready.
@@ -52,11 +61,52 @@ pub fn limit() {
     }
 }
 
+/// What the supervisor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The machine ends.
+    End(Ending),
+    /// The broker ends and is started again at once, on what [`Broker`] says then.
+    Restart,
+}
+
+/// What is run, and what became of it: between the supervisor and whoever changes it.
+#[derive(Debug)]
+pub struct Broker {
+    configuration: RefCell<PathBuf>,
+    is_trial: Cell<bool>,
+    /// How often one was started.
+    pub starts: Cell<u32>,
+    /// How often one ended, or could not be started, without having been told to end.
+    pub ends: Cell<u32>,
+    /// Why the last of these did.
+    pub reason: RefCell<String>,
+}
+
+impl Broker {
+    /// One that is to run on the configuration in this folder.
+    pub fn new(configuration: PathBuf) -> Self {
+        Self {
+            configuration: RefCell::new(configuration),
+            is_trial: Cell::new(false),
+            starts: Cell::new(0),
+            ends: Cell::new(0),
+            reason: RefCell::default(),
+        }
+    }
+
+    /// The next one that is started runs on the configuration in this folder; on trial, on that and no other.
+    pub fn serve(&self, configuration: PathBuf, is_trial: bool) {
+        self.configuration.replace(configuration);
+        self.is_trial.set(is_trial);
+    }
+}
+
 /// What PID 1 waits for.
 enum Event {
     Signal(Signal),
-    /// The power button.
-    Ending(Ending),
+    /// The power button, or the end of an update's work.
+    Order(Order),
     /// The broker says something, in these lines.
     Told(String),
     /// It was due.
@@ -75,12 +125,21 @@ enum State {
 /// How one life of the broker ended.
 enum Life {
     Ended(String),
-    Ordered(Ending),
+    Ordered(Order),
+}
+
+/// How the supervisor is spoken with.
+pub struct Ways {
+    /// Orders, and one who gives them.
+    pub orders: (Sender<Order>, Receiver<Order>),
+    /// Rung when the broker has received an update.
+    pub bell: Sender<()>,
 }
 
 /// Serves until somebody ends the machine.
-pub async fn keep(folders: &Folders) -> Ending {
-    let mut watch = match Watch::new() {
+pub async fn keep(folders: &Folders, broker: &Broker, ways: Ways) -> Ending {
+    let (orders, received) = ways.orders;
+    let mut watch = match Watch::new(received, ways.bell) {
         Ok(watch) => watch,
         Err(error) => {
             log::error!("the broker cannot be watched: {error}");
@@ -89,44 +148,55 @@ pub async fn keep(folders: &Folders) -> Ending {
         }
     };
     let buttons = LocalExecutor::new();
-    let (pressed, endings) = channel::bounded(1);
-    power::watch_buttons(&buttons, &pressed);
-    watch.endings = Some(endings);
-    buttons.run(serve(folders, &mut watch)).await
+    power::watch_buttons(&buttons, &orders);
+    buttons.run(serve(folders, broker, &mut watch)).await
 }
 
-async fn serve(folders: &Folders, watch: &mut Watch) -> Ending {
+async fn serve(folders: &Folders, broker: &Broker, watch: &mut Watch) -> Ending {
     let mut back_off = BACK_OFF;
     loop {
         let begin = Instant::now();
-        let reason = match start(folders) {
-            Ok(child) => match live(child, watch).await {
-                Life::Ordered(ending) => return ending,
-                Life::Ended(reason) => reason,
-            },
+        let reason = match start(folders, broker) {
+            Ok(child) => {
+                broker.starts.set(broker.starts.get() + 1);
+                match live(child, watch).await {
+                    Life::Ordered(Order::End(ending)) => return ending,
+                    Life::Ordered(Order::Restart) => {
+                        back_off = BACK_OFF;
+                        continue;
+                    }
+                    Life::Ended(reason) => reason,
+                }
+            }
             Err(error) => format!("it cannot be started: {error}"),
         };
         back_off = if begin.elapsed() > RUN { BACK_OFF } else { back_off };
         log::error!("the broker has ended ({reason}); starting it again in {} ms", back_off.as_millis());
-        if let Some(ending) = watch.rest(back_off).await {
-            return ending;
+        broker.reason.replace(reason);
+        broker.ends.set(broker.ends.get() + 1);
+        match watch.rest(back_off).await {
+            Some(Order::End(ending)) => return ending,
+            Some(Order::Restart) => back_off = BACK_OFF,
+            None => back_off = (back_off * 2).min(BACK_OFF_MAX),
         }
-        back_off = (back_off * 2).min(BACK_OFF_MAX);
     }
 }
 
-fn start(folders: &Folders) -> io::Result<Child> {
+fn start(folders: &Folders, broker: &Broker) -> io::Result<Child> {
     let state = folders.writable_state();
-    Command::new(PROGRAM)
-        .arg("run")
-        .arg("--config")
-        .arg(folders.configuration.join("portcullis.blob"))
-        .arg("--state")
-        .arg(&state)
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").arg("--config").arg(broker.configuration.borrow().join(BLOB)).arg("--state").arg(&state);
+    if broker.is_trial.get() {
+        // The last good configuration in its place would be ready, and the one on trial kept that cannot be used.
+        command.arg("--no-fallback");
+    }
+    command
         .env_clear()
         .env("NOTIFY_SOCKET", NOTIFY_SOCKET)
         .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
         .env("STATE_DIRECTORY", &state)
+        .env("RUNTIME_DIRECTORY", RUNTIME_FOLDER)
+        .env("PORTCULLIS_MACHINE", machine::FILE)
         .current_dir("/")
         .stdin(Stdio::null())
         .uid(BROKER_USER)
@@ -153,6 +223,7 @@ async fn live(child: Child, watch: &mut Watch) -> Life {
                             due = Instant::now() + WATCHDOG;
                         }
                         "READY=1" | "WATCHDOG=1" if state == State::Ready => due = Instant::now() + WATCHDOG,
+                        UPDATE_RECEIVED => watch.ring(),
                         _ => {}
                     }
                 }
@@ -162,8 +233,8 @@ async fn live(child: Child, watch: &mut Watch) -> Life {
                     return ordered.map_or(Life::Ended(reason), Life::Ordered);
                 }
             }
-            Event::Signal(signal) => order(pid, ending_of(signal), &mut ordered, &mut state, &mut due),
-            Event::Ending(ending) => order(pid, ending, &mut ordered, &mut state, &mut due),
+            Event::Signal(signal) => order(pid, Order::End(ending_of(signal)), &mut ordered, &mut state, &mut due),
+            Event::Order(wanted) => order(pid, wanted, &mut ordered, &mut state, &mut due),
             Event::Late => {
                 log::error!(
                     "the broker {}: killing it",
@@ -180,12 +251,16 @@ async fn live(child: Child, watch: &mut Watch) -> Life {
     }
 }
 
-/// Tells the broker to end, once.
-fn order(pid: Pid, ending: Ending, ordered: &mut Option<Ending>, state: &mut State, due: &mut Instant) {
-    if ordered.is_none() {
-        log::info!("told to end");
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        (*ordered, *state, *due) = (Some(ending), State::Ending, Instant::now() + STOP);
+/// Tells the broker to end, once. That the machine ends comes before what else was to be.
+fn order(pid: Pid, wanted: Order, ordered: &mut Option<Order>, state: &mut State, due: &mut Instant) {
+    match ordered {
+        None => {
+            log::info!("the broker is told to end");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            (*ordered, *state, *due) = (Some(wanted), State::Ending, Instant::now() + STOP);
+        }
+        Some(Order::Restart) => *ordered = Some(wanted),
+        Some(Order::End(_)) => {}
     }
 }
 
@@ -231,20 +306,22 @@ fn memory() -> String {
 struct Watch {
     signals: Signals,
     notify: Async<UnixDatagram>,
-    endings: Option<Receiver<Ending>>,
+    orders: Receiver<Order>,
+    bell: Sender<()>,
 }
 
 impl Watch {
-    fn new() -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(NOTIFY_FOLDER)?;
+    fn new(orders: Receiver<Order>, bell: Sender<()>) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(RUNTIME_FOLDER)?;
+        chown(RUNTIME_FOLDER, Some(BROKER_USER), Some(BROKER_USER))?;
         let notify = Async::<UnixDatagram>::bind(NOTIFY_SOCKET)?;
         chown(NOTIFY_SOCKET, Some(BROKER_USER), Some(BROKER_USER))?;
         let signals = Signals::new([Signal::Child, Signal::Int, Signal::Term, Signal::Usr2])?;
-        Ok(Self { signals, notify, endings: None })
+        Ok(Self { signals, notify, orders, bell })
     }
 
     async fn next(&mut self, due: Instant) -> Event {
-        let Self { signals, notify, endings } = self;
+        let Self { signals, notify, orders, bell: _ } = self;
         let signal = async {
             match signals.next().await {
                 Some(Ok(signal)) => Event::Signal(signal),
@@ -260,33 +337,39 @@ impl Watch {
                 Err(_) => future::pending().await,
             }
         };
-        let ending = async {
-            match endings {
-                Some(endings) => match endings.recv().await {
-                    Ok(ending) => Event::Ending(ending),
-                    Err(_) => future::pending().await,
-                },
-                None => future::pending().await,
+        let order = async {
+            match orders.recv().await {
+                Ok(order) => Event::Order(order),
+                Err(_) => future::pending().await,
             }
         };
         let late = async {
             Timer::at(due).await;
             Event::Late
         };
-        future::or(future::or(signal, told), future::or(ending, late)).await
+        future::or(future::or(signal, told), future::or(order, late)).await
     }
 
-    /// Waits between two lives; how the machine is to end, if it is.
-    async fn rest(&mut self, wait: Duration) -> Option<Ending> {
+    /// Says that there is an update. A bell that has been rung and not been heard yet is rung.
+    fn ring(&self) {
+        let _ = self.bell.try_send(());
+    }
+
+    /// Waits between two lives; what is ordered meanwhile.
+    async fn rest(&mut self, wait: Duration) -> Option<Order> {
         let due = Instant::now() + wait;
         loop {
             match self.next(due).await {
                 Event::Late => return None,
-                Event::Ending(ending) => return Some(ending),
+                Event::Order(order) => return Some(order),
                 Event::Signal(Signal::Child) => while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {},
-                Event::Signal(signal) => return Some(ending_of(signal)),
-                // From who is gone.
-                Event::Told(_) => {}
+                Event::Signal(signal) => return Some(Order::End(ending_of(signal))),
+                // From who is gone, but for what it has left.
+                Event::Told(text) => {
+                    if text.lines().any(|line| line == UPDATE_RECEIVED) {
+                        self.ring();
+                    }
+                }
             }
         }
     }

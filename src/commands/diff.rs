@@ -8,9 +8,10 @@ mod bridges;
 
 use super::CommandError;
 use super::explain::name_of;
+use super::inspect::network;
 use super::judge::{policy, read_configuration};
 use crate::authorization::{Grant, Policy, Principal, covers, grants};
-use crate::config::blob::{Action, Configuration, HttpsServer, ListenerPort, Method, ServiceAccountTokens};
+use crate::config::blob::{Action, Configuration, HttpsServer, ListenerPort, Method, Network, ServiceAccountTokens};
 use crate::config::diagnostic::Escaped;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +35,7 @@ pub struct DiffOptions {
 struct Difference {
     /// `gained`, `lost`, `added`, `removed`, `changed`.
     change: &'static str,
-    /// `grant`, `port`, `policy`, `authorization`, `authentication`.
+    /// `grant`, `port`, `policy`, `authorization`, `authentication`, `network`.
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
@@ -83,6 +84,7 @@ pub fn run(options: &DiffOptions, output: &mut dyn Write, diagnostics: &mut dyn 
         }
     }
     bridges::compare(&old, &new, &mut found);
+    compare_networks(old.network.as_ref(), new.network.as_ref(), &mut found);
     show(options.json, &found, output)?;
     if found.is_empty() { Ok(()) } else { Err(CommandError::AnswerIsNo) }
 }
@@ -104,6 +106,19 @@ fn show(json: bool, found: &[Difference], output: &mut dyn Write) -> io::Result<
         writeln!(output, "no difference")?;
     }
     Ok(())
+}
+
+/// Network settings, which are of the gateway and of no port.
+fn compare_networks(old: Option<&Network>, new: Option<&Network>, found: &mut Vec<Difference>) {
+    if old != new {
+        let shown = |settings: Option<&Network>| settings.map_or_else(|| "not set".to_owned(), network);
+        let text = format!("network: {} is now {}, from the gateway's next start on", shown(old), shown(new));
+        found.push(of_gateway("network", text));
+    }
+}
+
+fn of_gateway(kind: &'static str, text: String) -> Difference {
+    Difference { change: "changed", kind, port: None, principal: None, method: None, pattern: None, rule: None, text }
 }
 
 fn of_port(change: &'static str, kind: &'static str, port: u16, text: String) -> Difference {

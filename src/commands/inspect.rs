@@ -5,11 +5,12 @@ use super::memory::{Item, budget, sum};
 use crate::config::assemble::Usage;
 use crate::config::blob::{
     Action, Authentication, Authorization, AutomaticCertificate, Bind, Bridge, Configuration, Diagnostics,
-    ExposedDiagnostics, HttpsServer, Kept, ListenerPort, Method, Persistence, Protocol, Range, ServiceAccountTokens,
-    SubjectAttributes, Text, Tls, TrustBundle,
+    ExposedDiagnostics, HttpsServer, Kept, ListenerPort, Method, Network, Persistence, Protocol, Range,
+    ServiceAccountTokens, SubjectAttributes, Text, Tls, TrustBundle,
 };
 use crate::config::diagnostic::Escaped;
 use crate::config::envelope::{BLOB_BYTES_MAX, SCHEMA};
+use crate::config::network::DHCP;
 use crate::config::secret::check_pair;
 use crate::config::{BlobError, decode, verify};
 use crate::limits::MESSAGE_BLOCK_BYTES;
@@ -63,6 +64,10 @@ pub(super) fn read_blob(path: &Path) -> Result<(Configuration, usize), CommandEr
 /// Of the stream.
 pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {
     gateway(configuration, output)?;
+    if let Some(found) = &configuration.network {
+        writeln!(output, "network, on the SD-card image")?;
+        writeln!(output, "  {}", network(found))?;
+    }
     persistence(&configuration.persistence, output)?;
     if let Some(tokens) = &configuration.gateway.service_account_tokens {
         service_account_tokens(configuration, tokens, output)?;
@@ -87,6 +92,24 @@ pub fn show(configuration: &Configuration, output: &mut dyn Write) -> io::Result
     secrets(configuration, output)?;
     tables(configuration, output)?;
     memory(configuration, output)
+}
+
+/// One line of all that is set.
+pub(super) fn network(network: &Network) -> String {
+    let Network { hostname, interface, address, gateway, dns, ntp } = network;
+    let text = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!("{what} {}", Escaped(value)));
+    let list =
+        |what: &str, values: &[String]| (!values.is_empty()).then(|| format!("{what} {}", Escaped(&values.join(" "))));
+    let address = address.as_deref().unwrap_or(DHCP);
+    let parts = [
+        Some(format!("address {}", Escaped(address))),
+        text("gateway", gateway),
+        list("dns", dns),
+        list("ntp", ntp),
+        text("hostname", hostname),
+        text("interface", interface),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn gateway(configuration: &Configuration, output: &mut dyn Write) -> io::Result<()> {

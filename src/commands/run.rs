@@ -62,6 +62,10 @@ pub fn run(options: &RunOptions) -> Result<(), CommandError> {
             state = state.display()
         );
     }
+    // Who has this variable set is PID 1 of the image, which reads the network settings itself.
+    if candidate.configuration.network.is_some() && std::env::var_os("PORTCULLIS_MACHINE").is_none() {
+        log::warn!("spec.network of the Gateway has no effect here: it is for the SD-card image");
+    }
     start(candidate, Some(Origin { blob: blob.clone(), read, contents }), |_| Ok(()))
 }
 

@@ -89,6 +89,7 @@ pub fn assemble(mut resources: Resources, options: &LoadOptions, report: &mut Re
         bridges,
         trust_bundles,
         secrets,
+        network: settings.network,
     };
     let sources: Vec<_> = resources.bridges.iter().map(|named| (&named.body, &named.place)).collect();
     bridge::complete(&sources, &mut configuration, report);

@@ -40,6 +40,25 @@ pub struct Configuration {
     /// Secrets with a certificate and its key, embedded or to be found at run time: those that listeners serve, and those
     /// that the broker shows as a client of other servers.
     pub secrets: Vec<Secret>,
+    /// Network settings of a gateway whose PID 1 is ours: `network` of the Gateway resource.
+    pub network: Option<Network>,
+}
+
+/// `network` of the Gateway resource; what its texts may be is in [`super::network`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The machine's name, one label; `None`: `portcullis`.
+    pub hostname: Option<String>,
+    /// Name of the Ethernet interface; `None`: the first that there is.
+    pub interface: Option<String>,
+    /// `10.0.0.2/24`; `None`: DHCP.
+    pub address: Option<String>,
+    /// Where everything goes that is not of this network, an IPv4 address.
+    pub gateway: Option<String>,
+    /// Name servers, IPv4 addresses.
+    pub dns: Vec<String>,
+    /// Time servers: names or IPv4 addresses, with `:port` where it is not NTP's.
+    pub ntp: Vec<String>,
 }
 
 /// A board profile.

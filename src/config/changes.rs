@@ -38,9 +38,12 @@ pub fn that_need_a_restart(former: &Configuration, next: &Configuration) -> Vec<
         bridges: _,
         trust_bundles: _,
         secrets: _,
+        network,
     } = former;
     compare_boards(&mut differences, board, &next.board);
     compare_gateways(&mut differences, gateway, &next.gateway);
+    // PID 1 reads it when the gateway starts.
+    differences.compare("gateway.network", network, &next.network);
     compare_persistence(&mut differences, persistence, &next.persistence);
     compare_diagnostics(&mut differences, (former, diagnostics), (next, &next.diagnostics));
     differences.compare("ports", &ports.len(), &next.ports.len());
@@ -202,7 +205,7 @@ fn compare_ports(differences: &mut Differences, index: usize, former: &ListenerP
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::config::blob::{Bind, Kept, QueueStrategy, TrustBundle};
+    use crate::config::blob::{Bind, Kept, Network, QueueStrategy, TrustBundle};
     use crate::config::{LoadOptions, load_embedded};
 
     fn two_ports() -> Configuration {
@@ -268,6 +271,9 @@ mod tests {
             that_need_a_restart(&former, &next),
             ["diagnostics.metrics.prometheusPort", "gateway.bind.diagnostics", "gateway.diagnosticsTls"]
         );
+        next = former.clone();
+        next.network = Some(Network::default());
+        assert_eq!(that_need_a_restart(&former, &next), ["gateway.network"]);
         next = former.clone();
         next.ports.pop();
         assert_eq!(that_need_a_restart(&former, &next), ["ports"]);

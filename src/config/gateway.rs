@@ -1,10 +1,11 @@
 //! `kind: Gateway` of `portcullis.edge/v1`: what the vendor's resources have no place for.
 
-use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, Persistence, StaleRevocationLists};
+use super::blob::{ClientIdentifiers, ClockPolicy, ExpiryNotice, Gateway, Network, Persistence, StaleRevocationLists};
 use super::diagnostic::{Place, Report, quoted};
 use super::diagnostics;
 use super::kept::COMMIT_INTERVAL_MILLISECONDS;
 use super::listener::{Reference, reference};
+use super::network;
 use super::service_account::{self, TokenSource};
 use super::source::walk::{Fields, boolean, choice, full_text, integer, texts};
 use super::source::{Node, Value};
@@ -26,6 +27,8 @@ pub struct Settings {
     pub diagnostics_addresses: (Vec<String>, Option<Place>),
     /// `diagnosticsTls`, whose references are yet to be resolved, and where it stands.
     pub diagnostics_tls: Option<(diagnostics::Exposed, Place)>,
+    /// `network`.
+    pub network: Option<Network>,
     /// The rest, with defaults where it is absent.
     pub gateway: Gateway,
 }
@@ -39,6 +42,7 @@ impl Default for Settings {
             commit_interval_milliseconds: Persistence::default().commit_interval_milliseconds,
             diagnostics_addresses: (vec!["127.0.0.1".to_owned(), "::1".to_owned()], None),
             diagnostics_tls: None,
+            network: None,
             gateway: Gateway {
                 secrets_folder: "secrets".to_owned(),
                 state_folder: "state".to_owned(),
@@ -140,6 +144,9 @@ pub fn read(spec: &Node, report: &mut Report) -> Option<Settings> {
     }
     if let Some(node) = fields.optional("diagnosticsTls") {
         settings.diagnostics_tls = diagnostics::read(node, report).map(|exposed| (exposed, node.place.clone()));
+    }
+    if let Some(node) = fields.optional("network") {
+        settings.network = network::read(node, report);
     }
     let (addresses, place) = &settings.diagnostics_addresses;
     let exposed = settings.diagnostics_tls.as_ref().map(|(exposed, place)| (exposed, place));

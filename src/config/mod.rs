@@ -24,6 +24,7 @@ pub mod https_server;
 pub mod kept;
 mod listener;
 mod name;
+pub mod network;
 mod persistence;
 pub mod policy_test;
 mod resources;

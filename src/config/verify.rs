@@ -4,7 +4,7 @@
 //! refused before anything relies on it.
 
 use super::blob::{
-    Action, Authorization, AutomaticCertificate, BRIDGES_MAX, Configuration, Diagnostics, HttpsServer, Method,
+    Action, Authorization, AutomaticCertificate, BRIDGES_MAX, Configuration, Diagnostics, HttpsServer, Method, Network,
     QueueStrategy, Range, ServiceAccountTokens, SubjectAttributes, Text, Tls,
 };
 use super::certificate::{check_times, is_certificate_name};
@@ -69,6 +69,8 @@ pub enum Defect {
     Bridge,
     /// Where the gateway shows what it is doing, or what guards that.
     Diagnostics,
+    /// Network settings.
+    Network,
 }
 
 impl fmt::Display for Defect {
@@ -98,6 +100,7 @@ impl fmt::Display for Defect {
             Self::AutomaticCertificate => "a certificate of mode Automatic is not valid",
             Self::Bridge => "a bridge is not valid, or there are too many",
             Self::Diagnostics => "diagnostics are not guarded, or not at a valid address",
+            Self::Network => "the network settings are not valid",
         })
     }
 }
@@ -116,6 +119,7 @@ fn ensure(condition: bool, defect: Defect) -> Result<(), Defect> {
 pub fn configuration(configuration: &Configuration) -> Result<(), Defect> {
     gateway(configuration)?;
     diagnostics(configuration)?;
+    ensure(configuration.network.as_ref().is_none_or(Network::is_valid), Defect::Network)?;
     ports(configuration)?;
     authentications(configuration)?;
     bridges(configuration)?;

@@ -1,0 +1,203 @@
+//! A configuration into the idle slot of the data partition, its trial, and the step that puts it in force.
+//!
+//! ```text
+//! configuration/a/ b/          a blob and what belongs to it, each in a folder of its own
+//! configuration/a.version      version of the update that filled the slot; absent: none did
+//! configuration/current -> a   what is in force
+//! configuration/trying         names the slot on trial; absent: none is
+//! ```
+//!
+//! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has been
+//! seen to work. So a trial that loses its power ends at the next start, with what was in force.
+//!
+//! **Invariant:** a version stands outside of the folder, which is the broker's: no broker can make an old update look new.
+
+use super::super::boot_state::Slot;
+use super::super::disk;
+use super::super::tree;
+use super::refusal::Refusal;
+use super::{Progress, replace};
+use crate::bundle::Manifest;
+use crate::config::blob::Configuration;
+use crate::config::envelope::BLOB_BYTES_MAX;
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, fchown, symlink};
+use std::path::{Path, PathBuf};
+
+/// The blob's name in a slot.
+pub const BLOB: &str = "portcullis.blob";
+const CURRENT: &str = "current";
+const TRYING: &str = "trying";
+const NEXT: &str = "next";
+const PIECE_BYTES: usize = 64 * 1024;
+/// Longest file that is read whole here, bytes.
+const TEXT_BYTES_MAX: u64 = 64;
+
+/// The slot in force; `None`: there is none.
+pub fn in_force(root: &Path) -> Option<Slot> {
+    fs::read_link(root.join(CURRENT)).ok()?.to_str().and_then(Slot::parse)
+}
+
+/// Version of the update that filled a slot; 0: none did.
+pub fn version(root: &Path, slot: Slot) -> u64 {
+    text(&root.join(format!("{slot}.version"))).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The slot on trial.
+fn trying(root: &Path) -> Option<Slot> {
+    Slot::parse(&text(&root.join(TRYING))?)
+}
+
+fn text(path: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(TEXT_BYTES_MAX).read_to_string(&mut text).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// The folder of a slot.
+pub fn folder(root: &Path, slot: Slot) -> PathBuf {
+    root.join(slot.name())
+}
+
+/// How a trial ended that the power ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// There was none.
+    No,
+    /// Before it was over: what was in force is.
+    Trial(Slot),
+    /// After it: the slot on trial is in force.
+    Kept(Slot),
+}
+
+/// Ends the trial that the power may have ended. To be called before the broker is started.
+///
+/// # Errors
+/// Of the file system. The trial is over all the same: `current` alone says what is started.
+pub fn recover(root: &Path) -> io::Result<Interrupted> {
+    let Some(slot) = trying(root) else { return Ok(Interrupted::No) };
+    end_trial(root)?;
+    Ok(if in_force(root) == Some(slot) { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
+}
+
+/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds.
+///
+/// # Errors
+/// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
+pub fn fill(
+    payload: &mut dyn Read,
+    manifest: &Manifest,
+    root: &Path,
+    from: Slot,
+    owner: u32,
+    progress: &dyn Progress,
+) -> Result<Configuration, Refusal> {
+    if manifest.bytes > BLOB_BYTES_MAX as u64 {
+        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX as u64 });
+    }
+    let idle = from.other();
+    let filled = fill_slot(payload, manifest, root, from, owner, progress);
+    if filled.is_err() {
+        // Room for the next one. Nothing names this folder.
+        let _ = fs::remove_dir_all(folder(root, idle));
+    }
+    filled
+}
+
+fn fill_slot(
+    payload: &mut dyn Read,
+    manifest: &Manifest,
+    root: &Path,
+    from: Slot,
+    owner: u32,
+    progress: &dyn Progress,
+) -> Result<Configuration, Refusal> {
+    let idle = from.other();
+    let target = folder(root, idle);
+    let failed = Refusal::io("the idle slot for configurations cannot be filled");
+    let absent = |error: io::Error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    end_trial(root).map_err(&failed)?;
+    fs::remove_file(root.join(format!("{idle}.version"))).or_else(absent).map_err(&failed)?;
+    fs::remove_dir_all(&target).or_else(absent).map_err(&failed)?;
+    progress.advanced(0).map_err(&failed)?;
+    tree::copy(&folder(root, from), &target, &[BLOB], owner).map_err(&failed)?;
+    progress.advanced(0).map_err(&failed)?;
+
+    // The folder is PID 1's until all of it is right.
+    let path = target.join(BLOB);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(&failed)?;
+    let (mut hash, mut piece, mut at) = (Sha256::new(), vec![0; PIECE_BYTES], 0_u64);
+    while at < manifest.bytes {
+        let left = usize::try_from(manifest.bytes - at).unwrap_or(usize::MAX);
+        let piece = piece.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
+        payload.read_exact(piece).map_err(Refusal::NoFile)?;
+        hash.update(&*piece);
+        file.write_all(piece).map_err(&failed)?;
+        at += piece.len() as u64;
+        progress.advanced(at).map_err(&failed)?;
+    }
+    file.sync_all().map_err(&failed)?;
+    if <[u8; 32]>::from(hash.finalize()) != manifest.digest {
+        return Err(Refusal::Digest);
+    }
+    let failed_back = Refusal::io("the idle slot for configurations cannot be read back");
+    if disk::digest(&path, manifest.bytes).map_err(&failed_back)? != manifest.digest {
+        return Err(Refusal::ReadBack);
+    }
+    let blob = fs::read(&path).map_err(&failed_back)?;
+    let configuration = crate::config::decode(&blob).map_err(Refusal::Blob)?;
+    let (named, ours) = (&configuration.board.name, &manifest.board);
+    if named != ours {
+        return Err(Refusal::Board { named: named.clone(), ours: ours.clone() });
+    }
+    fchown(&file, Some(owner), Some(owner)).and_then(|()| tree::give(&target, owner)).map_err(&failed)?;
+    let version = root.join(format!("{idle}.version"));
+    sync(&target).and_then(|()| replace(&version, &manifest.version.to_string())).map_err(&failed)?;
+    progress.advanced(at).map_err(&failed)?;
+    Ok(configuration)
+}
+
+/// Says on the disk that a slot is on trial.
+///
+/// # Errors
+/// Of the file system.
+pub fn begin_trial(root: &Path, slot: Slot) -> io::Result<()> {
+    replace(&root.join(TRYING), slot.name())
+}
+
+/// Puts a slot in force that has been seen to work, and ends its trial.
+///
+/// # Errors
+/// Of the file system: what was in force is, or the slot is. [`in_force`] says which.
+pub fn keep(root: &Path, slot: Slot, progress: &dyn Progress) -> io::Result<()> {
+    let next = root.join(NEXT);
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    symlink(slot.name(), &next)?;
+    sync(root)?;
+    progress.advanced(0)?;
+    fs::rename(&next, root.join(CURRENT))?;
+    sync(root)?;
+    progress.advanced(0)?;
+    end_trial(root)
+}
+
+/// Says on the disk that no slot is on trial.
+///
+/// # Errors
+/// Of the file system.
+pub fn end_trial(root: &Path) -> io::Result<()> {
+    match fs::remove_file(root.join(TRYING)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync(root),
+    }
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

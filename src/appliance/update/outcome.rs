@@ -1,0 +1,105 @@
+//! How the last update stands, on the data partition: written before a system is tried, because one that does not start says nothing.
+//!
+//! Nothing decides by it which system or configuration is in force; the boot state and the link `current` do.
+
+use super::super::boot_state::Slot;
+use super::super::machine::UpdateState;
+use super::super::mounts;
+use super::replace;
+use crate::bundle::Kind;
+use core::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What is said of a system that has said nothing itself.
+pub const SILENCE: &str = "it said nothing: its kernel did not start, or the power went";
+
+/// The last update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// How it stands.
+    pub state: UpdateState,
+    /// What it replaces.
+    pub kind: Kind,
+    /// The slot that it was written to.
+    pub slot: Slot,
+    /// Its version.
+    pub version: u64,
+    /// What was amiss already before it, names of checks: for that it does not go back.
+    pub before: Vec<String>,
+    /// Reason, for people: one line.
+    pub text: String,
+}
+
+impl Outcome {
+    /// The one that was written last; `None`: none was, or it makes no sense.
+    pub fn read(path: &Path) -> Option<Self> {
+        Self::parse(&mounts::text(path)?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+        };
+        let state = value("state")?;
+        let kind = value("kind")?;
+        Some(Self {
+            state: UpdateState::ALL.into_iter().find(|known| known.name() == state)?,
+            kind: [Kind::System, Kind::Configuration].into_iter().find(|known| known.name() == kind)?,
+            slot: Slot::parse(value("slot")?)?,
+            version: value("version")?.parse().ok()?,
+            before: value("before")?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            text: value("text")?.to_owned(),
+        })
+    }
+
+    /// Puts it on the card, in one step.
+    ///
+    /// # Errors
+    /// Of the file system; what was there is there still.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        replace(path, &self.to_string())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, kind, slot, version, before, text } = self;
+        let text = text.replace(char::is_control, " ");
+        let (state, kind, before) = (state.name(), kind.name(), before.join(","));
+        write!(f, "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nbefore={before}\ntext={text}\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_whatever_its_text() {
+        let path = std::env::temp_dir().join(format!("portcullis-outcome-{}/outcome", std::process::id()));
+        assert_eq!(Outcome::read(&path), None);
+        for (before, text, expected) in
+            [(vec![], "", ""), (vec!["clock", "network"], "a=b\nstate=kept", "a=b state=kept")]
+        {
+            let before: Vec<String> = before.into_iter().map(str::to_owned).collect();
+            let outcome = Outcome {
+                state: UpdateState::Back,
+                kind: Kind::System,
+                slot: Slot::B,
+                version: u64::MAX,
+                before,
+                text: text.to_owned(),
+            };
+            outcome.write(&path).unwrap();
+            assert_eq!(Outcome::read(&path), Some(Outcome { text: expected.to_owned(), ..outcome }));
+        }
+        fs::write(&path, "state=kept\nkind=system\nslot=c\nversion=1\nbefore=\ntext=\n").unwrap();
+        assert_eq!(Outcome::read(&path), None);
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+}
