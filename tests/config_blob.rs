@@ -403,7 +403,7 @@ fn other_versions_are_named() {
     assert_eq!(decode(&sealed(1, SCHEMA + 1, b"")), Err(BlobError::NewerSchema { found: SCHEMA + 1 }));
     assert_eq!(decode(&sealed(1, SCHEMA - 1, b"")), Err(BlobError::OlderSchema { found: SCHEMA - 1 }));
     let older = BlobError::OlderSchema { found: 1 }.to_string();
-    assert_eq!(older, "blob schema 1 is older than this program's 5; bake it again with this version");
+    assert_eq!(older, "blob schema 1 is older than this program's 6; bake it again with this version");
     assert_eq!(decode(&sealed(2, SCHEMA, b"")), Err(BlobError::UnknownFormat { found: 2 }));
     assert_eq!(decode(b"apiVersion: v1"), Err(BlobError::NotABlob));
 }

@@ -23,7 +23,7 @@ use std::path::Path;
 pub const MAGIC: &[u8; 8] = b"PORTCUL\0";
 const FORMAT: u16 = 1;
 /// Version of the body's types. Raised with every change of [`super::blob`].
-pub const SCHEMA: u16 = 5;
+pub const SCHEMA: u16 = 6;
 const FIELD_BYTES: usize = 16;
 const HEADER_BYTES: usize = FIELD_BYTES + 32;
 /// Largest blob, in bytes.
