@@ -8,6 +8,7 @@
 pub mod client;
 pub mod full;
 pub mod https;
+pub mod image;
 pub mod login;
 pub mod wire;
 
