@@ -51,7 +51,7 @@ fn a_bundle_arrives_as_it_was_sent_and_pid_1_is_told_once_it_is_whole() {
         assert_eq!(send(image.control(), &bytes, "").0, expected, "{state}");
     }
     assert_eq!(
-        image.process.count_to(3, "bytes, from the control socket, user "),
+        image.process.count_to(6, "bytes, from the control socket, user "),
         6,
         "said at its beginning and its end"
     );
