@@ -2,6 +2,7 @@
 
 use super::resolve::{ResolveFault, Resolver};
 use super::response::{self, Response};
+use super::upload::Duplex;
 use crate::crypto;
 use async_io::{Async, Timer};
 use core::cell::RefCell;
@@ -207,7 +208,7 @@ impl Server {
         let exchange = async {
             stream.write_all(request).await.map_err(HttpsFault::Network)?;
             stream.flush().await.map_err(HttpsFault::Network)?;
-            response::read(&mut stream, begun).await
+            response::read(&mut (&mut stream as &mut dyn Duplex), begun).await
         };
         let received = within(self.timing.answer, exchange).await.ok_or(HttpsFault::AnswerTimeout)??;
         let mut idle = self.idle.borrow_mut();

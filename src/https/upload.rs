@@ -22,6 +22,11 @@ pub struct Body<'a> {
     pub progress: &'a mut dyn FnMut(u64),
 }
 
+/// A stream, whatever carries it: the code above it is there once.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
 impl Server {
     /// Posts a body on a connection of its own.
     ///
@@ -45,13 +50,13 @@ impl Server {
 ///
 /// # Errors
 /// Why there is no answer. That the body cannot be read is `Network` too.
-pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
+pub async fn send(
+    mut stream: &mut dyn Duplex,
     head: &[u8],
     body: Body<'_>,
     patience: Duration,
 ) -> Result<Response, HttpsFault> {
-    let mut buffer = Buffer::new(stream);
+    let mut buffer = Buffer::new(&mut stream);
     let asking = async {
         buffer.stream.write_all(head).await.map_err(HttpsFault::Network)?;
         buffer.stream.flush().await.map_err(HttpsFault::Network)?;
@@ -70,11 +75,7 @@ pub async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn send_body<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    body: Body<'_>,
-    patience: Duration,
-) -> Result<(), HttpsFault> {
+async fn send_body(stream: &mut dyn Duplex, body: Body<'_>, patience: Duration) -> Result<(), HttpsFault> {
     let mut piece = vec![0; PIECE_BYTES];
     let mut left = body.bytes;
     while left > 0 {
