@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use lexopt::ValueExt as _;
 
-use crate::deb::{self, Contents};
+use crate::deb::{self, Contents, Maintainer};
 use crate::process::{self, Failure, Outcome};
 use crate::targets;
 use crate::workspace;
@@ -26,7 +26,8 @@ Usage: cargo xtask deploy HOST [--package FILE] [--config FOLDER] [--seconds N]
                           [--dry-run] [--ssh PROGRAM]
 
 HOST is what ssh takes: gateway, pi@gateway, or a name of ~/.ssh/config. It runs
-Debian or one of its children; the user is root or may use sudo without a password.
+Debian or one of its children, with systemd; the user is root or may use sudo
+without a password, which is found out before anything else.
 
   --package FILE   install this package (default: one is built for the gateway's
                    architecture, its version with the time behind it)
@@ -36,13 +37,20 @@ Debian or one of its children; the user is root or may use sudo without a passwo
   --dry-run        say what would be done; the gateway is only asked what it is
   --ssh PROGRAM    another program than ssh, with the same arguments
 
-The previous version and configuration stay in /var/lib/portcullis-deploy. They come
+The previous version and configuration stay in /var/lib/portcullis-deploy, and what the
+gateway said, which goes on by itself when the connection breaks. They come
 back by themselves when the new one cannot be installed, refuses the configuration,
 or is not well in time.";
 
 /// What the gateway does. `@SECONDS@` is how long it waits for health. Standard input is an archive with `new.deb` and perhaps
 /// `sources/`; exit code 0: the new version is well, 10: the previous one is, 11: neither.
 const SCRIPT: &str = include_str!("../../cross/debian/deploy");
+
+/// What the gateway says of itself, a line each, and what changes nothing there: its architecture, how its package is and of which
+/// version, and whether the user is root or may become it without a password.
+const QUESTIONS: &str = "dpkg --print-architecture; \
+    dpkg-query -W -f '${db:Status-Status} ${Version}\\n' portcullis 2>/dev/null || echo none; \
+    if [ \"$(id -u)\" = 0 ] || sudo -n sh -c : </dev/null >/dev/null 2>&1; then echo root; fi";
 
 /// What the command line says.
 #[derive(Debug)]
@@ -63,13 +71,15 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         println!("{HELP}");
         return Ok(());
     };
-    let asked =
-        "dpkg --print-architecture; dpkg-query -W -f '${db:Status-Status} ${Version}\\n' portcullis 2>/dev/null; true";
-    let told = process::capture(&mut remote(&options, asked))?;
-    let mut lines = told.lines();
-    let architecture = lines.next().unwrap_or_default().to_owned();
-    let version = lines.next().and_then(|line| line.strip_prefix("installed ")).unwrap_or("is not installed");
-    println!("{}: {architecture}, portcullis {version}", options.host);
+    let told = Answers::ask(&options)?;
+    let architecture = told.architecture;
+    println!("{}: {architecture}, portcullis {}", options.host, told.version.as_deref().unwrap_or("is not installed"));
+    if !told.allows_root {
+        return Err(Failure::new(format!(
+            "the user may not become root on {} without a password: log in as root, or allow it `sudo` without one",
+            options.host
+        )));
+    }
     let package = match &options.package {
         Some(package) => package.clone(),
         None if options.dry_run => {
@@ -87,6 +97,29 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let outcome = install(&options, &archive);
     let removed = fs::remove_file(&archive).map_err(|error| Failure::file("remove", &archive, &error));
     outcome.and(removed)
+}
+
+/// What is known of a gateway before anything is done to it.
+#[derive(Debug, PartialEq, Eq)]
+struct Answers {
+    /// Debian's name of it.
+    architecture: String,
+    /// That is installed; behind what dpkg calls its state, where it was interrupted.
+    version: Option<String>,
+    /// Whether a deploy can do anything there.
+    allows_root: bool,
+}
+
+impl Answers {
+    fn ask(options: &Options) -> Outcome<Self> {
+        let told = process::capture(&mut remote(options, QUESTIONS))?;
+        let mut lines = told.lines();
+        let architecture = lines.next().unwrap_or_default().to_owned();
+        let package = lines.next().unwrap_or_default();
+        let is_there = !["none", "config-files ", "not-installed"].iter().any(|state| package.starts_with(state));
+        let version = is_there.then(|| package.strip_prefix("installed ").unwrap_or(package).to_owned());
+        Ok(Self { architecture, version, allows_root: lines.next() == Some("root") })
+    }
 }
 
 fn parse(arguments: Vec<OsString>) -> Outcome<Option<Options>> {
@@ -152,7 +185,8 @@ fn build(architecture: &str) -> Outcome<PathBuf> {
     let now = process::capture(Command::new("date").args(["-u", "+%Y%m%d%H%M%S"]))?;
     let version = format!("{}+{}", env!("CARGO_PKG_VERSION"), now.trim());
     let binary = deb::released(&target)?;
-    Contents { target, version, binary, out: workspace::dist_folder() }.pack()
+    Contents { target, version, maintainer: Maintainer::of_environment()?, binary, out: workspace::dist_folder() }
+        .pack()
 }
 
 /// That a package is ours, and for the gateway's architecture.
@@ -209,13 +243,22 @@ fn lost(program: &'static str) -> impl Fn(std::io::Error) -> Failure {
     move |error| Failure::new(format!("`{program}`: {error}"))
 }
 
-/// Sends the archive into the script on the gateway.
-fn install(options: &Options, archive: &PathBuf) -> Outcome {
+/// The script as a command for the gateway's shell, as root. Who may not become root gets no further than that.
+fn command(options: &Options) -> String {
     let script = SCRIPT.replace("@SECONDS@", &options.seconds.to_string());
     let script = format!("root='{}'\n{script}", options.root);
     // The shell reads the script as an argument, because its input is the archive.
     let quoted = script.replace('\'', "'\\''");
-    let command = format!("if [ \"$(id -u)\" = 0 ]; then sh -c '{quoted}'; else sudo -n sh -c '{quoted}'; fi");
+    format!(
+        "script='{quoted}'; if [ \"$(id -u)\" = 0 ]; then exec sh -c \"$script\"; \
+         elif sudo -n sh -c : </dev/null >/dev/null 2>&1; then exec sudo -n sh -c \"$script\"; \
+         else echo 'gateway: the user may not become root without a password'; exit 12; fi"
+    )
+}
+
+/// Sends the archive into the script on the gateway.
+fn install(options: &Options, archive: &PathBuf) -> Outcome {
+    let command = command(options);
     let input = fs::File::open(archive).map_err(|error| Failure::file("read", archive, &error))?;
     println!("$ {} {} …", options.ssh.display(), options.host);
     let status = remote(options, &command).stdin(input).status().map_err(lost("ssh"))?;
@@ -224,8 +267,13 @@ fn install(options: &Options, archive: &PathBuf) -> Outcome {
         Some(10) => Err(Failure::new("the new version did not get well; the previous one is back and well")),
         Some(11) => Err(Failure::new("the new version did not get well, and the previous one is not well either")),
         Some(12) => Err(Failure::new("nothing was changed on the gateway")),
-        _ => Err(Failure::new(format!(
-            "the connection was lost ({status}); the gateway goes on by itself: ask it with `portcullis health`"
+        // Of ssh itself.
+        Some(255) | None => Err(Failure::new(format!(
+            "the connection was lost ({status}); the gateway goes on by itself. What it says is in \
+             /var/lib/portcullis-deploy/said there"
+        ))),
+        Some(_) => Err(Failure::new(format!(
+            "it stopped half way on the gateway ({status}): see /var/lib/portcullis-deploy/said"
         ))),
     }
 }

@@ -19,6 +19,9 @@ const EMULATORS: (&str, &str) = ("qemu-user-static", "qemu-aarch64-static");
 /// Where the system keeps what must be said to `binfmt_misc`.
 const FORMATS: &str = "/usr/lib/binfmt.d";
 
+/// A trial needs no security updates, and the index of these may be half renewed on a mirror, for days, where the release is whole.
+const RELEASE_ONLY: &str = "--setup-hook=find \"$1\"/etc/apt -name '*.list' -exec sed -i '/-security/d' {} +";
+
 /// The first steps in the new namespaces: `$1` is the text for `binfmt_misc` or nothing, the rest a command.
 const ENTER: &str = r#"
 if [ -n "$1" ] && mount -t binfmt_misc none /proc/sys/fs/binfmt_misc 2>/dev/null; then
@@ -94,7 +97,7 @@ FailureAction=exit
 FailureActionExitStatus=1
 [Service]
 Type=oneshot
-TimeoutStartSec=300
+TimeoutStartSec=600
 StandardOutput=append:/said
 StandardError=append:/said
 ExecStart=/bin/sh $names
@@ -150,7 +153,7 @@ impl Chroot {
         workspace::make_folder(self.archive.parent().unwrap_or(&self.folder))?;
         self.enter(
             Command::new("mmdebstrap")
-                .args(["--mode=root", "--variant=minbase", "--aptopt=APT::Sandbox::User \"root\""])
+                .args(["--mode=root", "--variant=minbase", "--aptopt=APT::Sandbox::User \"root\"", RELEASE_ONLY])
                 .arg(format!("--architectures={architecture}"))
                 .args(with.options())
                 .arg(suite)
@@ -233,7 +236,7 @@ fn path() -> String {
 pub enum With {
     /// Nothing.
     Nothing,
-    /// The service manager.
+    /// The service manager, and what a deploy comes in by.
     Systemd,
 }
 
@@ -241,14 +244,14 @@ impl With {
     fn ending(self) -> &'static str {
         match self {
             Self::Nothing => "",
-            Self::Systemd => "-systemd",
+            Self::Systemd => "-systemd-ssh",
         }
     }
 
     fn options(self) -> &'static [&'static str] {
         match self {
             Self::Nothing => &[],
-            Self::Systemd => &["--include=systemd,systemd-sysv"],
+            Self::Systemd => &["--include=systemd,systemd-sysv,openssh-server,openssh-client,sudo"],
         }
     }
 }

@@ -3,12 +3,13 @@
 //! Comes in: release binaries, `cross/debian/` with the texts of the package, `config/`, the help texts of the binary. Goes out: a
 //! package for each target. It is put together by `dpkg-deb`; there is no other machinery, and what its scripts do can be read there.
 //!
-//! **Invariant:** the same sources and `SOURCE_DATE_EPOCH` (by default the time of the last commit) give the same bytes.
+//! **Invariant:** the same sources, maintainer and `SOURCE_DATE_EPOCH` (by default the time of the last commit) give the same bytes.
 
 mod changelog;
 mod chroot;
 mod completions;
 mod help;
+mod maintainer;
 mod manual;
 mod notices;
 mod tree;
@@ -24,18 +25,23 @@ use lexopt::ValueExt as _;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, NAMES, Target};
 use crate::{build, install, workspace};
+pub use maintainer::Maintainer;
 use tree::{CLOSED, PLAIN, PROGRAM, Tree};
 
 const HELP: &str = "\
 Makes Debian packages in target/dist/.
 
 Usage: cargo xtask deb [--target aarch64|armv7|host|all] [--version VERSION]
-                       [--binary FILE]
+                       [--binary FILE] [--maintainer 'NAME <ADDRESS>']
 
   --target NAME      one target (default: host): arm64, armhf or this machine's
                      architecture; all of them with `all`
   --version VERSION  the version of the package (default: that of the workspace)
   --binary FILE      pack this static binary instead of building one
+  --maintainer 'NAME <ADDRESS>'
+                     who answers for the package, in its control file and changelog
+                     (default: DEBFULLNAME and DEBEMAIL where both are set, as for
+                     Debian's own tools; else an address that nobody can have)
 
 The same sources give the same package: times are SOURCE_DATE_EPOCH, or those of
 the last commit.";
@@ -56,6 +62,8 @@ pub struct Contents {
     pub target: Target,
     /// Debian's version.
     pub version: String,
+    /// Who answers for it, in Debian's form.
+    pub maintainer: Maintainer,
     /// The program.
     pub binary: PathBuf,
     /// The folder for the package, and for what is packed below `deb/`.
@@ -67,12 +75,16 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("deb", error);
     let (mut name, mut version, mut binary) = ("host".to_owned(), env!("CARGO_PKG_VERSION").to_owned(), None);
+    let mut maintainer = None;
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
             lexopt::Arg::Long("target") => name = text(&mut parser).map_err(|error| usage(&error))?,
             lexopt::Arg::Long("version") => version = text(&mut parser).map_err(|error| usage(&error))?,
             lexopt::Arg::Long("binary") => {
                 binary = Some(PathBuf::from(text(&mut parser).map_err(|error| usage(&error))?));
+            }
+            lexopt::Arg::Long("maintainer") => {
+                maintainer = Some(Maintainer::named(&text(&mut parser).map_err(|error| usage(&error))?)?);
             }
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
                 println!("{HELP}");
@@ -81,6 +93,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             other => return Err(usage(&other.unexpected())),
         }
     }
+    let maintainer = maintainer.map_or_else(Maintainer::of_environment, Ok)?;
     let wanted = if name == "all" { targets::all()? } else { vec![named(&name)?] };
     if wanted.len() > 1 && binary.is_some() {
         return Err(Failure::new("--binary is for one target"));
@@ -91,7 +104,8 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             Some(binary) => binary.clone(),
             None => released(&target)?,
         };
-        let contents = Contents { target, version: version.clone(), binary, out: workspace::dist_folder() };
+        let (version, maintainer) = (version.clone(), maintainer.clone());
+        let contents = Contents { target, version, maintainer, binary, out: workspace::dist_folder() };
         made.push(contents.pack()?);
     }
     for package in made {
@@ -175,7 +189,8 @@ impl Contents {
         }
         let documents = "usr/share/doc/portcullis";
         tree.copy(&assets().join("copyright"), &format!("{documents}/copyright"), PLAIN)?;
-        let changes = changelog::debian(&read(&root.join("CHANGELOG.md"))?, &self.version, &formatted(time, "-R")?)?;
+        let changes = read(&root.join("CHANGELOG.md"))?;
+        let changes = changelog::debian(&changes, &self.version, &self.maintainer, &formatted(time, "-R")?)?;
         tree.write_compressed(&format!("{documents}/changelog"), &changes)?;
         tree.write_compressed(&format!("{documents}/third-party-licences"), &notices::text(&self.target)?)?;
         tree.write_compressed(&format!("{documents}/README.md"), &read(&root.join("README.md"))?)?;
@@ -198,7 +213,8 @@ impl Contents {
         let configuration: String = configuration.map(|file| format!("/{file}\n")).collect();
         let text = read(&assets().join("control"))?;
         let text = text.replace("@VERSION@", &self.version).replace("@ARCHITECTURE@", architecture);
-        tree.write("DEBIAN/control", &text.replace("@INSTALLED_SIZE@", &size), PLAIN)?;
+        let text = text.replace("@INSTALLED_SIZE@", &size).replace("@MAINTAINER@", &self.maintainer.to_string());
+        tree.write("DEBIAN/control", &text, PLAIN)?;
         tree.write("DEBIAN/conffiles", &configuration, PLAIN)?;
         tree.write("DEBIAN/md5sums", &sums, PLAIN)?;
         for name in SCRIPTS {
@@ -275,6 +291,7 @@ mod tests {
             let contents = Contents {
                 target: named(name).unwrap(),
                 version: String::new(),
+                maintainer: Maintainer::default(),
                 binary: PathBuf::new(),
                 out: PathBuf::new(),
             };

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use lexopt::ValueExt as _;
 
 use super::chroot::{Chroot, With};
-use super::{Contents, named, released};
+use super::{Contents, Maintainer, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
 use crate::{install, workspace};
@@ -34,7 +34,8 @@ Usage: cargo xtask deb-test [--target aarch64|armv7|host] [--binary FILE]
                  its architecture, under the emulator where that is foreign. Needs
                  root, and fetches that Debian with mmdebstrap: minutes
   --systemd      also boot systemd with it, and see what the unit's sandbox, credentials,
-                 reload and watchdog do. For this machine's architecture; needs root
+                 reload and watchdog do, and what a deploy over ssh does, as root and
+                 through sudo. For this machine's architecture; needs root
   --suite NAME   that Debian's release (default: bookworm)";
 
 /// What the short form looks at a package with: Debian's package and a program in it. systemd-analyze is used where it is there.
@@ -116,8 +117,9 @@ pub fn short(target: &Target, binary: &Path) -> Outcome {
 /// Makes a package in a folder that need not be there.
 fn pack(target: &Target, binary: &Path, version: &str, out: &Path) -> Outcome<PathBuf> {
     workspace::make_folder(out)?;
-    Contents { target: target.clone(), version: version.to_owned(), binary: binary.to_owned(), out: out.to_owned() }
-        .pack()
+    let maintainer = Maintainer::of_environment()?;
+    let (target, binary, out) = (target.clone(), binary.to_owned(), out.to_owned());
+    Contents { target, version: version.to_owned(), maintainer, binary, out }.pack()
 }
 
 fn bytes(path: &Path) -> Outcome<Vec<u8>> {
@@ -242,6 +244,8 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
         command
     };
     process::run(&mut command(line(&unit, "ExecStartPre")?))?;
+    let told = process::capture(&mut command("/usr/bin/portcullis inspect /var/lib/portcullis/portcullis.blob"))?;
+    limited(&told, line(&unit, "MemoryMax")?)?;
     let log = folder.join("journal");
     let file = fs::File::create(&log).map_err(|error| Failure::file("write", &log, &error))?;
     let child = command(line(&unit, "ExecStart")?).stderr(file).spawn();
@@ -261,6 +265,16 @@ fn line<'a>(unit: &'a str, key: &str) -> Outcome<&'a str> {
     let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let found = found.ok_or_else(|| Failure::new(format!("portcullis.service has no {key}")))?;
     Ok(found.trim_start_matches('-'))
+}
+
+/// That the unit's limit is made of the budget that the blob is baked for, as `inspect` prints it.
+fn limited(inspected: &str, limit: &str) -> Outcome {
+    let budget = inspected.split("memory budget ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    let budget = budget.ok_or_else(|| Failure::new("`portcullis inspect` prints no memory budget"))?;
+    if limit.parse() == Ok(budget + budget / 2) {
+        return Ok(());
+    }
+    Err(Failure::new(format!("MemoryMax={limit} is not one and a half times the budget of {budget} bytes")))
 }
 
 /// Waits until the broker says that it is ready.
@@ -323,7 +337,9 @@ fn long(target: &Target, binary: &Path, suite: &str, with: With) -> Outcome {
         With::Nothing => chroot.run(&trials.join("trial"), &packages),
         With::Systemd => {
             let [old, new] = packages;
-            chroot.boot(&trials.join("trial-systemd"), &[old, new, trials.join("deploy")])
+            let own = std::env::current_exe();
+            let own = own.map_err(|error| Failure::new(format!("where is this program? {error}")))?;
+            chroot.boot(&trials.join("trial-systemd"), &[old, new, own])
         }
     }
 }

@@ -6,12 +6,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// Programs of the gateway. `$ROOT` is put before them.
-const PROGRAMS: [(&str, &str); 9] = [
-    ("id", "echo 0"),
-    ("dpkg", "for last; do :; done\ncase $1 in -r) rm -f $ROOT/installed ;; *) cp \"$last\" $ROOT/installed ;; esac"),
+const PROGRAMS: [(&str, &str); 10] = [
+    ("id", "echo ${AS-$(cat $ROOT/user)}"),
+    ("sudo", "[ \"$1\" = -n ] && [ -f $ROOT/trusted ] || exit 1\nshift\necho \"$1\" >>$ROOT/sudo\nAS=0 exec \"$@\""),
+    (
+        "dpkg",
+        "for last; do :; done\ncase $1 in -r) rm -f $ROOT/installed ;; --print-architecture) echo arm64 ;; *) cp \"$last\" $ROOT/installed ;; esac",
+    ),
     (
         "dpkg-query",
-        "[ -f $ROOT/installed ] || exit 1\ncase $1 in -W) echo \"installed $(cat $ROOT/installed)\" ;; esac",
+        "[ -f $ROOT/installed ] || exit 1\ncase $1 in -W) echo \"$(cat $ROOT/state) $(cat $ROOT/installed)\" ;; esac",
     ),
     (
         "dpkg-deb",
@@ -45,6 +49,8 @@ impl Gateway {
         if let Some(version) = installed {
             workspace::write(&root.join("installed"), version).unwrap();
         }
+        workspace::write(&root.join("user"), "0").unwrap();
+        workspace::write(&root.join("state"), "installed").unwrap();
         workspace::write(&root.join("etc/portcullis/listener.yaml"), "former").unwrap();
         workspace::write(&root.join("etc/portcullis/secrets/key"), "key").unwrap();
         Self(root)
@@ -62,10 +68,22 @@ impl Gateway {
         }
         let archive = self.0.join("sent.tar");
         process::run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&sent).args(parts)).unwrap();
+        install(&self.options(), &archive)
+    }
+
+    fn options(&self) -> Options {
         let mut options = parse(vec!["gateway".into(), "--seconds".into(), "2".into()]).unwrap().unwrap();
         options.ssh = self.0.join("bin/ssh");
         options.root = self.0.display().to_string();
-        install(&options, &archive)
+        options
+    }
+
+    /// From now on it is not root who logs in, but somebody who may use sudo without a password, or may not.
+    fn log_in_as_user(&self, is_trusted: bool) {
+        workspace::write(&self.0.join("user"), "1000").unwrap();
+        if is_trusted {
+            workspace::write(&self.0.join("trusted"), "").unwrap();
+        }
     }
 
     fn read(&self, path: &str) -> String {
@@ -123,6 +141,70 @@ fn while_one_deploy_goes_on_another_changes_nothing() {
     workspace::make_folder(&gateway.0.join("run/portcullis-deploy")).unwrap();
     assert!(said(&gateway.deploy("2", None)).contains("nothing was changed"));
     assert_eq!(gateway.read("installed"), "1");
+}
+
+#[test]
+fn where_dpkg_was_interrupted_it_goes_back_to_what_was_well_last() {
+    let gateway = Gateway::new("interrupted", Some("1"));
+    workspace::write(&gateway.0.join("state"), "half-configured").unwrap();
+    assert_eq!(Answers::ask(&gateway.options()).unwrap().version.as_deref(), Some("half-configured 1"));
+    // Which was that?
+    assert!(said(&gateway.deploy("3-bad", None)).contains("nothing was changed"));
+    workspace::write(&gateway.0.join("var/lib/portcullis-deploy/current.deb"), "0").unwrap();
+    assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "0");
+}
+
+#[test]
+fn what_the_gateway_says_is_kept_there() {
+    let gateway = Gateway::new("told", Some("1"));
+    gateway.deploy("2", None).unwrap();
+    assert!(gateway.read("var/lib/portcullis-deploy/said").contains("gateway: 2 is well"));
+}
+
+#[test]
+fn root_needs_no_sudo() {
+    let gateway = Gateway::new("root", Some("1"));
+    gateway.deploy("2", None).unwrap();
+    assert_eq!((gateway.read("installed"), gateway.read("sudo")), ("2".to_owned(), String::new()));
+}
+
+#[test]
+fn a_user_deploys_through_sudo_and_back() {
+    let gateway = Gateway::new("user", Some("1"));
+    gateway.log_in_as_user(true);
+    gateway.deploy("2", Some("it's \"next\"")).unwrap();
+    assert_eq!(gateway.read("installed"), "2");
+    assert_eq!(gateway.read("etc/portcullis/listener.yaml"), "it's \"next\"");
+    assert_eq!(gateway.read("sudo"), "sh\nsh\n");
+    assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "2");
+}
+
+#[test]
+fn a_user_who_may_not_become_root_changes_nothing() {
+    let gateway = Gateway::new("stranger", Some("1"));
+    gateway.log_in_as_user(false);
+    assert!(said(&gateway.deploy("2", None)).contains("nothing was changed"));
+    assert_eq!(gateway.read("installed"), "1");
+    assert!(!gateway.0.join("var/lib/portcullis-deploy").exists());
+}
+
+#[test]
+fn a_gateway_is_asked_what_it_has_and_whether_it_can_be_changed() {
+    let gateway = Gateway::new("asked", Some("1"));
+    let answers = |version: Option<&str>, allows_root| Answers {
+        architecture: "arm64".to_owned(),
+        version: version.map(str::to_owned),
+        allows_root,
+    };
+    let asked = |gateway: &Gateway| Answers::ask(&gateway.options()).unwrap();
+    assert_eq!(asked(&gateway), answers(Some("1"), true));
+    gateway.log_in_as_user(false);
+    assert_eq!(asked(&gateway), answers(Some("1"), false));
+    gateway.log_in_as_user(true);
+    fs::remove_file(gateway.0.join("installed")).unwrap();
+    assert_eq!(asked(&gateway), answers(None, true));
 }
 
 #[test]

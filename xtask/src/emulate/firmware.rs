@@ -11,6 +11,9 @@ use crate::image::boards::Board;
 use crate::image::{boot, disk, fat, packages};
 use crate::process::{Failure, Outcome};
 
+/// Where the firmware of a Raspberry Pi loads 32-bit programs.
+const PROGRAM_ADDRESS: u32 = 0x8000;
+
 /// What the machine starts with.
 #[derive(Debug, Default)]
 pub struct Boot {
@@ -26,7 +29,7 @@ pub fn emulated(board: &Board) -> Outcome<Boot> {
 }
 
 /// Reads the card as the firmware of a Raspberry Pi does; puts the files into `folder`.
-pub fn read(card: &Path, folder: &Path) -> Outcome<Boot> {
+pub fn read(board: &Board, card: &Path, folder: &Path) -> Outcome<Boot> {
     let first = disk::read(card, 1)?;
     let configuration = String::from_utf8_lossy(&contents(&first, "config.txt")?).into_owned();
     let file = |setting: &str| -> Outcome<PathBuf> {
@@ -36,7 +39,14 @@ pub fn read(card: &Path, folder: &Path) -> Outcome<Boot> {
         std::fs::write(&path, contents(&first, name)?).map_err(|error| Failure::file("write", &path, &error))?;
         Ok(path)
     };
-    Ok(Boot { loader: file("kernel=")?, tree: Some(file("device_tree=")?) })
+    let loader = file("kernel=")?;
+    if !board.is_64_bit() {
+        // The firmware knows where a 32-bit program belongs; the emulator has to be told.
+        let contents = std::fs::read(&loader).map_err(|error| Failure::file("read", &loader, &error))?;
+        let wrapped = boot::program(&contents, PROGRAM_ADDRESS);
+        std::fs::write(&loader, wrapped).map_err(|error| Failure::file("write", &loader, &error))?;
+    }
+    Ok(Boot { loader, tree: Some(file("device_tree=")?) })
 }
 
 /// Writes further parameters of the kernel onto a card, as a person could.

@@ -89,7 +89,7 @@ pub fn prepare(kind: Kind, board: &Board, card: &Path, folder: &Path) -> Outcome
         return firmware::emulated(board);
     }
     firmware::set_extra(card, "portcullis.nowatchdog")?;
-    firmware::read(card, folder)
+    firmware::read(board, card, folder)
 }
 
 /// Where the emulator is.

@@ -52,23 +52,34 @@ pub fn environment(board: &Board) -> Vec<u8> {
     [&crc32(&text).to_le_bytes()[..], &text].concat()
 }
 
-/// The script, wrapped as U-Boot's `source` wants it (its `include/image.h`, "legacy" format).
+/// The script, as U-Boot's `source` wants it.
 pub fn script(board: &Board) -> Vec<u8> {
-    const MAGIC: u32 = 0x2705_1956;
-    // Linux; any machine of ARM; a script; not compressed.
-    const KIND: [u8; 4] = [5, 2, 6, 0];
     let text = script_text(board).into_bytes();
     let length = u32::try_from(text.len()).unwrap_or(0);
-    let body = [&length.to_be_bytes()[..], &[0; 4], &text].concat();
+    wrapped(&[&length.to_be_bytes()[..], &[0; 4], &text].concat(), SCRIPT, 0)
+}
+
+/// A program that is to be loaded at this address, as an emulator wants it that has no firmware to tell it.
+pub fn program(contents: &[u8], address: u32) -> Vec<u8> {
+    wrapped(contents, PROGRAM, address)
+}
+
+/// What is in a wrapper: Linux, a 32-bit ARM, a script or a program, not compressed.
+const SCRIPT: [u8; 4] = [5, 2, 6, 0];
+const PROGRAM: [u8; 4] = [5, 2, 2, 0];
+
+/// U-Boot's "legacy" wrapper (its `include/image.h`).
+fn wrapped(body: &[u8], kind: [u8; 4], address: u32) -> Vec<u8> {
+    const MAGIC: u32 = 0x2705_1956;
     let header = |own: u32| {
         let length = u32::try_from(body.len()).unwrap_or(0);
-        let words = [MAGIC, own, 0, length, 0, 0, crc32(&body)];
+        let words = [MAGIC, own, 0, length, address, address, crc32(body)];
         let mut header: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
-        header.extend(KIND);
+        header.extend(kind);
         header.resize(64, 0);
         header
     };
-    [header(crc32(&header(0))), body].concat()
+    [&header(crc32(&header(0))), body].concat()
 }
 
 /// Reads the boot state, chooses a slot, starts it; a slot whose files cannot be read gives way to the other one.
@@ -113,6 +124,10 @@ fn script_text(board: &Board) -> String {
         lines.push(format!("if test \"${{fdtfile}}\" = {loader_tree}; then setenv model {file}; fi"));
     }
     lines.push("fi".to_owned());
+    if !board.is_64_bit() {
+        // At the end of the memory, where U-Boot would put them, a 32-bit kernel does not see them.
+        lines.push("setenv fdt_high ffffffff; setenv initrd_high ffffffff".to_owned());
+    }
     lines.push(format!(
         "setenv start 'if test ${{chosen}} = b; then setenv part 3; else setenv part 2; fi; setenv parameters; \
          if test -z \"${{model}}\"; then setenv fdt ${{fdtcontroladdr}}; else if {tree}; then setenv fdt ${{tree}}; \
