@@ -48,7 +48,7 @@ pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome 
     runs(bench, gateway, 2)?;
     let fifth = made(bench, 5, &bench.programs)?;
     for (moment, after) in
-        [("an update is here", 2), ("is being written", 2), ("starting slot a portcullis.trial", 2), ("on trial", 2)]
+        [("an update is here", 2), ("is being written to slot", 2), ("starting slot a portcullis.trial", 2), ("this system is on trial", 2)]
     {
         cut(bench, gateway, &fifth, moment)?;
         runs(bench, gateway, after)?;
@@ -224,7 +224,7 @@ fn cut(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, moment: &str) -> O
 fn runs(bench: &Bench<'_>, gateway: &mut Machine, version: u64) -> Outcome {
     let _ = bench.site.until_reached(gateway)?;
     let (_, said) = bench.site.asked()?;
-    if said.contains(&format!("version {version}")) {
+    if said.contains(&format!("version {version} in slot")) {
         Ok(())
     } else {
         Err(Failure::new(format!("version {version} does not run; the gateway says:\n{said}")))
