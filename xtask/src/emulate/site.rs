@@ -17,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 /// What the tutorial's thermostat publishes, and its heater may read.
 const TOPIC: &str = "telemetry/temperature";
 /// What opens the door for updates to the tutorial's clients.
-const GATEWAY: &str = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: gateway}\nspec:\n  bind: {diagnostics: [0.0.0.0]}\n  \
+const GATEWAY: &str = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {name: default}\nspec:\n  bind: {diagnostics: [0.0.0.0]}\n  \
     diagnosticsTls: {secretRef: broker-server-cert, trustedClientCaCert: fabrikam-ca, updates: Allowed}\n";
 
 /// The tutorial's certificates, its configuration, and where its gateway is.
