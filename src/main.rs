@@ -2,7 +2,7 @@
 
 use portcullis::commands::cli::{self, Command};
 use portcullis::commands::{
-    CommandError, bake, check, control, demo, diff, explain, inspect, passwd, policy_test, run, state,
+    CommandError, bake, bundle, check, control, demo, diff, explain, inspect, passwd, policy_test, run, state, update,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use std::alloc::System;
@@ -81,6 +81,14 @@ fn execute() -> Result<(), CommandError> {
         Command::State(options, level) => {
             portcullis::platform::install(level);
             state::run(&options, &mut out, &mut diagnostics)
+        }
+        Command::Bundle(options, level) => {
+            portcullis::platform::install(level);
+            bundle::run(&options, &mut out)
+        }
+        Command::Update(options, level) => {
+            portcullis::platform::install(level);
+            update::run(&options, &mut out, &mut diagnostics)
         }
     }
 }

@@ -1105,6 +1105,10 @@ fn the_gateway_is_checked() {
             "there is no ConfigMap named \"ca\"",
         ),
         ("{diagnosticsTls: {secretRef: s, token: t}}", "token"),
+        (
+            "{diagnosticsTls: {secretRef: s, tokenSecretRef: t, updates: yes}}",
+            "updates must be one of Allowed, Refused",
+        ),
         ("{bind: {clusterIp: ['::1', '0:0::1']}}", "stands here twice"),
         ("{clockPolicy: Ignore}", "clockPolicy must be one of Enforce, AssumeBuildDate"),
         ("{connectDeadlineSeconds: 121}", "connectDeadlineSeconds is 121, outside 1 to 120"),

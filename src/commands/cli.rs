@@ -3,10 +3,12 @@
 mod control;
 mod policy;
 mod state;
+mod update;
 
 use super::control::ControlOptions;
 use super::state::StateOptions;
-use super::{CommandError, bake, check, demo, diff, explain, inspect, passwd, policy_test, run};
+use super::update::UpdateOptions;
+use super::{CommandError, bake, bundle, check, demo, diff, explain, inspect, passwd, policy_test, run};
 use crate::authentication::PasswordAlgorithm;
 use crate::platform::{Levels, LogFormat, Logging};
 use lexopt::{Arg, Parser, ValueExt as _};
@@ -41,6 +43,10 @@ pub enum Command {
     Control(ControlOptions, Levels),
     /// `state`.
     State(StateOptions, Levels),
+    /// `bundle`.
+    Bundle(bundle::BundleOptions, Levels),
+    /// `update`.
+    Update(UpdateOptions, Levels),
 }
 
 const HELP: &str = "\
@@ -60,6 +66,8 @@ Commands:
   diff      Say who gains and loses what between two configurations
   test      Check what a site expects of its policy
   state     Look into the state folder of a broker that does not run
+  bundle    Make a signed update for gateways that run the SD-card image
+  update    Send one to a gateway, or say how the last one ended
 
 Commands for a broker that runs:
   status      How it is, and what was denied last
@@ -79,7 +87,8 @@ Options, before or after the command:
   --version     Version
 
 Exit codes: 0 done, 1 the answer is no (explain, diff, test, state verify, client,
-disconnect), 2 wrong usage, 3 configuration refused, 4 cannot start, no broker there.
+disconnect, update), 2 wrong usage, 3 configuration or update refused, 4 cannot start,
+no broker there.
 ";
 
 const DEMO_HELP: &str = "\
@@ -202,6 +211,10 @@ Options:
   --delete                 Take the user out
 ";
 
+/// The commands that have no control socket to look through, or do not always.
+const NAMES: [&str; 12] =
+    ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state", "bundle", "update"];
+
 /// Reads the command line without its first word.
 ///
 /// # Errors
@@ -237,11 +250,12 @@ fn command_line(name: &str, level: Option<Levels>, mut parser: Parser) -> Result
         "diff" => policy::diff_command(level, &mut parser),
         "test" => policy::test_command(level, &mut parser),
         "state" => state::command(level, &mut parser),
+        "bundle" => update::bundle_command(level, &mut parser),
+        "update" => update::update_command(level, &mut parser),
         name if control::NAMES.contains(&name) => control::command(name, level, &mut parser),
         "help" => Ok(Command::Print(HELP.to_owned())),
         _ => {
-            let others = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"];
-            let nearest = others
+            let nearest = NAMES
                 .into_iter()
                 .chain(control::NAMES)
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
@@ -421,8 +435,7 @@ mod tests {
 
     #[test]
     fn every_command_has_its_own_help() {
-        let others = ["demo", "run", "bake", "check", "inspect", "passwd", "explain", "diff", "test", "state"];
-        for command in others.into_iter().chain(control::NAMES) {
+        for command in NAMES.into_iter().chain(control::NAMES) {
             let Ok(Command::Print(help)) = parsed(&format!("{command} --help")) else { panic!("{command}") };
             assert!(help.contains(&format!("Usage: portcullis {command}")), "{help}");
         }
@@ -474,6 +487,21 @@ mod tests {
             ("disconnect --json", "ID"),
             ("status x", "x"),
             ("clients --once", "--once"),
+            ("bundle --board b --version 1 --slot s --out o", "--key"),
+            ("bundle --key k --version 1 --slot s --out o", "--board"),
+            ("bundle --key k --board b --slot s --out o", "--version"),
+            ("bundle --key k --board b --version 0 --slot s --out o", "at least 1"),
+            ("bundle --key k --board b --version x --slot s --out o", "x"),
+            ("bundle --key k --board b --version 1 --out o", "--blob"),
+            ("bundle --key k --board b --version 1 --slot s", "--out"),
+            ("bundle --slot s --blob b", "one --blob"),
+            ("update --no-wait", "FILE"),
+            ("update file --wait 0", "86400"),
+            ("update file --no-wait --wait 5", "exclude"),
+            ("update file --cert c", "belong together"),
+            ("update file --token-file t", "--to HOST"),
+            ("update file --to host --control c", "exclude"),
+            ("update file other", "other"),
             ("state inspect", "FOLDER"),
             ("state look folder", "no 'look'"),
             ("state compact folder --json", "--json"),

@@ -114,7 +114,7 @@ fn open_port(
     let secret = configuration.secrets.get(usize::from(guard.secret)).ok_or("its secret is missing from the blob")?;
     let clients = clients(configuration, guard, paths, known, doors)?;
     let tls = load_tls(secret, paths, &clients)?;
-    let entrance = Rc::new(Entrance::new(Door::Exposed { token }, Some(tls)));
+    let entrance = Rc::new(Entrance::new(Door::Exposed { token, updates: guard.updates }, Some(tls)));
     if secret.embedded.is_none() {
         let (entrance, secret, paths) = (Rc::clone(&entrance), secret.clone(), paths.clone());
         doors.watched.push(Watched::new(transport::files(&secret, &paths), move || {

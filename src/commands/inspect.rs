@@ -195,7 +195,7 @@ fn diagnostics(configuration: &Configuration, output: &mut dyn Write) -> io::Res
     let otherwise = if *is_asked_for { "" } else { ", if it is free" };
     writeln!(output, "diagnostics")?;
     writeln!(output, "  port {port}{otherwise}, addresses {}", addresses.join(", "))?;
-    let Some(ExposedDiagnostics { secret, trust_bundle, token_secret }) = exposed else { return Ok(()) };
+    let Some(ExposedDiagnostics { secret, trust_bundle, token_secret, updates }) = exposed else { return Ok(()) };
     let secret = configuration.secrets.get(usize::from(*secret)).map_or("?", |secret| secret.name.as_str());
     writeln!(output, "  beyond this machine with TLS, certificate {}", Escaped(secret))?;
     let bundle = trust_bundle.and_then(|index| configuration.trust_bundles.get(usize::from(index)));
@@ -205,6 +205,9 @@ fn diagnostics(configuration: &Configuration, output: &mut dyn Write) -> io::Res
     if let Some(name) = token_secret {
         let folder = Escaped(&configuration.gateway.secrets_folder);
         writeln!(output, "    for who brings the token of {folder}/{}/token", Escaped(name))?;
+    }
+    if *updates {
+        writeln!(output, "    updates of the image are taken there")?;
     }
     Ok(())
 }

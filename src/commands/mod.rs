@@ -2,6 +2,7 @@
 
 pub mod bake;
 mod bridges;
+pub mod bundle;
 pub mod check;
 pub mod cli;
 pub mod control;
@@ -27,6 +28,7 @@ mod state_folder;
 mod succession;
 mod surroundings;
 mod transport;
+pub mod update;
 
 use crate::config::BlobError;
 use crate::config::diagnostic::{Diagnostics, Escaped};

@@ -17,7 +17,7 @@ use crate::net::{
 };
 use crate::platform::{self, Clock as _, ServiceManager, SystemClock};
 use crate::service::web::Context;
-use crate::service::{self, ClockRecord, History, Inquiries, Probing};
+use crate::service::{self, ClockRecord, History, Inquiries, Machine, Probing, Updates};
 use core::cell::RefCell;
 use smol::channel::{self, Sender};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -111,6 +111,7 @@ pub fn start(
     let told = facts::Told { facts: Rc::clone(&facts), clock, manager: Rc::clone(&manager) };
     let bridges = Bridges::start(Rc::clone(&executor), inside.clone(), paths.clone(), &configuration);
     let statuses = bridges.statuses();
+    let updates = Updates::new(Machine::from_environment(), paths.state.as_deref(), Rc::clone(&manager));
     let source = origin.map(|origin| {
         origin.keep(&paths);
         origin.watch(configuration, paths, revocation, known, Beside { inquirer, bridges }, told)
@@ -134,6 +135,7 @@ pub fn start(
         history,
         probe: Rc::clone(&probed),
         bridges: statuses,
+        updates,
     };
     doors.serve(&Rc::new(context), &executor, change.clone());
     executor.spawn(service::stop_on(terminations, stop, Rc::clone(&manager))).detach();

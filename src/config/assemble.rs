@@ -340,6 +340,7 @@ impl Assembly<'_> {
             // An index that leads nowhere: `None` would mean that no certificate is asked for.
             trust_bundle: exposed.trust.as_ref().map(|name| self.trust_bundle(name).unwrap_or(u16::MAX)),
             token_secret: exposed.token.as_ref().map(|reference| self.run_time_secret(reference, "token")),
+            updates: exposed.updates,
         });
         let (addresses, place) = &settings.diagnostics_addresses;
         let is_asked_for = port.is_some() && (broker.prometheus_port.is_some() || place.is_some());

@@ -332,6 +332,8 @@ pub struct ExposedDiagnostics {
     pub trust_bundle: Option<u16>,
     /// Name of the Secret with the token, `<secrets folder>/<name>/token`.
     pub token_secret: Option<String>,
+    /// `updates`: whether who may read may send updates of the image too.
+    pub updates: bool,
 }
 
 /// One port of a BrokerListener.

@@ -156,9 +156,9 @@ fn compare_diagnostics(
     (whole_next, next): (&Configuration, &Diagnostics),
 ) {
     fn guards(whole: &Configuration, exposed: &ExposedDiagnostics) -> impl PartialEq + use<> {
-        let ExposedDiagnostics { secret, trust_bundle, token_secret } = exposed;
+        let ExposedDiagnostics { secret, trust_bundle, token_secret, updates } = exposed;
         let trust = trust_bundle.map(|index| whole.trust_bundles.get(usize::from(index)).cloned());
-        (whole.secrets.get(usize::from(*secret)).cloned(), trust, token_secret.clone())
+        (whole.secrets.get(usize::from(*secret)).cloned(), trust, token_secret.clone(), *updates)
     }
     let Diagnostics { port, is_asked_for: _, addresses, exposed, self_check, log_level } = former;
     differences.compare("diagnostics.selfCheck", self_check, &next.self_check);
@@ -266,7 +266,8 @@ mod tests {
         next = former.clone();
         next.diagnostics.port = None;
         next.diagnostics.addresses.clear();
-        next.diagnostics.exposed = Some(ExposedDiagnostics { secret: 0, trust_bundle: None, token_secret: None });
+        next.diagnostics.exposed =
+            Some(ExposedDiagnostics { secret: 0, trust_bundle: None, token_secret: None, updates: false });
         assert_eq!(
             that_need_a_restart(&former, &next),
             ["diagnostics.metrics.prometheusPort", "gateway.bind.diagnostics", "gateway.diagnosticsTls"]

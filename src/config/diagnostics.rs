@@ -1,13 +1,14 @@
 //! Where a gateway shows what it is doing: `diagnostics.metrics` of the Broker, `bind.diagnostics` and `diagnosticsTls` of the
 //! Gateway.
 //!
-//! **Invariant:** what is shown leaves the machine over TLS only, and only to somebody with a certificate or a token.
+//! **Invariant:** what is shown leaves the machine over TLS only, and only to somebody with a certificate or a token. An update comes
+//! in there only where that is said.
 
 use super::blob::Diagnostics;
 use super::diagnostic::{Place, Report};
 use super::listener::{Reference, reference};
 use super::source::Node;
-use super::source::walk::Fields;
+use super::source::walk::{Fields, choice};
 use std::net::IpAddr;
 
 /// `prometheusPort` where the Broker names none: the vendor's.
@@ -22,6 +23,8 @@ pub struct Exposed {
     pub trust: Option<Reference>,
     /// `tokenSecretRef`.
     pub token: Option<Reference>,
+    /// `updates`: whether updates of the image are taken there.
+    pub updates: bool,
 }
 
 /// Reads a `diagnosticsTls`.
@@ -30,6 +33,8 @@ pub fn read(node: &Node, report: &mut Report) -> Option<Exposed> {
     let secret = reference(&mut fields, "secretRef", report);
     let trust = reference(&mut fields, "trustedClientCaCert", report);
     let token = reference(&mut fields, "tokenSecretRef", report);
+    const UPDATES: [(&str, bool); 2] = [("Allowed", true), ("Refused", false)];
+    let updates = fields.optional("updates").and_then(|node| choice(node, "updates", &UPDATES, report));
     fields.finish(report);
     if trust.is_none() && token.is_none() {
         let message =
@@ -40,7 +45,7 @@ pub fn read(node: &Node, report: &mut Report) -> Option<Exposed> {
         report.error(&node.place, "diagnosticsTls needs secretRef, the certificate that is shown to who reads");
         return None;
     };
-    Some(Exposed { secret, trust, token })
+    Some(Exposed { secret, trust, token, updates: updates.unwrap_or(false) })
 }
 
 /// Compares addresses with what protects them.

@@ -41,9 +41,23 @@ pub struct Request {
     pub origin: Option<String>,
     /// `Authorization`.
     pub authorization: Option<Zeroizing<String>>,
-    /// Body of a POST, at most [`BODY_BYTES_MAX`] bytes.
+    /// Body of a POST, at most [`BODY_BYTES_MAX`] bytes; of one that is streamed, what came with the head.
     pub body: Vec<u8>,
+    /// The body that whoever answers reads by himself; `None`: `body` is all of it.
+    pub stream: Option<BodyStream>,
 }
+
+/// A body that is not gathered here: what is known of it before it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyStream {
+    /// Its length, bytes, as the head says it. Not bounded here.
+    pub bytes: u64,
+    /// Whether the other side waits for `100 Continue` before it sends. RFC 9110 §10.1.1.
+    pub awaits_continue: bool,
+}
+
+/// Whether the body of a POST to this path, in decoded segments, is streamed.
+pub type Streamed = fn(&[String]) -> bool;
 
 impl core::fmt::Debug for Request {
     /// Never shows credentials.
@@ -66,15 +80,25 @@ impl Request {
 }
 
 /// Gathers the bytes of one request. What comes behind it is not looked at: its connection has one request.
+///
+/// A request whose body is streamed is whole with its head, so that it is judged before its body is waited for.
 #[derive(Debug, Default)]
 pub struct RequestReader {
     bytes: Zeroizing<Vec<u8>>,
+    /// `None`: no body is streamed.
+    streamed: Option<Streamed>,
     /// The judged head and its length, while the body is still on its way.
     head: Option<(Request, usize, usize)>,
 }
 
 impl RequestReader {
-    /// Takes the next bytes. `None`: there are more to come.
+    /// A reader that leaves the bodies of these requests to whoever answers them.
+    #[must_use]
+    pub fn streaming(streamed: Streamed) -> Self {
+        Self { streamed: Some(streamed), ..Self::default() }
+    }
+
+    /// Takes the next bytes, at most [`BODY_BYTES_MAX`] at a time where bodies are streamed. `None`: there are more to come.
     ///
     /// # Errors
     /// The answer to something that is no request, or more than is read.
@@ -85,15 +109,17 @@ impl RequestReader {
         self.bytes.extend_from_slice(piece.get(..room).unwrap_or(piece));
         if self.head.is_none() {
             // Parsing again for every byte of a line would be work that a slow peer chooses.
-            let head = if ends_a_line || self.bytes.len() > HEAD_BYTES_MAX { head(&self.bytes)? } else { None };
+            let head =
+                if ends_a_line || self.bytes.len() > HEAD_BYTES_MAX { head(&self.bytes, self.streamed)? } else { None };
             if head.is_none() {
                 self.check_length()?;
             }
             self.head = head;
         }
-        let Some((_, start, length)) = &self.head else { return Ok(None) };
+        let Some((request, start, length)) = &self.head else { return Ok(None) };
         let Some(body) = self.bytes.get(*start..start.saturating_add(*length)) else { return Ok(None) };
-        let body = body.to_vec();
+        // What came with the head of a streamed body is its beginning.
+        let body = if request.stream.is_some() { self.bytes.get(*start..).unwrap_or(body) } else { body }.to_vec();
         Ok(self.head.take().map(|(request, _, _)| Request { body, ..request }))
     }
 
@@ -111,7 +137,7 @@ impl RequestReader {
 }
 
 /// The request without its body, the length of its head, and that of its body. `None`: the head has no end yet.
-fn head(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, Response> {
+fn head(bytes: &[u8], streamed: Option<Streamed>) -> Result<Option<(Request, usize, usize)>, Response> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     let length = match parsed.parse(bytes) {
@@ -137,11 +163,13 @@ fn head(bytes: &[u8]) -> Result<Option<(Request, usize, usize)>, Response> {
     if host.is_none() && parsed.version == Some(1) {
         return Err(Response::text(Status::BadRequest, "no Host"));
     }
-    let body_bytes = body_bytes(&fields, method)?;
+    let is_streamed = method == Method::Post && streamed.is_some_and(|streamed| streamed(&segments));
+    let (stream, body_bytes) =
+        if is_streamed { (Some(body_stream(&fields)?), 0) } else { (None, body_bytes(&fields, method)?) };
     let origin = fields.once("Origin")?.map(str::to_owned);
     let authorization = fields.once("Authorization")?.map(|value| Zeroizing::new(value.to_owned()));
     let host = host.map(str::to_owned);
-    let request = Request { method, head_only, segments, query, host, origin, authorization, body: Vec::new() };
+    let request = Request { method, head_only, segments, query, host, origin, authorization, body: Vec::new(), stream };
     Ok(Some((request, length, body_bytes)))
 }
 
@@ -163,6 +191,26 @@ fn body_bytes(fields: &Fields<'_>, method: Method) -> Result<usize, Response> {
         length if length > BODY_BYTES_MAX => Err(Status::ContentTooLarge.into()),
         length => Ok(length),
     }
+}
+
+/// What the head says of a body that is streamed: its length has to stand there, so that it is judged before anything is kept.
+fn body_stream(fields: &Fields<'_>) -> Result<BodyStream, Response> {
+    let given = fields.once("Content-Length")?;
+    let length = match (given, fields.are_there("Transfer-Encoding")) {
+        (Some(length), false) => length,
+        (Some(_), true) => return Err(Status::BadRequest.into()),
+        (None, _) => return Err(Status::LengthRequired.into()),
+    };
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Status::BadRequest.into());
+    }
+    let awaits_continue = match fields.once("Expect")? {
+        None => false,
+        Some(expectation) if expectation.eq_ignore_ascii_case("100-continue") => true,
+        Some(_) => return Err(Status::ExpectationFailed.into()),
+    };
+    // Digits that are too many for a number are too many bytes.
+    Ok(BodyStream { bytes: length.parse().unwrap_or(u64::MAX), awaits_continue })
 }
 
 /// Header fields.

@@ -1,11 +1,13 @@
 //! A response, and its bytes.
 
-/// Status codes that are used. RFC 9110 §15, RFC 6585.
+/// Status codes that are used. RFC 9110 §15, RFC 6585, RFC 4918 §11.5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
     /// 200.
     Ok = 200,
+    /// 202.
+    Accepted = 202,
     /// 400.
     BadRequest = 400,
     /// 401.
@@ -18,10 +20,16 @@ pub enum Status {
     MethodNotAllowed = 405,
     /// 408.
     RequestTimeout = 408,
+    /// 409.
+    Conflict = 409,
+    /// 411.
+    LengthRequired = 411,
     /// 413.
     ContentTooLarge = 413,
     /// 414.
     UriTooLong = 414,
+    /// 417.
+    ExpectationFailed = 417,
     /// 421.
     MisdirectedRequest = 421,
     /// 431.
@@ -34,6 +42,8 @@ pub enum Status {
     ServiceUnavailable = 503,
     /// 505.
     VersionNotSupported = 505,
+    /// 507.
+    InsufficientStorage = 507,
 }
 
 impl Status {
@@ -42,20 +52,25 @@ impl Status {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Ok => "OK",
+            Self::Accepted => "Accepted",
             Self::BadRequest => "Bad Request",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::NotFound => "Not Found",
             Self::MethodNotAllowed => "Method Not Allowed",
             Self::RequestTimeout => "Request Timeout",
+            Self::Conflict => "Conflict",
+            Self::LengthRequired => "Length Required",
             Self::ContentTooLarge => "Content Too Large",
             Self::UriTooLong => "URI Too Long",
+            Self::ExpectationFailed => "Expectation Failed",
             Self::MisdirectedRequest => "Misdirected Request",
             Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
             Self::InternalServerError => "Internal Server Error",
             Self::NotImplemented => "Not Implemented",
             Self::ServiceUnavailable => "Service Unavailable",
             Self::VersionNotSupported => "HTTP Version Not Supported",
+            Self::InsufficientStorage => "Insufficient Storage",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::resolve::{ResolveFault, Resolver};
 use super::response::{self, Response};
+use super::upload::Duplex;
 use crate::crypto;
 use async_io::{Async, Timer};
 use core::cell::RefCell;
@@ -27,7 +28,7 @@ const DEFAULT_PORT: u16 = 443;
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-type Stream = TlsStream<Async<TcpStream>>;
+pub(super) type Stream = TlsStream<Async<TcpStream>>;
 
 /// How long a server may take.
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +135,7 @@ pub struct Server {
     headers: Vec<(String, String)>,
     /// The certificate that is shown to it.
     certificate: Option<CertificateDer<'static>>,
-    timing: Timing,
+    pub(super) timing: Timing,
     resolver: Resolver,
     idle: RefCell<Vec<Stream>>,
 }
@@ -207,7 +208,7 @@ impl Server {
         let exchange = async {
             stream.write_all(request).await.map_err(HttpsFault::Network)?;
             stream.flush().await.map_err(HttpsFault::Network)?;
-            response::read(&mut stream, begun).await
+            response::read(&mut (&mut stream as &mut dyn Duplex), begun).await
         };
         let received = within(self.timing.answer, exchange).await.ok_or(HttpsFault::AnswerTimeout)??;
         let mut idle = self.idle.borrow_mut();
@@ -217,7 +218,7 @@ impl Server {
         Ok(received.response)
     }
 
-    async fn connect(&self) -> Result<Stream, HttpsFault> {
+    pub(super) async fn connect(&self) -> Result<Stream, HttpsFault> {
         let addresses = match self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             Ok(address) => vec![address],
             Err(_) => self.resolver.resolve(&self.host).await.map_err(HttpsFault::Resolve)?,
@@ -238,27 +239,32 @@ impl Server {
 
     /// The whole request in one buffer, which is wiped: it holds credentials.
     fn encode(&self, request: &Request<'_>) -> Zeroizing<Vec<u8>> {
+        let length = request.body.len().to_string();
+        let body = [("Content-Type", "application/json"), ("Content-Length", length.as_str())];
+        let with_body = usize::from(!request.body.is_empty()) * body.len();
+        let fields: Vec<_> = request.header.into_iter().chain(body.into_iter().take(with_body)).collect();
+        let head = self.encode_head(request.method, request.target, &fields);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(head.len() + request.body.len()));
+        bytes.extend_from_slice(head.as_bytes());
+        bytes.extend_from_slice(request.body);
+        bytes
+    }
+
+    /// The head of a request with these fields behind those that every request has.
+    pub(super) fn encode_head(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Zeroizing<String> {
         let mut head = Zeroizing::new(String::new());
         let authority =
             if self.port == DEFAULT_PORT { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
         let own = [("Host", authority.as_str()), ("Accept", "application/json")];
         let configured = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let length = request.body.len().to_string();
-        let body = [("Content-Type", "application/json"), ("Content-Length", length.as_str())];
-        let with_body = usize::from(!request.body.is_empty()) * body.len();
-        head.push_str(&format!("{} {}{} HTTP/1.1\r\n", request.method, self.path, request.target));
-        for (name, value) in
-            own.into_iter().chain(configured).chain(request.header).chain(body.into_iter().take(with_body))
-        {
+        head.push_str(&format!("{method} {}{target} HTTP/1.1\r\n", self.path));
+        for (name, value) in own.into_iter().chain(configured).chain(fields.iter().copied()) {
             for piece in [name, ": ", value, "\r\n"] {
                 head.push_str(piece);
             }
         }
         head.push_str("\r\n");
-        let mut bytes = Zeroizing::new(Vec::with_capacity(head.len() + request.body.len()));
-        bytes.extend_from_slice(head.as_bytes());
-        bytes.extend_from_slice(request.body);
-        bytes
+        head
     }
 }
 
@@ -296,7 +302,7 @@ pub fn root_store(roots: &Roots) -> Result<RootCertStore, HttpsFault> {
 }
 
 /// What `work` gives, if it does so in time.
-async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     let late = async {
         Timer::after(time).await;
         None

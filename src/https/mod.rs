@@ -8,7 +8,9 @@
 mod client;
 mod resolve;
 mod response;
+mod upload;
 
 pub use client::{HttpsFault, Request, Roots, Server, ServerSettings, Timing, root_store};
 pub use resolve::{ResolveFault, Resolver};
 pub use response::{BODY_BYTES_MAX, Response};
+pub use upload::{Body, Duplex, send};

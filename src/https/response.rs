@@ -44,9 +44,17 @@ struct Head {
 }
 
 /// Bytes of a stream that have been read and not used yet.
-struct Buffer<'a, S> {
-    stream: &'a mut S,
+pub(super) struct Buffer<'a, S> {
+    /// Where more comes from.
+    pub stream: &'a mut S,
     bytes: Vec<u8>,
+}
+
+impl<'a, S> Buffer<'a, S> {
+    /// Of a stream of which nothing has been read.
+    pub const fn new(stream: &'a mut S) -> Self {
+        Self { stream, bytes: Vec::new() }
+    }
 }
 
 impl<S: AsyncRead + Unpin> Buffer<'_, S> {
@@ -65,7 +73,30 @@ impl<S: AsyncRead + Unpin> Buffer<'_, S> {
 
 /// Reads one response. `begun` is set once a byte of it has come.
 pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, begun: &mut bool) -> Result<Received, HttpsFault> {
-    let mut buffer = Buffer { stream, bytes: Vec::new() };
+    read_final(&mut Buffer::new(stream), begun).await
+}
+
+/// Whether the other side wants to have the body; else its answer without.
+pub(super) async fn read_permission<S: AsyncRead + Unpin>(
+    buffer: &mut Buffer<'_, S>,
+) -> Result<Option<Received>, HttpsFault> {
+    receive(buffer, &mut false, true).await
+}
+
+/// Reads one final response.
+pub(super) async fn read_final<S: AsyncRead + Unpin>(
+    buffer: &mut Buffer<'_, S>,
+    begun: &mut bool,
+) -> Result<Received, HttpsFault> {
+    receive(buffer, begun, false).await?.ok_or(HttpsFault::Malformed)
+}
+
+/// Reads a response; `None` for 100 where that is waited for.
+async fn receive<S: AsyncRead + Unpin>(
+    buffer: &mut Buffer<'_, S>,
+    begun: &mut bool,
+    takes_continue: bool,
+) -> Result<Option<Received>, HttpsFault> {
     for _ in 0..=INFORMATIONAL_MAX {
         let head = loop {
             if let Some(head) = parse_head(&buffer.bytes)? {
@@ -78,19 +109,22 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S, begun: &mut bool)
             *begun = true;
         };
         buffer.bytes.drain(..head.bytes);
+        if takes_continue && head.status == 100 {
+            return Ok(None);
+        }
         if (100..200).contains(&head.status) {
             continue;
         }
         let has_body = !matches!(head.status, 204 | 304);
         let (body, delimited) = match head.length {
             _ if !has_body => (Vec::new(), true),
-            Length::Bytes(bytes) => (read_sized(&mut buffer, bytes).await?, true),
-            Length::Chunked => (read_chunked(&mut buffer).await?, true),
-            Length::UntilClose => (read_all(&mut buffer).await?, false),
+            Length::Bytes(bytes) => (read_sized(buffer, bytes).await?, true),
+            Length::Chunked => (read_chunked(buffer).await?, true),
+            Length::UntilClose => (read_all(buffer).await?, false),
         };
         // What stands behind the response was not asked for: nothing on this connection can be believed any more.
         let reusable = delimited && head.keeps_alive && buffer.bytes.is_empty();
-        return Ok(Received { response: Response { status: head.status, body }, reusable });
+        return Ok(Some(Received { response: Response { status: head.status, body }, reusable }));
     }
     Err(HttpsFault::Malformed)
 }

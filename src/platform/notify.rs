@@ -58,6 +58,11 @@ impl ServiceManager {
         self.tell("WATCHDOG=1");
     }
 
+    /// An update for PID 1 of the image lies in the state folder. The name is ours: `X_` is for what sd_notify(3) does not know.
+    pub fn update(&self) {
+        self.tell("X_PORTCULLIS_UPDATE=1");
+    }
+
     /// What it says of itself, one line without control characters.
     pub fn status(&self, line: &str) {
         self.tell(&format!("STATUS={}", line.replace(char::is_control, " ")));

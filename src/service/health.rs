@@ -1,9 +1,11 @@
 //! How the gateway is: what its probe has found, and what else somebody would be woken for.
 //!
 //! Two questions are told apart. It is *alive* if the loop turns; a supervisor that restarts it may go by that. It is *ready* if
-//! every check is passed; who sends traffic, or decides whether an update is kept, goes by that.
+//! every check is passed; who sends traffic, or decides whether an update is kept, goes by that. What the machine says of itself is
+//! shown as a check, but decides nothing: an update that is tried where no cable is in would never be kept.
 
 use super::facts::{CertificateFacts, Facts, ListenerFacts};
+use super::machine::MachineReport;
 use super::probe::{HealthState, ProbeReport};
 use crate::broker::StoreState;
 use crate::config::blob::ClockPolicy;
@@ -17,6 +19,8 @@ pub struct Check {
     pub name: &'static str,
     /// Whether it is as it should be.
     pub is_ok: bool,
+    /// Whether readiness depends on it.
+    pub decides: bool,
     /// What was seen.
     pub detail: String,
 }
@@ -26,7 +30,7 @@ pub struct Check {
 pub struct Health {
     /// The worst of the probe's state and of the checks.
     pub state: HealthState,
-    /// The checks, always the same ones in the same order.
+    /// The checks, always the same ones in the same order; that of the machine is last, where there is one.
     pub checks: Vec<Check>,
 }
 
@@ -47,15 +51,28 @@ impl Health {
         Self { state: if facts.probes && probe.rounds == 0 { HealthState::Unknown } else { state }, checks }
     }
 
-    /// Whether every check is passed.
+    /// Adds what the machine says of itself, if it does.
+    #[must_use]
+    pub fn with_machine(mut self, machine: Option<&MachineReport>) -> Self {
+        let Some(machine) = machine else { return self };
+        let is_ok = machine.notices.is_empty();
+        let detail = if is_ok { "has nothing to tell".to_owned() } else { machine.notices.join("; ") };
+        self.checks.push(Check { name: "machine", is_ok, decides: false, detail });
+        if !is_ok && self.state == HealthState::Available {
+            self.state = HealthState::Degraded;
+        }
+        self
+    }
+
+    /// Whether every check that decides is passed.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.checks.iter().all(|check| check.is_ok)
+        self.checks.iter().all(|check| check.is_ok || !check.decides)
     }
 }
 
 fn check(name: &'static str, is_ok: bool, detail: impl Into<String>) -> Check {
-    Check { name, is_ok, detail: detail.into() }
+    Check { name, is_ok, decides: true, detail: detail.into() }
 }
 
 fn of_probe(facts: &Facts, probe: &ProbeReport) -> Check {
@@ -133,5 +150,27 @@ pub fn server_certificate(transport: Option<&Transport>, listener: &ListenerFact
             CertificateFacts::new(listener.secret.as_deref().unwrap_or(&listener.name), tls.certificate())
         }
         Some(Transport::Plain | Transport::AwaitsCertificate) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_has_to_tell_degrades_and_decides_nothing() {
+        let health = |state, is_ok| Health { state, checks: vec![check("store", is_ok, "")] };
+        let silent = MachineReport::default();
+        let told = MachineReport { notices: vec!["network: no cable".to_owned()], ..MachineReport::default() };
+        for (state, is_ok, machine, expected, ready, checks) in [
+            (HealthState::Available, true, None, HealthState::Available, true, 1),
+            (HealthState::Available, true, Some(&silent), HealthState::Available, true, 2),
+            (HealthState::Available, true, Some(&told), HealthState::Degraded, true, 2),
+            (HealthState::Unknown, true, Some(&told), HealthState::Unknown, true, 2),
+            (HealthState::Unavailable, false, Some(&told), HealthState::Unavailable, false, 2),
+        ] {
+            let health = health(state, is_ok).with_machine(machine);
+            assert_eq!((health.state, health.is_ready(), health.checks.len()), (expected, ready, checks));
+        }
     }
 }

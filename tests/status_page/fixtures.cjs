@@ -24,6 +24,7 @@ function fine() {
   return {
     version: "0.6.0",
     board: "raspberry-pi-4",
+    machine: null,
     startedUnix: now - 3 * 86400 - 5 * 3600,
     uptimeSeconds: 3 * 86400 + 5 * 3600,
     nowUnix: now,
@@ -80,10 +81,15 @@ function degraded() {
       { name: "listeners", ok: true, detail: "2 of 3 ports accept" },
       { name: "store", ok: false, detail: "the disk refuses writes since 02:51:07 (read-only file system)" },
       { name: "probe", ok: false, detail: "PUBLISH was answered with 0x83" },
+      { name: "machine", ok: false, detail: "network: no cable at eth0" },
     ],
     probe: { state: "Degraded", reason: "BrokerProbeFailed: Probe failed: Failed Operation PUBLISH (3/8)", lastUnix: now - 20, latencyMilliseconds: { connect: 1.4, subscribe: 2000, publish: null } },
   };
   status.clock = { trusted: false, policy: "Enforce" };
+  status.machine = {
+    board: "rpi3", release: "0.6.0", version: 7, slot: "a", trial: false, configuration: "b", configurationVersion: 3, data: "read-only", network: "no cable at eth0", clock: "no time server has answered yet",
+    update: { state: "back", text: "not ready within 300 s", version: 8 }, notices: ["network: no cable at eth0", "update: version 8 went back"],
+  };
   status.store = { ...status.store, state: "failed", failures: 12, damaged: 1, usedBytes: 250 << 20 };
   status.listeners[0].certificateNotAfterUnix = now + 5 * 86400;
   status.listeners[1].tls = "AwaitsCertificate";

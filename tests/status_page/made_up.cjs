@@ -23,6 +23,7 @@ const STEPS = {
     assert.match(await tab.text("#bridges"), /to-cluster\s*mqtts:\/\/aio-broker\.plant\.example:8883\s*Connected for 1 d/);
     assert.match(await tab.text("#broker"), /sha256:5d1e0cdb7b2f6a90/);
     assert.match(await tab.page.title(), /^Available/);
+    assert.strictEqual(await tab.page.locator("#machine").isVisible(), false, "no image, no section");
     assert.ok(broker.state.most <= 2, `${broker.state.most} questions at a time`);
   },
 
@@ -33,9 +34,11 @@ const STEPS = {
     await tab.has("#attention", "Messages dropped in the last 10 minutes");
     const said = await tab.text("#attention");
     for (const part of [/Fault Check store fails: the disk refuses writes/, /Fault Probe: BrokerProbeFailed/, /Fault The durable log: failed/, /Fault Listener browsers, port 8443, waits/, /Fault Certificate browsers ended 2 d ago/,
-      /Fault Certificate mqtts-endpoint ends soon in [45] d/, /Fault Bridge to-cluster: Disconnected for 31 min: connection refused/, /Fault Table subscriptions is 100 % full/, /Notice The clock is not trusted/, /Notice Denials in the last 10 minutes/]) {
+      /Fault Certificate mqtts-endpoint ends soon in [45] d/, /Fault Bridge to-cluster: Disconnected for 31 min: connection refused/, /Fault Table subscriptions is 100 % full/, /Notice network: no cable at eth0/, /Notice update: version 8 went back/, /Notice The clock is not trusted/, /Notice Denials in the last 10 minutes/]) {
       assert.match(said, part);
     }
+    assert.doesNotMatch(said, /Check machine/);
+    assert.match(await tab.text("#machine"), /version\s*7\s*slot\s*a\s*trial\s*false\s*configuration\s*b\s*configuration version\s*3.*update\s*state\s*back\s*text\s*not ready within 300 s\s*version\s*8/s);
     assert.match(await tab.text("#denials tbody tr:nth-child(2)"), /heater-1\s*heater-1\s*subscribe health\/heartbeat\/1\s*mqtts-endpoint\s*abac-authz\.authorization\.json:21\s*the rule allows Publish of this, and not Subscribe, explain/);
   },
 

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod full;
 pub mod https;
+pub mod image;
 pub mod login;
 pub mod wire;
 
@@ -140,7 +141,8 @@ impl Process {
             assert!(!rest.is_zero(), "waited in vain for {part:?}; got:\n{}", self.output().join("\n"));
             if self.news.recv_timeout(rest.min(Duration::from_millis(200))).is_err()
                 && self.child.try_wait().expect("own child").is_some()
-                && self.count(part) <= others
+                // What it said last may not have been read yet.
+                && self.count_to(others + 1, part) <= others
             {
                 panic!("the program ended before it said {part:?}; it said:\n{}", self.output().join("\n"));
             }

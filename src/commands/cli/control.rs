@@ -40,7 +40,8 @@ Options:
 const HEALTH_HELP: &str = help!(
     "\
 Whether a running broker is ready: its probe, its ports, the log on the disk, the
-clock, and the certificates that it serves
+clock, and the certificates that it serves. What the machine of an image has to tell is
+shown with them, and keeps nothing from being ready
 
 Usage: portcullis health [--json] [--control PATH]
 

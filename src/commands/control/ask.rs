@@ -56,6 +56,11 @@ impl Socket {
         })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A document below `/api/v1`.
     ///
     /// # Errors
@@ -120,17 +125,22 @@ impl Socket {
         Ok(answer)
     }
 
-    /// Why nobody answers, and what can be done about it.
     fn unreachable(&self, error: &io::Error) -> CommandError {
-        match error.kind() {
-            ErrorKind::NotFound => self.fault("no broker has its control socket there"),
-            ErrorKind::ConnectionRefused => self.fault("no broker listens there any more"),
+        self.fault(&Self::why_unreachable(error))
+    }
+
+    /// Why nobody answers, and what can be done about it.
+    pub fn why_unreachable(error: &io::Error) -> String {
+        let why = match error.kind() {
+            ErrorKind::NotFound => "no broker has its control socket there",
+            ErrorKind::ConnectionRefused => "no broker listens there any more",
             ErrorKind::PermissionDenied => {
-                self.fault("permission denied: only the broker's user and its group may use it, and root")
+                "permission denied: only the broker's user and its group may use it, and root"
             }
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => self.fault("the broker does not answer"),
-            _ => self.fault(&error.to_string()),
-        }
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => "the broker does not answer",
+            _ => return error.to_string(),
+        };
+        why.to_owned()
     }
 
     fn fault(&self, why: &str) -> CommandError {

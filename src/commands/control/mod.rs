@@ -13,7 +13,7 @@ mod top;
 use super::CommandError;
 use crate::config::diagnostic::Escaped;
 use crate::platform::Levels;
-use ask::Socket;
+pub(super) use ask::Socket;
 use serde_json::Value;
 use std::io::Write;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use super::show::{self, Align, Table};
 use crate::commands::CommandError;
+use crate::commands::update::update_line;
 use crate::config::diagnostic::Escaped;
 use serde_json::Value;
 use std::io::{self, Write};
@@ -17,6 +18,7 @@ const SOON_SECONDS: u64 = 30 * 86_400;
 /// Of the stream.
 pub fn show(document: &Value, output: &mut dyn Write) -> Result<(), CommandError> {
     head(document, output)?;
+    machine(document, output)?;
     listeners(document, output)?;
     certificates(document, output)?;
     tables(document, output)?;
@@ -37,11 +39,21 @@ pub fn show_health(health: &Value, output: &mut dyn Write) -> Result<(), Command
     let mut table = Table::new(&[("CHECK", Align::Left), ("", Align::Left), ("SEEN", Align::Left)]);
     for check in show::array(health, "checks") {
         let is_ok = check.get("ok") == Some(&Value::Bool(true));
-        let verdict = if is_ok { "ok" } else { "NOT OK" };
+        // What the machine has to tell decides nothing.
+        let verdict = match show::text(check, "name").as_str() {
+            _ if is_ok => "ok",
+            "machine" => "notice",
+            _ => "NOT OK",
+        };
         table.row([show::text(check, "name"), verdict.to_owned(), show::text(check, "detail")]);
     }
     table.write("  ", output)?;
     Ok(())
+}
+
+/// Whether a check is not passed. What the machine has to tell stands further below, each by itself.
+fn is_a_fault(check: &Value) -> bool {
+    check.get("ok") == Some(&Value::Bool(false)) && show::text(check, "name") != "machine"
 }
 
 /// The member `name`, or nothing.
@@ -55,7 +67,7 @@ fn head(document: &Value, output: &mut dyn Write) -> io::Result<()> {
         (part(document, "health"), part(document, "memory"), part(document, "configuration"));
     let up = show::duration(show::number(document, "uptimeSeconds"));
     writeln!(output, "{}, up {up}, version {}", escaped(health, "state"), escaped(document, "version"))?;
-    for check in show::array(health, "checks").iter().filter(|check| check.get("ok") == Some(&Value::Bool(false))) {
+    for check in show::array(health, "checks").iter().filter(|check| is_a_fault(check)) {
         writeln!(output, "  {}: {}", escaped(check, "name"), escaped(check, "detail"))?;
     }
     let probe = part(health, "probe");
@@ -77,6 +89,34 @@ fn head(document: &Value, output: &mut dyn Write) -> io::Result<()> {
         show::bytes(resident),
         show::bytes(budget)
     )
+}
+
+/// The machine, where this broker is the service of an image.
+fn machine(document: &Value, output: &mut dyn Write) -> io::Result<()> {
+    let machine = part(document, "machine");
+    if machine.is_null() {
+        return Ok(());
+    }
+    let said = |name: &str| Escaped(&show::text(machine, name)).to_string();
+    let trial = if machine.get("trial") == Some(&Value::Bool(true)) { ", for a trial" } else { "" };
+    writeln!(
+        output,
+        "image {}, version {}, slot {}{trial}; configuration {}, version {}; data {}",
+        said("release"),
+        show::numeral(machine, "version"),
+        said("slot"),
+        said("configuration"),
+        show::numeral(machine, "configurationVersion"),
+        said("data"),
+    )?;
+    writeln!(output, "network {}; clock {}", said("network"), said("clock"))?;
+    if let Some(update) = update_line(machine) {
+        writeln!(output, "last update: {update}")?;
+    }
+    for notice in show::array(machine, "notices").iter().filter_map(Value::as_str) {
+        writeln!(output, "notice: {}", Escaped(notice))?;
+    }
+    Ok(())
 }
 
 fn listeners(document: &Value, output: &mut dyn Write) -> io::Result<()> {

@@ -89,6 +89,51 @@ fn the_end_of_a_body_is_told_in_one_way() {
     assert!(whole("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").body.is_empty());
 }
 
+fn streaming() -> RequestReader {
+    RequestReader::streaming(|segments| segments == ["up"])
+}
+
+#[test]
+fn a_streamed_body_is_left_to_whoever_answers() {
+    let head = "POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n";
+    let request = streaming().push(format!("{head}\r\nbegin").as_bytes()).unwrap().unwrap();
+    assert_eq!(request.stream, Some(BodyStream { bytes: 99_999_999, awaits_continue: false }));
+    assert_eq!(request.body, b"begin");
+    let request = streaming().push(format!("{head}Expect: 100-Continue\r\n\r\n").as_bytes()).unwrap().unwrap();
+    assert_eq!(request.stream, Some(BodyStream { bytes: 99_999_999, awaits_continue: true }));
+    assert!(request.body.is_empty());
+    // The largest head, and as much behind it as may come at a time: nothing of it is lost.
+    let pad = "p".repeat(HEAD_BYTES_MAX - head.len() - "X: \r\n\r\n".len());
+    let (head, behind) = (format!("{head}X: {pad}\r\n\r"), [b"\n".as_slice(), &[7; BODY_BYTES_MAX - 1]].concat());
+    assert_eq!(head.len() + 1, HEAD_BYTES_MAX);
+    let mut reader = streaming();
+    assert!(reader.push(head.as_bytes()).unwrap().is_none());
+    assert_eq!(reader.push(&behind).unwrap().unwrap().body, [7; BODY_BYTES_MAX - 1]);
+}
+
+#[test]
+fn only_the_named_path_is_streamed_and_its_length_is_said_in_one_way() {
+    let status = |bytes: &str| streaming().push(bytes.as_bytes()).unwrap_err().status as u16;
+    let other = "POST /up/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n";
+    assert_eq!(status(other), 413);
+    let get = "GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(streaming().push(get.as_bytes()).unwrap().unwrap().stream, None);
+    for (fields, expected) in [
+        ("", 411),
+        ("Transfer-Encoding: chunked\r\n", 411),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", 400),
+        ("Content-Length: 3\r\nContent-Length: 3\r\n", 400),
+        ("Content-Length: 3x\r\n", 400),
+        ("Content-Length: -3\r\n", 400),
+        ("Content-Length:\r\n", 400),
+        ("Content-Length: 3\r\nExpect: 200-ok\r\n", 417),
+    ] {
+        assert_eq!(status(&format!("POST /up HTTP/1.1\r\nHost: x\r\n{fields}\r\n")), expected, "{fields}");
+    }
+    let endless = format!("POST /up HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", "9".repeat(99));
+    assert_eq!(streaming().push(endless.as_bytes()).unwrap().unwrap().stream.unwrap().bytes, u64::MAX);
+}
+
 #[test]
 fn other_methods_versions_and_protocols_are_refused() {
     for method in ["PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "get", "X"] {

@@ -1,5 +1,6 @@
 //! Who may come in by which door, and what for.
 
+use super::upload;
 use crate::http::{Method, Request, Response, Status};
 use base64ct::{Base64, Encoding as _};
 use sha2::{Digest as _, Sha256};
@@ -22,10 +23,12 @@ pub enum Door {
         /// The addresses that are bound.
         addresses: Vec<IpAddr>,
     },
-    /// TCP with TLS. Reading only. Where a client certificate is required, the handshake has seen to it.
+    /// TCP with TLS. Reading, and updates. Where a client certificate is required, the handshake has seen to it.
     Exposed {
         /// What a request must bring with it.
         token: Option<Token>,
+        /// Whether updates come in here, `diagnosticsTls.updates`.
+        updates: bool,
     },
     /// A socket in the file system, whose mode says who may come in. Reading and writing.
     Control,
@@ -52,17 +55,28 @@ impl Door {
                     return Err(Response::text(Status::MisdirectedRequest, hint));
                 }
             }
-            Self::Exposed { token: Some(token) } if !token.is_in(request) => return Err(Status::Unauthorized.into()),
-            Self::Exposed { token: _ } | Self::Control => {}
+            Self::Exposed { token: Some(token), .. } if !token.is_in(request) => {
+                return Err(Status::Unauthorized.into());
+            }
+            Self::Exposed { .. } | Self::Control => {}
         }
         match (request.method, self) {
             (Method::Get, _) => Ok(()),
+            // No program that has business here sends one: it is a browser, and some page's idea.
+            (Method::Post, Self::Exposed { .. } | Self::Control) if request.origin.is_some() => {
+                Err(Status::Forbidden.into())
+            }
+            (Method::Post, Self::Control) => Ok(()),
+            (Method::Post, Self::Exposed { updates, .. }) if upload::is_target(&request.segments) => {
+                if *updates {
+                    return Ok(());
+                }
+                let why = "updates are not taken here: the Gateway would have to say diagnosticsTls.updates: Allowed";
+                Err(Response::text(Status::Forbidden, why))
+            }
             (Method::Post, Self::Loopback { .. } | Self::Exposed { .. }) => {
                 Err(Response::text(Status::Forbidden, "changes are made through the control socket only"))
             }
-            // No program that has business here sends one: it is a browser, and some page's idea.
-            (Method::Post, Self::Control) if request.origin.is_some() => Err(Status::Forbidden.into()),
-            (Method::Post, Self::Control) => Ok(()),
         }
     }
 }
@@ -161,11 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_control_socket_takes_changes_and_none_from_a_page() {
+    fn only_the_control_socket_takes_changes_but_for_updates_and_none_from_a_page() {
         let loopback = Door::Loopback { addresses: Vec::new() };
         assert_eq!(status(&loopback, "POST", "Host: localhost\r\n"), 403);
-        assert_eq!(status(&Door::Exposed { token: None }, "POST", "Host: gateway\r\n"), 403);
+        assert_eq!(status(&Door::Exposed { token: None, updates: true }, "POST", "Host: gateway\r\n"), 403);
         assert_eq!(status(&Door::Control, "POST", "Host: localhost\r\n"), 200);
+        let update = |updates: bool, fields: &str| {
+            let bytes = format!("POST /api/v1/update HTTP/1.1\r\nHost: g\r\n{fields}Content-Length: 0\r\n\r\n");
+            let request = RequestReader::streaming(upload::is_target).push(bytes.as_bytes()).unwrap().unwrap();
+            Door::Exposed { token: None, updates }.admit(&request).is_ok()
+        };
+        assert!(update(true, "") && !update(false, "") && !update(true, "Origin: https://gateway\r\n"));
         assert_eq!(status(&Door::Control, "POST", "Host: localhost\r\nOrigin: https://evil.example\r\n"), 403);
         assert_eq!(status(&Door::Control, "POST", "Host: localhost\r\nOrigin: null\r\n"), 403);
     }
@@ -173,7 +193,7 @@ mod tests {
     #[test]
     fn a_token_is_asked_for_and_compared_as_a_whole() {
         let path = std::env::temp_dir().join(format!("portcullis-web-token-{}", std::process::id()));
-        let door = Door::Exposed { token: Some(Token { path: path.clone() }) };
+        let door = Door::Exposed { token: Some(Token { path: path.clone() }), updates: false };
         let given = |value: &str| format!("Host: gateway\r\nAuthorization: {value}\r\n");
         std::fs::write(&path, "0123456789abcdef\n").unwrap();
         assert_eq!(status(&door, "GET", "Host: gateway\r\n"), 401);

@@ -6,7 +6,7 @@
 //! | door | who comes in | what for |
 //! | --- | --- | --- |
 //! | [`Door::Loopback`] | programs of this machine, by a name of this machine | reading |
-//! | [`Door::Exposed`] | who shows a client certificate, a token, or both, over TLS | reading |
+//! | [`Door::Exposed`] | who shows a client certificate, a token, or both, over TLS | reading, and updates where the Gateway allows them |
 //! | [`Door::Control`] | who may write to a socket in the file system | reading and writing |
 //!
 //! **Invariants:** a connection has one request, a bounded time and a bounded buffer, and each door has few of them, of its own: who
@@ -15,12 +15,14 @@
 //! A page is one function beside `routes`.
 
 mod api;
+mod carrier;
 mod control;
 mod door;
 mod metrics;
 mod page;
 mod routes;
 mod serve;
+mod upload;
 
 pub use control::{ControlFault, ControlSocket};
 pub use door::{Door, Token};

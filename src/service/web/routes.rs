@@ -8,7 +8,7 @@ use super::{metrics, page};
 use crate::bridge::Statuses;
 use crate::http::{Json, Method, Request, Response, Status};
 use crate::net::Inside;
-use crate::service::{FactsInForce, Health, History, SharedReport};
+use crate::service::{FactsInForce, Health, History, SharedReport, Updates};
 use core::cell::RefCell;
 use std::rc::Rc;
 
@@ -24,6 +24,8 @@ pub struct Context {
     pub probe: SharedReport,
     /// The bridges.
     pub bridges: Statuses,
+    /// The machine, and the way of updates to it.
+    pub updates: Updates,
 }
 
 /// More than all checks take.
@@ -54,11 +56,12 @@ async fn alive(context: &Context) -> Response {
     }
 }
 
-/// Whether every check is passed: 200 or 503, and the checks.
+/// Whether every check that decides is passed: 200 or 503, and the checks.
 async fn ready(context: &Context) -> Response {
     let (facts, probe) = (context.facts.clone(), context.probe.clone());
     let looked = context.inside.ask(move |turn, now| Health::look(turn, now, &facts.borrow(), &probe.borrow())).await;
     let Some(health) = looked else { return Response::text(Status::ServiceUnavailable, "the broker stops") };
+    let health = health.with_machine(context.updates.machine().as_ref());
     let mut json = Json::new(CHECKS_BYTES_MAX);
     json.begin_object();
     api::health_fields(&mut json, &health);

@@ -1,20 +1,20 @@
 //! Connections of the doors: accepted, read, answered, ended.
 
+use super::carrier::Stream;
 use super::door::Door;
 use super::routes::{self, Context};
+use super::upload;
 use crate::http::{BODY_BYTES_MAX, HEAD_BYTES_MAX, Request, RequestReader, Response, Status};
 use async_io::{Async, Timer};
 use core::cell::{Cell, RefCell};
-use core::pin::Pin;
 use futures_rustls::TlsAcceptor;
-use futures_rustls::server::TlsStream;
 use rustls::ServerConfig;
 use smol::LocalExecutor;
 use smol::future;
-use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ const READ_BYTES: usize = 2 * 1024;
 pub(super) const RESPONSE_BYTES_MAX: usize = 128 * 1024;
 /// What the state of a connection takes beside its buffers, bytes.
 const TASK_BYTES: usize = 12 * 1024;
-/// Bytes that one connection takes at most: request, response, its task.
+/// Bytes that one connection takes at most: request, response, its task. Who sends a bundle has its pieces in place of a response.
 pub const CONNECTION_BYTES_MAX: u64 = (HEAD_BYTES_MAX + BODY_BYTES_MAX + RESPONSE_BYTES_MAX + 2 * TASK_BYTES) as u64;
 /// Bytes that TLS adds to it: rustls keeps at most 64 KiB of what is to be sent, and a record of what has come.
 pub const TLS_BYTES_MAX: u64 = 128 * 1024;
@@ -80,32 +80,6 @@ impl Entrance {
         let Some(tls) = &self.tls else { return Ok(stream) };
         let acceptor = TlsAcceptor::from(Arc::clone(&*tls.borrow()));
         Ok(Box::pin(acceptor.accept(stream).await?))
-    }
-}
-
-/// A connection, whatever carries it: the code above it is there once.
-trait Carrier: AsyncRead + AsyncWrite {
-    /// Tells the other side that nothing more comes. Fails only when it is gone.
-    fn finish(&self);
-}
-
-type Stream = Pin<Box<dyn Carrier>>;
-
-impl Carrier for Async<TcpStream> {
-    fn finish(&self) {
-        let _ = self.get_ref().shutdown(Shutdown::Write);
-    }
-}
-
-impl Carrier for Async<UnixStream> {
-    fn finish(&self) {
-        let _ = self.get_ref().shutdown(Shutdown::Write);
-    }
-}
-
-impl Carrier for TlsStream<Stream> {
-    fn finish(&self) {
-        self.get_ref().0.finish();
     }
 }
 
@@ -200,9 +174,12 @@ async fn converse(stream: Stream, seat: Seat, entrance: &Entrance, context: &Con
         Some(Err(_)) => return,
         Some(Ok(Err(response))) => (response, false),
         Some(Ok(Ok(request))) => {
-            let Some(response) = within(RESPONSE_TIME, respond(&request, &entrance.door, context)).await else {
-                return;
+            // The times of a body that is streamed are its own.
+            let answered = match request.stream {
+                Some(body) => upload::receive(&mut stream, &request, body, &entrance.door, context).await,
+                None => within(RESPONSE_TIME, respond(&request, &entrance.door, context)).await,
             };
+            let Some(response) = answered else { return };
             (response, request.head_only)
         }
     };
@@ -231,7 +208,9 @@ async fn respond(request: &Request, door: &Door, context: &Context) -> Response 
 
 /// The request, or the answer to what is none.
 async fn read(stream: &mut Stream) -> io::Result<Result<Request, Response>> {
-    let mut reader = RequestReader::default();
+    // No more at a time than the reader keeps behind a head.
+    const { assert!(READ_BYTES <= BODY_BYTES_MAX) };
+    let mut reader = RequestReader::streaming(upload::is_target);
     let mut piece = [0; READ_BYTES];
     loop {
         let bytes = stream.read(&mut piece).await?;
@@ -280,7 +259,7 @@ async fn linger(stream: &mut Stream) {
 }
 
 /// What `work` gives, if it does so in time.
-async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     let late = async {
         Timer::after(time).await;
         None

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 use super::firmware::Boot;
@@ -54,6 +55,7 @@ pub fn run(emulator: &Emulator, asked: &Asked, folder: &Path) -> Outcome {
     bench.site.tutorial()?;
     bench.site.subscribe()?;
     lose_power(&bench, &mut gateway, asked.times)?;
+    bench.make_again()?;
     updates::run(&bench, &mut gateway, asked.is_short)?;
     if asked.kind.is_virtual() {
         let pressed = Instant::now();
@@ -148,6 +150,21 @@ impl<'a> Bench<'a> {
 
     /// An image of this version with these programs, and an update to it.
     pub fn image(&self, number: u64, programs: &Path) -> Outcome<Made> {
+        self.image_in(self.folder, number, programs)
+    }
+
+    /// Makes the first image once more, in another folder, and compares.
+    fn make_again(&self) -> Outcome {
+        let other = self.folder.join("again");
+        workspace::make_folder(&other)?;
+        let again = self.image_in(&other, 1, &self.programs)?.image;
+        let first = self.folder.join("version-1.img");
+        process::run(Command::new("cmp").arg(&first).arg(&again))?;
+        println!("two images made in two folders: equal");
+        Ok(())
+    }
+
+    fn image_in(&self, folder: &Path, number: u64, programs: &Path) -> Outcome<Made> {
         image::make(&Options {
             board: self.asked.board.name.to_owned(),
             configuration: self.site.configuration.clone(),
@@ -155,7 +172,7 @@ impl<'a> Bench<'a> {
             data_mebibytes: 64,
             rescue: false,
             programs: Some(programs.to_owned()),
-            out: Some(self.folder.join(format!("version-{number}.img"))),
+            out: Some(folder.join(format!("version-{number}.img"))),
             number,
             update_key: None,
             sign: Some(self.key.clone()),
@@ -175,7 +192,7 @@ impl<'a> Bench<'a> {
 
 /// A key for updates, made by OpenSSL.
 pub fn new_key(path: &Path) -> Outcome<PathBuf> {
-    let mut command = std::process::Command::new("openssl");
+    let mut command = Command::new("openssl");
     process::run(command.args(["genpkey", "-algorithm", "ed25519", "-out"]).arg(path))?;
     Ok(path.to_owned())
 }

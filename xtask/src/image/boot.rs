@@ -124,6 +124,10 @@ fn script_text(board: &Board) -> String {
         lines.push(format!("if test \"${{fdtfile}}\" = {loader_tree}; then setenv model {file}; fi"));
     }
     lines.push("fi".to_owned());
+    if !board.is_64_bit() {
+        // At the end of the memory, where U-Boot would put them, a 32-bit kernel does not see them.
+        lines.push("setenv fdt_high ffffffff; setenv initrd_high ffffffff".to_owned());
+    }
     lines.push(format!(
         "setenv start 'if test ${{chosen}} = b; then setenv part 3; else setenv part 2; fi; setenv parameters; \
          if test -z \"${{model}}\"; then setenv fdt ${{fdtcontroladdr}}; else if {tree}; then setenv fdt ${{tree}}; \

@@ -8,6 +8,7 @@
 //! | `clients/ID`, `client?clientId=ID` | one client with its filters |
 //! | `explain` | whether a client may do something: `clientId`, `username`, `action`, `topic` |
 //! | POST `clients/ID/disconnect`, `client/disconnect?clientId=ID` | ends a client's connection |
+//! | `update` | what runs on the machine, and how its last update went: [`machine`]; POST brings one ([`super::upload`]) |
 //! | `log` | how much each room logs; with POST the body sets it |
 //!
 //! Times are whole seconds since 1970, what is absent is `null`, and an answer that is not 200 says why in `error`.
@@ -16,11 +17,13 @@
 //! begins with them. Text of peers stands in it as they sent it: who shows it escapes it.
 
 mod explanation;
+mod machine;
 mod rows;
 mod status;
 
 pub(super) use status::certificate_rows;
 
+pub(super) use machine::update_document;
 pub use status::health_fields;
 
 use super::Context;
@@ -54,6 +57,7 @@ pub(super) async fn answer(context: &Context, request: &Request, path: &[&str]) 
         (Method::Get, ["retained"]) => rows::retained(context, request).await,
         (Method::Get, ["explain"]) => explanation::document(context, request).await,
         (Method::Post, ["clients", id, "disconnect"]) => disconnect(context, id).await,
+        (Method::Get, ["update"]) => update_document(context),
         (Method::Get, ["log"]) => log_document(platform::levels()),
         (Method::Post, ["log"]) => set_log(request),
         (Method::Get, ["clients", _, "disconnect"] | ["client", "disconnect"]) => Response::method_not_allowed("POST"),
@@ -129,7 +133,7 @@ fn written(json: Json) -> Response {
 }
 
 /// An answer that says why there is no document.
-fn fault(status: Status, why: &str) -> Response {
+pub(super) fn fault(status: Status, why: &str) -> Response {
     let mut json = Json::new(ROW_BYTES_MAX);
     json.begin_object();
     json.field("error", why);

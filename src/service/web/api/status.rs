@@ -1,6 +1,6 @@
 //! `/api/v1/status`: the broker as a whole.
 
-use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, stopping, unix_at, written};
+use super::{Context, DOCUMENT_BYTES_MAX, ROW_BYTES_MAX, machine, stopping, unix_at, written};
 use crate::bridge::{self, Statuses};
 use crate::broker::StoreView;
 use crate::config::blob::ClockPolicy;
@@ -8,7 +8,7 @@ use crate::http::{Json, Response};
 use crate::net::{SystemNetwork, Transport, Turn};
 use crate::platform;
 use crate::service::{
-    CertificateFacts, Facts, FactsInForce, Health, ListenerFacts, Operation, ProbeReport, SharedReport,
+    CertificateFacts, Facts, FactsInForce, Health, ListenerFacts, MachineReport, Operation, ProbeReport, SharedReport,
     server_certificate,
 };
 use crate::telemetry::{Action, Counters, Denial, Text};
@@ -24,6 +24,7 @@ struct Around {
     facts: FactsInForce,
     probe: SharedReport,
     bridges: Statuses,
+    machine: Option<MachineReport>,
     resident_bytes: Option<u64>,
 }
 
@@ -41,6 +42,7 @@ pub(super) async fn document(context: &Context) -> Response {
         facts: context.facts.clone(),
         probe: context.probe.clone(),
         bridges: context.bridges.clone(),
+        machine: context.updates.machine(),
         resident_bytes: resident_bytes(),
     };
     let document = context.inside.ask(move |turn, now| {
@@ -83,7 +85,8 @@ fn write(json: &mut Json, turn: &mut Turn<SystemNetwork>, now: Now, around: &Aro
     json.field("budgetBytes", facts.memory_budget_bytes);
     json.field("residentBytes", around.resident_bytes);
     json.end_object();
-    health(json, &Health::look(turn, now, facts, probe), probe);
+    machine::member(json, around.machine.as_ref());
+    health(json, &Health::look(turn, now, facts, probe).with_machine(around.machine.as_ref()), probe);
     array(json, "listeners", (0..).zip(&facts.listeners), |json, (port, listener)| {
         listener_row(json, turn, port, listener);
     });

@@ -83,9 +83,11 @@ pub(super) async fn page(context: &Context) -> Response {
             certificates,
         }
     });
-    let Some(snapshot) = taken.await else {
+    let Some(mut snapshot) = taken.await else {
         return Response::text(Status::ServiceUnavailable, "the broker stops");
     };
+    let machine = context.updates.machine();
+    snapshot.health = snapshot.health.with_machine(machine.as_ref());
     let mut text = Exposition::new(RESPONSE_BYTES_MAX);
     vendor(&mut text, &snapshot);
     health(&mut text, &snapshot);
@@ -96,6 +98,10 @@ pub(super) async fn page(context: &Context) -> Response {
     store(&mut text, &snapshot);
     durations(&mut text, &snapshot.durations);
     own(&mut text, &snapshot, &context.facts.borrow().board);
+    if let Some(machine) = &machine {
+        let help = "What the machine has to tell a person.";
+        text.single("portcullis_machine_notices", Kind::Gauge, help, Number::Count(machine.notices.len() as u64));
+    }
     bridges::write(&mut text, &snapshot.bridges);
     process::write(&mut text);
     text.finish().map_or_else(|| Status::InternalServerError.into(), |text| Response::new(CONTENT_TYPE, text))
@@ -186,7 +192,7 @@ fn vendor(text: &mut Exposition, snapshot: &Snapshot) {
 /// Whether all is well, and for how long.
 fn health(text: &mut Exposition, snapshot: &Snapshot) {
     let ready = u64::from(snapshot.health.is_ready());
-    text.single("portcullis_ready", Kind::Gauge, "Whether all checks are passed.", Number::Count(ready));
+    text.single("portcullis_ready", Kind::Gauge, "Whether all checks that decide are passed.", Number::Count(ready));
     let checks = snapshot.health.checks.iter().map(|check| (check.name, u64::from(check.is_ok)));
     by_label(text, ("portcullis_check_passed", Kind::Gauge, "Whether a check is passed."), "check", checks);
     let name = "portcullis_certificate_not_after_timestamp_seconds";
