@@ -3,7 +3,7 @@
 //! Comes in: a kernel that has unpacked the initramfs of a boot slot. Goes out: a mounted data partition, a network, a clock, and
 //! the broker as an unprivileged child under the contract that a service manager has with it (`NOTIFY_SOCKET`, `WATCHDOG_USEC`,
 //! `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`), started again when it ends or hangs. And updates of the system and of the configuration,
-//! which the broker receives and PID 1 judges, writes, tries, and keeps or takes back ([`update`]).
+//! which the broker receives and PID 1 judges, writes, tries, and keeps or takes back (`update`).
 //!
 //! **Invariant:** the broker is started whatever else fails. No cable, no clock, no data partition, a settings file that cannot be
 //! read: each is said on the console, and the gateway serves as far as it can.

@@ -78,7 +78,7 @@ pub fn write(
     }
 }
 
-/// Has the boot loader start the other slot once. To be called after [`write`] and nothing else.
+/// Has the boot loader start the other slot once. To be called after [`write()`] and nothing else.
 ///
 /// # Errors
 /// Of the disk: the boot state says this or what it said before.
