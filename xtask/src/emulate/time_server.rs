@@ -1,6 +1,8 @@
 //! A time server for emulated gateways without a clock: the host's time, to whoever asks (RFC 4330 §6).
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::process::{Failure, Outcome};
@@ -8,21 +10,38 @@ use crate::process::{Failure, Outcome};
 /// Seconds from 1900 to 1970.
 const ERA: u64 = 2_208_988_800;
 
-/// Serves on loopback as long as this program runs; its port.
-pub fn start() -> Outcome<u16> {
-    let fault = |error: &std::io::Error| Failure::new(format!("no time server: {error}"));
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).map_err(|error| fault(&error))?;
-    let port = socket.local_addr().map_err(|error| fault(&error))?.port();
-    std::thread::spawn(move || {
-        let mut question = [0; 48];
-        while let Ok((length, from)) = socket.recv_from(&mut question) {
-            if length == question.len() {
-                // Who has gone does not get it.
-                let _ = socket.send_to(&answer(&question, SystemTime::now()), from);
+/// A server on loopback, as long as this program runs.
+#[derive(Debug)]
+pub struct TimeServer {
+    /// Where it is asked.
+    pub port: u16,
+    is_silent: Arc<AtomicBool>,
+}
+
+impl TimeServer {
+    /// Begins to serve.
+    pub fn start() -> Outcome<Self> {
+        let fault = |error: &std::io::Error| Failure::new(format!("no time server: {error}"));
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).map_err(|error| fault(&error))?;
+        let port = socket.local_addr().map_err(|error| fault(&error))?.port();
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let silent = Arc::clone(&is_silent);
+        std::thread::spawn(move || {
+            let mut question = [0; 48];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                if length == question.len() && !silent.load(Ordering::Relaxed) {
+                    // Who has gone does not get it.
+                    let _ = socket.send_to(&answer(&question, SystemTime::now()), from);
+                }
             }
-        }
-    });
-    Ok(port)
+        });
+        Ok(Self { port, is_silent })
+    }
+
+    /// Answers no more, or again.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
 }
 
 /// Version 4, mode server, stratum 2; their number back, and our time.

@@ -12,7 +12,8 @@ use std::time::Instant;
 use super::firmware::Boot;
 use super::machine::{self, Emulator, Kind, Machine, With};
 use super::site::{PATIENCE, Site};
-use super::{faults, time_server, updates};
+use super::time_server::TimeServer;
+use super::{faults, updates};
 use crate::image::boards::Board;
 use crate::image::{self, Made, Options};
 use crate::process::{self, Failure, Outcome};
@@ -117,6 +118,8 @@ pub struct Bench<'a> {
     /// The private key for updates.
     pub key: PathBuf,
     settings: PathBuf,
+    /// The time server that the gateway asks.
+    pub clock: TimeServer,
 }
 
 impl<'a> Bench<'a> {
@@ -137,11 +140,13 @@ impl<'a> Bench<'a> {
         // A Raspberry Pi has no clock that runs without power, and a gateway without a time takes no certificates. The emulator's
         // network has this machine at this address.
         let settings = folder.join("gateway.cfg");
-        workspace::write(&settings, &format!("hostname=trial\nntp=10.0.2.2:{}\n", time_server::start()?))?;
+        let clock = TimeServer::start()?;
+        workspace::write(&settings, &format!("hostname=trial\nntp=10.0.2.2:{}\n", clock.port))?;
         let key = new_key(&folder.join("update.pem"))?;
         let card = folder.join("card.img");
         site.port = machine::free_ports()?;
-        let mut bench = Self { emulator, asked, folder, boot: Boot::default(), card, site, programs, key, settings };
+        let mut bench =
+            Self { emulator, asked, folder, boot: Boot::default(), card, site, programs, key, settings, clock };
         let made = bench.image(1, &bench.programs)?;
         machine::card(&made.image, &bench.card)?;
         bench.boot = machine::prepare(asked.kind, asked.board, &bench.card, folder)?;
@@ -174,6 +179,7 @@ impl<'a> Bench<'a> {
             programs: Some(programs.to_owned()),
             out: Some(folder.join(format!("version-{number}.img"))),
             number,
+            configuration_number: 1,
             update_key: None,
             sign: Some(self.key.clone()),
         })

@@ -14,9 +14,21 @@ use crate::workspace;
 
 /// How long an update may take until it is kept or has gone back: a trial of five minutes, and two starts.
 const UPDATE_TIME: Duration = Duration::from_secs(1_200);
-/// Exit codes of `portcullis update`.
-const KEPT: i32 = 0;
-const NOT_KEPT: i32 = 1;
+/// How an update has to come out.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    /// It is kept, after a trial.
+    Kept,
+    /// It is refused, with these words of why.
+    Refused(&'a str),
+    /// It was tried and not kept, with these words of why.
+    Back(&'a str),
+}
+
+use Wanted::{Back, Kept, Refused};
+
+/// What the console says when a system, or a configuration, is tried.
+const TRIALS: [&str; 2] = ["portcullis.trial", "trying it"];
 
 /// Everything that an update can come to.
 pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome {
@@ -25,18 +37,18 @@ pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome 
     refusals(bench, gateway, &first, &second)?;
 
     let acknowledged = bench.site.publish_until(90, 20, || Ok(()))?;
-    expect(bench, gateway, &second, KEPT, "A to B")?;
+    expect(bench, gateway, &second, Kept, "A to B")?;
     runs(bench, gateway, 2)?;
     let received = bench.site.receive()?;
     if !acknowledged.is_subset(&received) {
         return Err(Failure::new("messages from before the update are lost"));
     }
     println!("update kept: version 2 runs, {} messages from before it arrived", acknowledged.len());
-    expect(bench, gateway, &first, NOT_KEPT, "the version before, once more")?;
+    expect(bench, gateway, &first, Refused("is not newer than 2"), "the version before, once more")?;
 
     // PID 1 ends at once, and the kernel with it: nothing of the new version is left that could take it back.
     let dead = made(bench, 3, &swapped(bench, "portcullis", "portcullis-init")?)?;
-    expect(bench, gateway, &dead, NOT_KEPT, "a version whose kernel dies")?;
+    expect(bench, gateway, &dead, Back("it said nothing"), "a version whose kernel dies")?;
     runs(bench, gateway, 2)?;
     configurations(bench, gateway, is_short)?;
     if is_short {
@@ -44,23 +56,29 @@ pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome 
     }
     // PID 1 lives, its broker does not.
     let sick = made(bench, 4, &swapped(bench, "portcullis-init", "portcullis")?)?;
-    expect(bench, gateway, &sick, NOT_KEPT, "a version whose broker ends")?;
+    expect(bench, gateway, &sick, Back("not ready within"), "a version whose broker ends")?;
     runs(bench, gateway, 2)?;
     let fifth = made(bench, 5, &bench.programs)?;
-    for (moment, after) in
-        [("an update is here", 2), ("is being written to slot", 2), ("starting slot a portcullis.trial", 2), ("this system is on trial", 2)]
-    {
-        cut(bench, gateway, &fifth, moment)?;
+    let sixth = made(bench, 6, &bench.programs)?;
+    for (file, moment, after) in [
+        (&fifth, "an update is here", 2),
+        (&fifth, "is being written to slot", 2),
+        (&fifth, "starting slot a portcullis.trial", 2),
+        (&fifth, "this system is on trial", 2),
+        // It is written down that it is to be tried, and the next start does so.
+        (&fifth, "starting it on trial", 5),
+        (&sixth, "this system is kept", 6),
+    ] {
+        cut(bench, gateway, file, moment)?;
         runs(bench, gateway, after)?;
         println!("plug pulled at \"{moment}\": version {after} runs");
     }
-    expect(bench, gateway, &fifth, KEPT, "B to A, after all that")?;
-    runs(bench, gateway, 5)
+    Ok(())
 }
 
 /// What must not get as far as a slot.
 fn refusals(bench: &Bench<'_>, gateway: &mut Machine, first: &Path, second: &Path) -> Outcome {
-    expect(bench, gateway, first, NOT_KEPT, "the version that runs")?;
+    expect(bench, gateway, first, Refused("is not newer than 1"), "the version that runs")?;
     let changed = bench.folder.join("changed.update");
     fs::copy(second, &changed).map_err(|error| Failure::file("write", &changed, &error))?;
     let change = || -> std::io::Result<()> {
@@ -69,13 +87,16 @@ fn refusals(bench: &Bench<'_>, gateway: &mut Machine, first: &Path, second: &Pat
         file.write_all(b"changed")
     };
     change().map_err(|error| Failure::file("write", &changed, &error))?;
-    expect(bench, gateway, &changed, NOT_KEPT, "a changed byte")?;
+    expect(bench, gateway, &changed, Refused("it is damaged"), "a changed byte")?;
     let stranger = new_key(&bench.folder.join("stranger.pem"))?;
     let slot = bench.folder.join("version-2.slot");
     let board = bench.board().name;
-    for (what, key, board) in [("a key of somebody else", &stranger, board), ("another board", &bench.key, "rpi9")] {
+    for (what, key, board, why) in [
+        ("a key of somebody else", &stranger, board, "its signature"),
+        ("another board", &bench.key, "rpi9", "is for the board rpi9"),
+    ] {
         let bundle = bundle(bench, key, board, 2, ("--slot", &slot))?;
-        expect(bench, gateway, &bundle, NOT_KEPT, what)?;
+        expect(bench, gateway, &bundle, Refused(why), what)?;
     }
     runs(bench, gateway, 1)
 }
@@ -91,8 +112,8 @@ fn configurations(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> O
     let board = bench.board().name;
     let good = blob(board, "good.blob", &bench.site.configuration)?;
     let update = bundle(bench, &bench.key, board, 7, ("--blob", &good))?;
-    expect(bench, gateway, &update, KEPT, "a configuration")?;
-    expect(bench, gateway, &update, NOT_KEPT, "the same configuration again")?;
+    expect(bench, gateway, &update, Kept, "a configuration")?;
+    expect(bench, gateway, &update, Refused("is not newer than 7"), "the same configuration again")?;
     if is_short {
         return Ok(());
     }
@@ -110,7 +131,7 @@ fn configurations(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> O
     fs::copy(&from, sources.join(trust)).map_err(|error| Failure::file("copy", &from, &error))?;
     let bad = blob(board, "bad.blob", &sources)?;
     let update = bundle(bench, &bench.key, board, 8, ("--blob", &bad))?;
-    expect(bench, gateway, &update, NOT_KEPT, "a configuration without its certificate")?;
+    expect(bench, gateway, &update, Back("no-such-cert"), "a configuration without its certificate")?;
     let _ = bench.site.until_reached(gateway)?;
     Ok(())
 }
@@ -155,8 +176,9 @@ fn swapped(bench: &Bench<'_>, kept: &str, other: &str) -> Outcome<PathBuf> {
 }
 
 /// Sends an update and starts the gateway as often as it ends, until the command says how it came out.
-fn expect(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, wanted: i32, what: &str) -> Outcome {
+fn expect(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, wanted: Wanted<'_>, what: &str) -> Outcome {
     let begin = Instant::now();
+    let mut is_tried = false;
     let (mut command, said) = sent(bench, file)?;
     let code = loop {
         if let Some(status) = command.0.try_wait().map_err(|error| Failure::file("wait for", file, &error))? {
@@ -166,14 +188,20 @@ fn expect(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, wanted: i32, wh
             return Err(Failure::new(format!("update, {what}: nothing came of it")));
         }
         match gateway.look(Duration::from_millis(200)) {
-            Seen::Line(_) | Seen::Nothing => {}
+            Seen::Line(line) => is_tried |= TRIALS.iter().any(|trial| line.contains(trial)),
+            Seen::Nothing => {}
             Seen::End => *gateway = bench.start(With::default())?,
         }
     };
     let said = fs::read_to_string(&said).unwrap_or_default();
     said.lines().for_each(|line| println!("  {line}"));
-    if code != Some(wanted) {
-        return Err(Failure::new(format!("update, {what}: exit code {code:?} and not {wanted}")));
+    let (is_as_wanted, is_to_be_tried) = match wanted {
+        Kept => (code == Some(0), true),
+        Refused(why) => (code == Some(1) && said.contains(why), false),
+        Back(why) => (code == Some(1) && said.contains(why), true),
+    };
+    if !is_as_wanted || is_tried != is_to_be_tried {
+        return Err(Failure::new(format!("update, {what}: not {wanted:?} (exit code {code:?}, tried: {is_tried})")));
     }
     println!("update, {what}: as it should be, after {} s", begin.elapsed().as_secs());
     Ok(())
@@ -220,13 +248,20 @@ fn cut(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, moment: &str) -> O
     bench.site.until_reached(gateway).map(|_| ())
 }
 
-/// Whether this version runs and says so.
+/// Whether this version runs, and for good.
 fn runs(bench: &Bench<'_>, gateway: &mut Machine, version: u64) -> Outcome {
-    let _ = bench.site.until_reached(gateway)?;
-    let (_, said) = bench.site.asked()?;
-    if said.contains(&format!("version {version} in slot")) {
-        Ok(())
-    } else {
-        Err(Failure::new(format!("version {version} does not run; the gateway says:\n{said}")))
+    let begin = Instant::now();
+    loop {
+        let _ = bench.site.until_reached(gateway)?;
+        let (_, said) = bench.site.asked()?;
+        // A trial takes its time.
+        let is_on_trial = said.contains("runs for a trial");
+        if said.contains(&format!("version {version} in slot")) && !is_on_trial {
+            return Ok(());
+        }
+        if !is_on_trial || begin.elapsed() > PATIENCE {
+            return Err(Failure::new(format!("version {version} does not run; the gateway says:\n{said}")));
+        }
+        std::thread::sleep(Duration::from_secs(2));
     }
 }

@@ -82,7 +82,8 @@ fn wrapped(body: &[u8], kind: [u8; 4], address: u32) -> Vec<u8> {
     [&header(crc32(&header(0))), body].concat()
 }
 
-/// Reads the boot state, chooses a slot, starts it; a slot whose files cannot be read gives way to the other one.
+/// Reads the boot state, chooses a slot, starts it; a slot whose files cannot be read, or are not what was written, gives way to the
+/// other one.
 ///
 /// Places in memory are counted from where this U-Boot puts kernels: the boot state at 72 MiB, device tree and initramfs behind it,
 /// and at 128 MiB, for a 64-bit kernel, room to unpack it. A board of 512 MiB has them all.
@@ -93,6 +94,8 @@ fn script_text(board: &Board) -> String {
     let go = if board.is_64_bit() { "booti" } else { "bootz" };
     let mut lines = vec![
         "setexpr state ${kernel_addr_r} + 0x4800000".to_owned(),
+        "setexpr again ${kernel_addr_r} + 0x4801000".to_owned(),
+        "setexpr sum ${kernel_addr_r} + 0x4802000".to_owned(),
         "setexpr tree ${kernel_addr_r} + 0x4900000".to_owned(),
         "setexpr initrd ${kernel_addr_r} + 0x5000000".to_owned(),
         // A 32-bit kernel unpacks itself, within the first 128 MiB.
@@ -106,11 +109,13 @@ fn script_text(board: &Board) -> String {
         ),
         "if test \"${slot}\" != b; then setenv slot a; fi".to_owned(),
         "setenv chosen ${slot}".to_owned(),
-        // Only what is written down is tried: else it would be tried again and again.
+        // Only what is written down is tried, and was read back: else it would be tried again and again. The second copy first, so
+        // that one of them is always good.
         format!(
             "if test \"${{try}}\" = a || test \"${{try}}\" = b; then setenv tried ${{try}}; setenv try; \
-             env export -c -s 0x200 ${{state}} slot tried floor; if ${{devtype}} write ${{state}} 0x{first} 1; then \
-             ${{devtype}} write ${{state}} 0x{second} 1; setenv chosen ${{tried}}; setenv trial portcullis.trial; fi; fi"
+             env export -c -s 0x200 ${{state}} slot tried floor; ${{devtype}} write ${{state}} 0x{second} 1; \
+             if ${{devtype}} write ${{state}} 0x{first} 1; then if ${{devtype}} read ${{again}} 0x{first} 1; then \
+             if cmp.b ${{state}} ${{again}} 0x200; then setenv chosen ${{tried}}; setenv trial portcullis.trial; fi; fi; fi; fi"
         ),
         format!(
             "if load ${{devtype}} ${{devnum}}:1 ${{state}} {EXTRA_FILE}; then env import -t ${{state}} ${{filesize}} extra; fi"
@@ -129,11 +134,15 @@ fn script_text(board: &Board) -> String {
         lines.push("setenv fdt_high ffffffff; setenv initrd_high ffffffff".to_owned());
     }
     lines.push(format!(
-        "setenv start 'if test ${{chosen}} = b; then setenv part 3; else setenv part 2; fi; setenv parameters; \
+        "setenv start 'if test ${{chosen}} = b; then setenv part 3; else setenv part 2; fi; \
+         setenv parameters; setenv initrd_sum; setenv kernel_sum; \
          if test -z \"${{model}}\"; then setenv fdt ${{fdtcontroladdr}}; else if {tree}; then setenv fdt ${{tree}}; \
          else setenv fdt ${{fdt_addr}}; fi; fi; \
-         {parameters} && env import -t ${{state}} ${{filesize}} parameters && \
-         {initrd} && setenv initrd_size ${{filesize}} && {kernel_file} && setenv kernel_comp_size 0x${{filesize}} && \
+         {parameters} && env import -t ${{state}} ${{filesize}} parameters initrd_sum kernel_sum && \
+         {initrd} && setenv initrd_size ${{filesize}} && \
+         crc32 ${{initrd}} ${{filesize}} ${{sum}} && itest.l *${{sum}} == ${{initrd_sum}} && \
+         {kernel_file} && setenv kernel_comp_size 0x${{filesize}} && \
+         crc32 {kernel} ${{filesize}} ${{sum}} && itest.l *${{sum}} == ${{kernel_sum}} && \
          setenv bootargs \"${{console}} ${{parameters}} portcullis.slot=${{chosen}} ${{trial}} ${{extra}}\" && \
          echo starting slot ${{chosen}} ${{trial}} && \
          {go} {kernel} ${{initrd}}:${{initrd_size}} ${{fdt}}'",
@@ -151,9 +160,16 @@ fn script_text(board: &Board) -> String {
     lines.join("\n")
 }
 
-/// The kernel's parameters of a slot. A panic, of the kernel or of PID 1, starts the board again after ten seconds.
-pub fn parameters() -> String {
-    "parameters=rdinit=/init panic=10 oops=panic quiet loglevel=4\n".to_owned()
+/// The kernel's parameters of a slot, and checksums of what the script loads. A panic, of the kernel or of PID 1, starts the board again
+/// after ten seconds.
+pub fn parameters(kernel: &[u8], initramfs: &[u8]) -> String {
+    // U-Boot writes a sum with its highest byte first, and reads it with its lowest first.
+    let sum = |contents| crc32(contents).swap_bytes();
+    format!(
+        "parameters=rdinit=/init panic=10 oops=panic quiet loglevel=4\nkernel_sum={:x}\ninitrd_sum={:x}\n",
+        sum(kernel),
+        sum(initramfs)
+    )
 }
 
 /// The file for more parameters, empty.

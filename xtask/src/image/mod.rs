@@ -39,6 +39,8 @@ Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
                    which is the boot slot that `--sign` makes an update of
   --number N       the version of the system, 1 or greater; a gateway takes greater ones only
                    (default: 1)
+  --configuration-number N
+                   the same of the configuration (default: 1)
   --update-key PEM the Ed25519 public key whose updates the gateway takes (default: none)
   --sign PEM       the private key: the public one goes into the image, and beside the image
                    an update to it is made, for `portcullis update`
@@ -52,6 +54,10 @@ const SETTINGS: &str = "# Settings of this gateway. Lines that begin with # say 
 /// The configuration that the first start puts onto the data partition. It is not in the slots: an update of the system is the same for
 /// every gateway with its board, and nobody's keys are in it.
 const SEED_FILE: &str = "seed.bin";
+/// What PID 1 takes of it: `src/appliance/archive.rs` and `tree.rs`, and a little less.
+const SEED_BYTES_MAX: usize = 4 << 20;
+const SEED_FILES_MAX: usize = 3_500;
+const SEED_DEPTH_MAX: usize = 3;
 /// Labels of the boot partitions; PID 1 looks for the first. A slot does not know which of the two it is.
 const LABELS: [&[u8; 11]; 2] = [b"PORTCULLIS ", b"SLOT       "];
 /// Beside a blob: what it refers to by name.
@@ -76,6 +82,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// The version of the system.
     pub number: u64,
+    /// The version of the configuration.
+    pub configuration_number: u64,
     /// The public key for updates.
     pub update_key: Option<PathBuf>,
     /// The private key.
@@ -104,6 +112,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         programs: None,
         out: None,
         number: 1,
+        configuration_number: 1,
         update_key: None,
         sign: None,
     };
@@ -130,6 +139,10 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             }
             lexopt::Arg::Long("number") => {
                 options.number =
+                    parser.value().map_err(|error| usage(&error))?.parse().map_err(|error| usage(&error))?
+            }
+            lexopt::Arg::Long("configuration-number") => {
+                options.configuration_number =
                     parser.value().map_err(|error| usage(&error))?.parse().map_err(|error| usage(&error))?
             }
             lexopt::Arg::Long("update-key") => {
@@ -237,7 +250,8 @@ fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outc
     let mut command = target.command(broker);
     command.arg("bake").arg(&options.configuration).arg("--board").arg(&options.board).arg("--out").arg(&blob);
     process::run(&mut command)?;
-    let mut files = vec![("portcullis.blob".to_owned(), read(&blob)?)];
+    let number = options.configuration_number.to_string().into_bytes();
+    let mut files = vec![("portcullis.blob".to_owned(), read(&blob)?), ("version".to_owned(), number)];
     std::fs::remove_file(&blob).map_err(|error| Failure::file("remove", &blob, &error))?;
     for name in BESIDE_THE_BLOB {
         let mut folders = vec![(options.configuration.join(name), name.to_owned())];
@@ -250,7 +264,25 @@ fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outc
         }
     }
     files.sort();
+    check_seed(&files)?;
     Ok(files)
+}
+
+/// PID 1 takes no more than this from a card that anybody may have written to.
+fn check_seed(files: &[(String, Vec<u8>)]) -> Outcome {
+    let bytes: usize = files.iter().map(|(name, contents)| name.len() + contents.len() + 512).sum();
+    let too_much = if bytes > SEED_BYTES_MAX {
+        format!("{} MiB", SEED_BYTES_MAX >> 20)
+    } else if files.len() > SEED_FILES_MAX {
+        format!("{SEED_FILES_MAX} files")
+    } else if let Some((name, _)) = files.iter().find(|(name, _)| name.matches('/').count() > SEED_DEPTH_MAX) {
+        format!("{SEED_DEPTH_MAX} folders, one in the other ({name})")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(format!(
+        "the blob, secrets/, issuers/ and revocation/ together are more than {too_much}: too much for a card"
+    )))
 }
 
 /// The models' device trees, under their names on the card.
@@ -351,7 +383,7 @@ fn slot(
     trees: &[(&'static str, Vec<u8>)],
 ) -> Outcome<Vec<u8>> {
     let mut files = vec![
-        file(boot::PARAMETERS_FILE, boot::parameters()),
+        file(boot::PARAMETERS_FILE, boot::parameters(kernel, initramfs)),
         file(board.kernel_file, kernel),
         file(boot::INITRAMFS_FILE, initramfs),
         file("kernel.txt", format!("{}\r\n", unpacked.kernel_release)),
@@ -406,4 +438,21 @@ fn first_partition(
     files.extend(trees.iter().map(|(name, tree)| file(name, tree.clone())));
     let start = u32::try_from(disk::FIRST.start).unwrap_or(0);
     fat::write(LABELS[0], 1, start, disk::FIRST.sectors, &files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_pid_1_would_not_take_is_not_put_onto_a_card() {
+        let file = |name: &str, bytes: usize| (name.to_owned(), vec![0; bytes]);
+        assert!(check_seed(&[file("portcullis.blob", 1_000), file("secrets/a/tls.key", 1_000)]).is_ok());
+        assert!(check_seed(&[file("portcullis.blob", SEED_BYTES_MAX)]).unwrap_err().to_string().contains("4 MiB"));
+        assert!(check_seed(&vec![file("x", 1); SEED_FILES_MAX + 1]).unwrap_err().to_string().contains("files"));
+        assert!(check_seed(&[file("secrets/a/b/c/d", 1)]).unwrap_err().to_string().contains("folders"));
+        let reader = read(&workspace::root().join("src/appliance/archive.rs")).unwrap();
+        let reader = String::from_utf8(reader).unwrap();
+        assert!(reader.contains("BYTES_MAX: u64 = 4 * 1024 * 1024;") && reader.contains("ENTRIES_MAX: usize = 4_096;"));
+    }
 }
