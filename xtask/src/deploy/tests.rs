@@ -2,6 +2,7 @@
 //! file with its version in it, and versions with `bad` in their names are never well.
 
 use super::*;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -109,7 +110,6 @@ fn a_version_that_is_well_stays_and_the_one_before_is_kept() {
     assert_eq!(gateway.read("installed"), "3");
     assert_eq!(gateway.read("var/lib/portcullis-deploy/current.deb"), "3");
     assert_eq!(gateway.read("var/lib/portcullis-deploy/previous.deb"), "2");
-    assert!(!Path::new(&gateway.0).join("run/portcullis-deploy").exists());
 }
 
 #[test]
@@ -138,9 +138,20 @@ fn a_first_version_that_is_not_well_is_removed_again() {
 #[test]
 fn while_one_deploy_goes_on_another_changes_nothing() {
     let gateway = Gateway::new("two", Some("1"));
-    workspace::make_folder(&gateway.0.join("run/portcullis-deploy")).unwrap();
+    workspace::make_folder(&gateway.0.join("run")).unwrap();
+    let mut holder = Command::new("flock");
+    holder.arg(gateway.0.join("run/portcullis-deploy")).arg("cat").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = holder.spawn().unwrap();
+    let mut input = holder.stdin.take().unwrap();
+    writeln!(input, "held").unwrap();
+    let mut answer = [0; 4];
+    holder.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
     assert!(said(&gateway.deploy("2", None)).contains("nothing was changed"));
     assert_eq!(gateway.read("installed"), "1");
+    drop(input);
+    holder.wait().unwrap();
+    gateway.deploy("2", None).unwrap();
+    assert_eq!(gateway.read("installed"), "2");
 }
 
 #[test]
