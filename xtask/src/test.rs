@@ -12,6 +12,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
+use crate::emulate::trial;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
 use crate::toolchain::Toolchain;
@@ -75,6 +76,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         step("program tests of the release build", || program_tests(&binary, None))?;
         step("a package of it", || deb::trial::short(&deb::named("host")?, &binary))?;
     }
+    if let Some(target) = foreign.iter().find(|target| target.name == "aarch64") {
+        step("an image in an emulator", || trial::gate(&image_programs(target)?))?;
+    }
     println!("\nall passed in {} s", begin.elapsed().as_secs());
     Ok(())
 }
@@ -136,6 +140,18 @@ fn foreign_build(target: &Target) -> Outcome<PathBuf> {
     let binary = workspace::cross_build_folder().join(&target.triple).join("debug/portcullis");
     build::check(&binary, target)?;
     Ok(binary)
+}
+
+/// A folder with the programs that were tested, as an image takes them.
+fn image_programs(target: &Target) -> Outcome<PathBuf> {
+    let folder = workspace::target_folder().join("appliance/tested");
+    workspace::make_folder(&folder)?;
+    for name in ["portcullis", "portcullis-init"] {
+        let built = workspace::cross_build_folder().join(&target.triple).join("debug").join(name);
+        let stripped = folder.join(format!("{name}-{}", target.name));
+        process::run(Command::new(target.strip()).arg("-s").arg("-o").arg(&stripped).arg(&built))?;
+    }
+    Ok(folder)
 }
 
 /// `cargo test` of the unit tests for a gateway's machine.

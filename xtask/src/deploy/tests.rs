@@ -4,7 +4,6 @@
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 
 /// Programs of the gateway. `$ROOT` is put before them.
 const PROGRAMS: [(&str, &str); 10] = [

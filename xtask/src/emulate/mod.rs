@@ -76,7 +76,8 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let folder = workspace::target_folder().join("appliance/emulated");
     workspace::make_folder(&folder)?;
     if test {
-        let asked = trial::Asked { kind, board, times, is_short, programs };
+        let extent = if is_short { trial::Extent::Short } else { trial::Extent::Whole };
+        let asked = trial::Asked { kind, board, times, extent, programs };
         return trial::run(&emulator, &asked, &folder);
     }
     let image = image.unwrap_or_else(|| workspace::dist_folder().join(format!("portcullis-{}.img", board.name)));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::{Machine, Seen, With};
 use super::site::PATIENCE;
-use super::trial::{Bench, new_key};
+use super::trial::{Bench, Extent, new_key};
 use crate::process::{Failure, Outcome};
 use crate::workspace;
 
@@ -30,30 +30,41 @@ use Wanted::{Back, Kept, Refused};
 /// What the console says when a system, or a configuration, is tried.
 const TRIALS: [&str; 2] = ["portcullis.trial", "trying it"];
 
+/// One that is kept, and one whose kernel dies.
+pub fn gate(bench: &Bench<'_>, gateway: &mut Machine) -> Outcome {
+    let second = made(bench, 2, &bench.programs)?;
+    kept_and_dead(bench, gateway, &second)
+}
+
 /// Everything that an update can come to.
-pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome {
+pub fn run(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> Outcome {
     let first = bench.folder.join("version-1.update");
     let second = made(bench, 2, &bench.programs)?;
     refusals(bench, gateway, &first, &second)?;
+    kept_and_dead(bench, gateway, &second)?;
+    expect(bench, gateway, &first, Refused("is not newer than 2"), "the version before, once more")?;
+    configurations(bench, gateway, extent)?;
+    if extent == Extent::Whole { broken_and_cut(bench, gateway) } else { Ok(()) }
+}
 
+/// Version 2 is kept and has the messages from before; version 3 dies, and version 2 is back.
+fn kept_and_dead(bench: &Bench<'_>, gateway: &mut Machine, second: &Path) -> Outcome {
     let acknowledged = bench.site.publish_until(90, 20, || Ok(()))?;
-    expect(bench, gateway, &second, Kept, "A to B")?;
+    expect(bench, gateway, second, Kept, "A to B")?;
     runs(bench, gateway, 2)?;
     let received = bench.site.receive()?;
     if !acknowledged.is_subset(&received) {
         return Err(Failure::new("messages from before the update are lost"));
     }
     println!("update kept: version 2 runs, {} messages from before it arrived", acknowledged.len());
-    expect(bench, gateway, &first, Refused("is not newer than 2"), "the version before, once more")?;
-
     // PID 1 ends at once, and the kernel with it: nothing of the new version is left that could take it back.
     let dead = made(bench, 3, &swapped(bench, "portcullis", "portcullis-init")?)?;
     expect(bench, gateway, &dead, Back("it said nothing"), "a version whose kernel dies")?;
-    runs(bench, gateway, 2)?;
-    configurations(bench, gateway, is_short)?;
-    if is_short {
-        return Ok(());
-    }
+    runs(bench, gateway, 2)
+}
+
+/// A version whose broker does not live, and the plug pulled on the way of others.
+fn broken_and_cut(bench: &Bench<'_>, gateway: &mut Machine) -> Outcome {
     // PID 1 lives, its broker does not.
     let sick = made(bench, 4, &swapped(bench, "portcullis-init", "portcullis")?)?;
     expect(bench, gateway, &sick, Back("not ready within"), "a version whose broker ends")?;
@@ -102,7 +113,7 @@ fn refusals(bench: &Bench<'_>, gateway: &mut Machine, first: &Path, second: &Pat
 }
 
 /// Configurations: kept, and gone back from.
-fn configurations(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome {
+fn configurations(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> Outcome {
     let blob = |board: &str, name: &str, sources: &Path| -> Outcome<PathBuf> {
         let out = bench.folder.join(name);
         let text = |path: &Path| path.display().to_string();
@@ -114,7 +125,7 @@ fn configurations(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> O
     let update = bundle(bench, &bench.key, board, 7, ("--blob", &good))?;
     expect(bench, gateway, &update, Kept, "a configuration")?;
     expect(bench, gateway, &update, Refused("is not newer than 7"), "the same configuration again")?;
-    if is_short {
+    if extent != Extent::Whole {
         return Ok(());
     }
     // It names a certificate that this gateway has not got, and so never gets a port.
