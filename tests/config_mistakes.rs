@@ -1128,6 +1128,7 @@ fn the_gateway_is_checked() {
             "g.yaml:4:53: error: the gateway 192.168.2.1 is not in the network of 192.168.1.20/24",
         ),
         ("{network: {address: 192.168.1.20/24, gateway: 192.168.1.20}}", "is the machine's own address"),
+        ("{network: {interface: wlan0}}", "interface \"wlan0\": the SD-card image has no Wi-Fi"),
         ("{network: {gateway: router}}", "\"router\" is no IPv4 address"),
         ("{network: {dns: [9.9.9.9, dns.example]}}", "g.yaml:4:33: error: \"dns.example\" is no IPv4 address"),
         ("{network: {dns: []}}", "dns is empty"),

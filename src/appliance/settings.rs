@@ -10,7 +10,7 @@
 use super::boot_state::Slot;
 use super::mounts;
 use crate::config::blob::Network;
-use crate::config::network::{DHCP, SERVERS_MAX, Server, Subnet, host_label};
+use crate::config::network::{DHCP, NO_WIRELESS, SERVERS_MAX, Server, Subnet, host_label, is_wireless};
 use std::net::Ipv4Addr;
 
 /// Most bytes of the file that are read.
@@ -56,7 +56,8 @@ impl Settings {
             let understood = line.split_once('=').and_then(|(name, value)| settings.set(name.trim(), value.trim()));
             if understood.is_none() {
                 let shown = line.chars().take(SHOWN_MAX).collect::<String>();
-                left_out.push(format!("line {number}: not understood and left out: {}", shown.escape_debug()));
+                let why = if is_about_wireless(line) { NO_WIRELESS } else { "not understood" };
+                left_out.push(format!("line {number}: left out: {}: {why}", shown.escape_debug()));
             }
         }
         (settings, left_out)
@@ -65,6 +66,7 @@ impl Settings {
     fn set(&mut self, name: &str, value: &str) -> Option<()> {
         match name {
             "hostname" => self.hostname = Some(host_label(value)?.to_owned()),
+            "interface" if is_wireless(value) => return None,
             "interface" => self.interface = Some(host_label(value)?.to_owned()),
             "address" if value == DHCP => self.address = Some(Address::Dhcp),
             "address" => self.address = Some(Address::Fixed(Subnet::parse(value)?)),
@@ -131,6 +133,12 @@ fn fill<T: PartialEq>(ours: &mut Vec<T>, theirs: Vec<T>) -> bool {
         return false;
     }
     !theirs.is_empty() && *ours != theirs
+}
+
+/// Whether a line is of somebody who looks for Wi-Fi here.
+fn is_about_wireless(line: &str) -> bool {
+    let (name, value) = line.split_once('=').map_or((line, ""), |(name, value)| (name.trim(), value.trim()));
+    matches!(name, "wifi" | "ssid" | "psk") || (name == "interface" && is_wireless(value))
 }
 
 fn list<T>(value: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
@@ -203,7 +211,7 @@ mod tests {
             let (settings, left_out) = Settings::parse(&format!("{line}\ngateway=10.0.0.254\n"));
             let expected = Settings { gateway: Some(Ipv4Addr::new(10, 0, 0, 254)), ..Settings::default() };
             assert_eq!(settings, expected, "{line}");
-            assert_eq!(left_out, [format!("line 1: not understood and left out: {line}")]);
+            assert_eq!(left_out, [format!("line 1: left out: {line}: not understood")]);
         }
     }
 
@@ -236,6 +244,15 @@ mod tests {
         let (mut settings, _) = Settings::parse("gateway=10.0.2.99\n");
         assert_eq!(settings.complete(&network()), ["gateway"]);
         assert_eq!(settings.address, Subnet::parse("10.0.2.15/24").map(Address::Fixed));
+    }
+
+    #[test]
+    fn who_wants_a_wireless_network_is_told_why_there_is_none() {
+        for line in ["interface=wlan0", "ssid=factory", "wifi=on", "psk = secret"] {
+            let (settings, left_out) = Settings::parse(line);
+            assert_eq!(settings, Settings::default());
+            assert!(left_out[0].ends_with(NO_WIRELESS), "{line}: {left_out:?}");
+        }
     }
 
     #[test]

@@ -102,6 +102,15 @@ pub fn host_label(text: &str) -> Option<&str> {
     (is_plain && fits && !text.starts_with('-') && !text.ends_with('-')).then_some(text)
 }
 
+/// Why there is no wireless network, in words.
+pub const NO_WIRELESS: &str =
+    "the SD-card image has no Wi-Fi; Raspberry Pi OS has, and the broker as its package runs there";
+
+/// Whether Linux would call a wireless interface so.
+pub fn is_wireless(interface: &str) -> bool {
+    interface.starts_with("wl")
+}
+
 fn host_name(text: &str) -> Option<String> {
     text.split('.').all(|label| host_label(label).is_some()).then(|| text.to_owned())
 }
@@ -115,6 +124,9 @@ pub fn read(node: &Node, report: &mut Report) -> Option<Network> {
             && let Some(text) = full_text(node, name, report)
         {
             match host_label(text) {
+                Some(label) if name == "interface" && is_wireless(label) => {
+                    report.error(&node.place, format!("interface {}: {NO_WIRELESS}", quoted(text)));
+                }
                 Some(label) => *place = Some(label.to_owned()),
                 None => {
                     let fault = format!("{name} {} is not one label: letters, digits and hyphens", quoted(text));
