@@ -54,7 +54,11 @@ impl Clock {
         if at <= now {
             return waker.wake_by_ref();
         }
-        self.entries.retain(|entry| entry.at > now);
+        // Time goes on between two timers of a task that asks for both: the one that it asked for first may be due by now, and nobody
+        // else would say so once its entry has gone.
+        for due in self.entries.extract_if(.., |entry| entry.at <= now) {
+            due.waker.wake();
+        }
         let known = self.entries.iter().position(|entry| entry.waker.will_wake(waker));
         if known.and_then(|known| self.entries.get(known)).is_some_and(|entry| entry.at <= at) {
             return;
@@ -133,14 +137,36 @@ impl Drop for SimulatedClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::sync::atomic::{AtomicU32, Ordering};
     use embassy_time::{Duration, Instant, Timer, with_timeout};
     use smol::future::{self, FutureExt as _};
+    use std::sync::Arc;
+    use std::task::Wake;
 
     #[test]
     fn a_wait_ends_when_its_time_has_come() {
         let begin = Instant::now();
         future::block_on(Timer::after(Duration::from_millis(3)));
         assert!(begin.elapsed() >= Duration::from_millis(3));
+    }
+
+    #[test]
+    fn a_deadline_that_passes_while_its_task_asks_for_another_is_not_lost() {
+        struct Counter(AtomicU32);
+        impl Wake for Counter {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let counter = Arc::new(Counter(AtomicU32::new(0)));
+        let waker = Waker::from(Arc::clone(&counter));
+        let mut clock = Clock { simulated: Some(9), entries: Vec::new() };
+        clock.schedule(10, &waker);
+        clock.simulated = Some(10);
+        clock.schedule(1_000, &waker);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 1);
+        clock.schedule(1_000, &waker);
+        assert_eq!(counter.0.load(Ordering::Relaxed), 1, "and is told once");
     }
 
     #[test]

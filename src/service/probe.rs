@@ -173,16 +173,19 @@ pub struct Probing {
 }
 
 impl Probing {
-    /// Probes for as long as the broker serves. The period is that of the settings, or half of what the manager's watchdog allows if
-    /// that is less.
+    /// Probes for as long as the broker serves. The period is that of the settings, or a third of what the manager's watchdog allows if
+    /// that is less, and a round takes no more than half of it: one that fails is followed by another before the process is ended.
     pub async fn run(self) {
         let SelfCheck { interval_seconds, timeout_seconds } = self.settings.unwrap_or_default();
-        let watchdog = self.manager.watchdog().map(|limit| u64::try_from(limit.as_micros() / 2).unwrap_or(u64::MAX));
+        let watchdog = self.manager.watchdog().map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX));
         if self.settings.is_none() && watchdog.is_none() {
             return;
         }
-        let period = Duration::from_micros((u64::from(interval_seconds) * 1_000_000).min(watchdog.unwrap_or(u64::MAX)));
-        let limit = Duration::from_secs(u64::from(timeout_seconds));
+        let bounded = |seconds: u16, part: u64| {
+            let microseconds = u64::from(seconds) * 1_000_000;
+            Duration::from_micros(watchdog.map_or(microseconds, |watchdog| microseconds.min(watchdog / part)))
+        };
+        let (period, limit) = (bounded(interval_seconds, 3), bounded(timeout_seconds, 2));
         loop {
             let begin = Instant::now();
             let mut round = Round { operation: Operation::Connect, begin, report: &self.report };
@@ -413,7 +416,7 @@ mod tests {
             clock.set_microseconds(next);
             while executor.try_tick() {}
         }
-        assert_eq!(clock.now_microseconds(), 15_000_000);
+        assert_eq!(clock.now_microseconds(), 5_000_000, "half of what the watchdog allows");
         let found = report.borrow().clone();
         assert_eq!((found.state, found.failed), (HealthState::Unavailable, 1));
         assert_eq!(found.reason, "Probe failed: Failed Operation CONNECT (1/5): no answer in time");
