@@ -64,12 +64,15 @@ pub fn run(emulator: &Emulator, asked: &Asked, folder: &Path) -> Outcome {
         ready.as_secs_f32(),
         reached.as_secs_f32()
     );
+    if asked.extent != Extent::Gate {
+        bench.site.tutorial()?;
+    }
+    // The tutorial's clients leave no session behind, nor one that was there.
     bench.site.subscribe()?;
     if asked.extent == Extent::Gate {
         updates::gate(&bench, &mut gateway)?;
         return gateway.pull_plug();
     }
-    bench.site.tutorial()?;
     lose_power(&bench, &mut gateway, asked.times)?;
     bench.make_again()?;
     updates::run(&bench, &mut gateway, asked.extent)?;
