@@ -50,11 +50,15 @@ const RUN: Duration = Duration::from_secs(120);
 /// Open files of the broker: a connection takes one.
 const FILES_MAX: u64 = 65_536;
 
-/// Sets what the broker inherits.
+/// Sets what the broker inherits, and what it may not do.
 pub fn limit() {
     let limit = Rlimit { current: Some(FILES_MAX), maximum: Some(FILES_MAX) };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
         log::warn!("the limit of open files cannot be raised: {error}");
+    }
+    // Whoever may only read a file of PID 1's must not give it a second name in a folder of his own.
+    if let Err(error) = fs::write("/proc/sys/fs/protected_hardlinks", "1") {
+        log::warn!("second names of files cannot be ruled out: {error}");
     }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         log::warn!("new privileges cannot be ruled out: {error}");

@@ -10,7 +10,8 @@
 //! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has been
 //! seen to work. So a trial that loses its power ends at the next start, with what was in force.
 //!
-//! **Invariant:** a version stands outside of the folder, which is the broker's: no broker can make an old update look new.
+//! **Invariant:** a version stands outside of the slot's folder, where the broker's user writes nothing: no broker can make an old update
+//! look new.
 
 use super::super::boot_state::Slot;
 use super::super::disk;
@@ -19,15 +20,17 @@ use super::refusal::Refusal;
 use super::{Progress, replace};
 use crate::bundle::Manifest;
 use crate::config::blob::Configuration;
-use crate::config::envelope::BLOB_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// The blob's name in a slot.
 pub const BLOB: &str = "portcullis.blob";
+/// Longest blob that PID 1 reads, bytes. It decodes what it reads, which takes many times that of a small machine's memory; the card's
+/// own is bounded likewise. No board's tables need a hundredth of it.
+pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const CURRENT: &str = "current";
 const TRYING: &str = "trying";
 const NEXT: &str = "next";
@@ -94,8 +97,8 @@ pub fn fill(
     owner: u32,
     progress: &dyn Progress,
 ) -> Result<Configuration, Refusal> {
-    if manifest.bytes > BLOB_BYTES_MAX as u64 {
-        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX as u64 });
+    if manifest.bytes > BLOB_BYTES_MAX {
+        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX });
     }
     let idle = from.other();
     let filled = fill_slot(payload, manifest, root, from, owner, progress);
@@ -152,7 +155,7 @@ fn fill_slot(
     if named != ours {
         return Err(Refusal::Board { named: named.clone(), ours: ours.clone() });
     }
-    fchown(&file, Some(owner), Some(owner)).and_then(|()| tree::give(&target, owner)).map_err(&failed)?;
+    tree::lay(&target, BLOB, owner).and_then(|()| file.sync_all()).map_err(&failed)?;
     let version = root.join(format!("{idle}.version"));
     sync(&target).and_then(|()| replace(&version, &manifest.version.to_string())).map_err(&failed)?;
     progress.advanced(at).map_err(&failed)?;

@@ -23,7 +23,7 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::BLOB;
+pub use configuration::{BLOB, BLOB_BYTES_MAX};
 pub use site::Site;
 pub use start::begin;
 pub use task::Update;

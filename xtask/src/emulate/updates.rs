@@ -47,9 +47,12 @@ pub fn run(bench: &Bench<'_>, gateway: &mut Machine, is_short: bool) -> Outcome 
     expect(bench, gateway, &sick, NOT_KEPT, "a version whose broker ends")?;
     runs(bench, gateway, 2)?;
     let fifth = made(bench, 5, &bench.programs)?;
-    for (moment, after) in
-        [("an update is here", 2), ("is being written to slot", 2), ("starting slot a portcullis.trial", 2), ("this system is on trial", 2)]
-    {
+    for (moment, after) in [
+        ("an update is here", 2),
+        ("is being written to slot", 2),
+        ("starting slot a portcullis.trial", 2),
+        ("this system is on trial", 2),
+    ] {
         cut(bench, gateway, &fifth, moment)?;
         runs(bench, gateway, after)?;
         println!("plug pulled at \"{moment}\": version {after} runs");
