@@ -84,7 +84,7 @@ impl Site {
                 offer.must_exceed(confirmed)?;
                 let slot = Device::open(card.slot(idle)).map_err(&open)?;
                 log::info!("the system of version {} is being written to slot {idle}", manifest.version);
-                system::write(offer.payload(), &manifest, running, &disk, &slot, gauge)?;
+                system::write(offer.payload(), &manifest, (running, self.is_trial), &disk, &slot, gauge)?;
                 outcome(idle, SILENCE).write(&self.outcome).map_err(noted)?;
                 system::switch(&disk, running)?;
                 Ok(Taken::System)

@@ -3,6 +3,9 @@
 //! The thread is there because a card may take seconds to have written something, and PID 1 feeds two watchdogs meanwhile. It owns what
 //! it works with; what the machine is told, the executor's side tells.
 //!
+//! **Invariant:** who has ordered that the machine starts anew does nothing more: an update that was taken between the order and the end
+//! would be written over what is to be started, or confirm what is to be left.
+//!
 //! **Invariant:** one update at a time, from its first byte to its end: whoever rings meanwhile is heard afterwards.
 
 use super::super::machine::{self, Area, Configuration, Image, Machine, UpdateState};
@@ -62,22 +65,40 @@ pub struct Update<'a> {
     pub bell: Receiver<()>,
 }
 
+/// What comes after an update, or a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next one may be taken.
+    Another,
+    /// The machine starts anew: that is ordered.
+    Restart,
+}
+
 impl Update<'_> {
-    /// Goes through with the trial that the machine has started with, and takes updates for ever.
+    /// Goes through with the trial that the machine has started with, and takes updates until the machine is to start anew. Never ends.
     pub async fn keep(&self, start: Start) {
-        if let Some(outcome) = start.trial {
-            self.try_system(outcome).await;
+        let mut next = match start.trial {
+            Some(outcome) => self.try_system(outcome).await,
+            None => Next::Another,
+        };
+        while next == Next::Another && self.bell.recv().await.is_ok() {
+            next = self.take().await;
         }
-        while self.bell.recv().await.is_ok() {
-            self.take().await;
-        }
+        future::pending().await
+    }
+
+    /// Has the machine start anew.
+    async fn restart(&self) -> Next {
+        // Who is told lives as long as the machine is up.
+        let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+        Next::Restart
     }
 
     fn tell(&self, state: UpdateState, version: u64, text: impl Into<String>) {
         self.machine.set_update(machine::Update { state, version, text: text.into() });
     }
 
-    async fn take(&self) {
+    async fn take(&self) -> Next {
         log::info!("an update is here");
         self.machine.clear(Area::Update);
         self.tell(UpdateState::Working, 0, "it is being checked");
@@ -107,7 +128,7 @@ impl Update<'_> {
                 let version = seen.version();
                 log::info!("the system of version {version} is written and read back; starting it on trial");
                 self.tell(UpdateState::Trial, version, "the gateway starts anew on it");
-                let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+                return self.restart().await;
             }
             Ok(Taken::Configuration(outcome)) => self.try_configuration(outcome).await,
             Err(refusal) => {
@@ -115,10 +136,11 @@ impl Update<'_> {
                 self.tell(UpdateState::Refused, seen.version(), refusal.to_string());
             }
         }
+        Next::Another
     }
 
     /// Confirms the system that runs, or starts the machine anew on the former one.
-    async fn try_system(&self, outcome: Option<Outcome>) {
+    async fn try_system(&self, outcome: Option<Outcome>) -> Next {
         let version = self.site.image.version;
         let begin = Instant::now();
         let before = outcome.as_ref().map(|outcome| outcome.before.clone()).unwrap_or_default();
@@ -140,7 +162,10 @@ impl Update<'_> {
                 let site = self.site.clone();
                 let confirmed = aside(move || site.confirm()).await.map_err(Refusal::io("no thread for it"));
                 match confirmed.and_then(|confirmed| confirmed) {
-                    Ok(()) => return self.kept_system(outcome).await,
+                    Ok(()) => {
+                        self.kept_system(outcome).await;
+                        return Next::Another;
+                    }
                     Err(refusal) => {
                         log::error!("the system cannot be confirmed: {refusal}");
                         trial.note(Some(refusal.to_string()));
@@ -154,7 +179,7 @@ impl Update<'_> {
         log::error!("this system is not kept: {reason}; starting the former one");
         self.tell(UpdateState::Back, version, reason.as_str());
         self.note(outcome, UpdateState::Back, &reason).await;
-        let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+        self.restart().await
     }
 
     /// What no waiting mends.
@@ -245,5 +270,44 @@ impl Update<'_> {
         if let Err(error) = written.and_then(|written| written) {
             log::error!("{}: {error}", self.site.outcome.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::LocalExecutor;
+
+    /// Runs the task until it has ordered something, and rings again; whether it has heard that.
+    fn hears_after_its_order(site: Site, start: Start, name: &str) -> (Order, bool) {
+        let file = std::env::temp_dir().join(format!("portcullis-task-{name}-{}", std::process::id()));
+        let machine = Machine::new(&file, site.image.clone(), site.running, site.is_trial);
+        let (network, broker) = (Network::default(), Broker::new(PathBuf::new()));
+        let (orders, bell) = (channel::bounded(2), channel::bounded(1));
+        let update = Update {
+            site,
+            machine: &machine,
+            network: &network,
+            broker: &broker,
+            orders: orders.0.clone(),
+            bell: bell.1.clone(),
+        };
+        let executor = LocalExecutor::new();
+        executor.spawn(update.keep(start)).detach();
+        let order = smol::block_on(executor.run(orders.1.recv())).unwrap();
+        bell.0.try_send(()).unwrap();
+        while executor.try_tick() {}
+        let hears = bell.1.is_empty();
+        drop(executor);
+        std::fs::remove_file(file).unwrap();
+        (order, hears)
+    }
+
+    #[test]
+    fn a_trial_that_has_ordered_the_restart_takes_no_update() {
+        let site = Site { is_kept: false, is_trial: true, ..Site::for_tests(Path::new("/nowhere")) };
+        let start = Start { trial: Some(None), ..Start::default() };
+        let heard = hears_after_its_order(site, start, "trial");
+        assert_eq!(heard, (Order::End(Ending::Reboot), false));
     }
 }
