@@ -85,7 +85,8 @@ pub fn recover(root: &Path) -> io::Result<Interrupted> {
     Ok(if in_force(root) == Some(slot) { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
 }
 
-/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds.
+/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload was
+/// found to be right, which is seen again, because it lies where others can change it.
 ///
 /// # Errors
 /// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.

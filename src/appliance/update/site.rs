@@ -83,6 +83,7 @@ impl Site {
                 let confirmed = BootState::read(&disk).map_err(&open)?.floor.max(self.image.version);
                 offer.must_exceed(confirmed)?;
                 let slot = Device::open(card.slot(idle)).map_err(&open)?;
+                offer.must_be_whole()?;
                 log::info!("the system of version {} is being written to slot {idle}", manifest.version);
                 system::write(offer.payload(), &manifest, (running, self.is_trial), &disk, &slot, gauge)?;
                 outcome(idle, SILENCE).write(&self.outcome).map_err(noted)?;
@@ -93,6 +94,7 @@ impl Site {
                 let root = &self.configurations;
                 let from = configuration::in_force(root).ok_or(Refusal::NoSlots)?;
                 offer.must_exceed(configuration::version(root, from))?;
+                offer.must_be_whole()?;
                 log::info!(
                     "the configuration of version {} is being written to slot {}",
                     manifest.version,

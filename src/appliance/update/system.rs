@@ -23,7 +23,8 @@ const BEGIN_BYTES: usize = 4_096;
 /// After so many bytes they are waited for, so that the broker's own writes to the card never stand behind more.
 const SYNC_BYTES: u64 = 1 << 20;
 
-/// Writes the payload to the idle slot and reads it back. The slot is wiped first; only a success leaves a file system on it.
+/// Writes the payload to the idle slot and reads it back: a payload that was found to be right, which is to be seen again, because it lies
+/// where others can change it. The slot is wiped first; only a success leaves a file system on it.
 /// `is_trial`: the system that runs was started on trial.
 ///
 /// # Errors

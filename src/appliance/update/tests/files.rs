@@ -161,6 +161,27 @@ fn what_is_not_for_here_is_refused_with_its_reason_and_nothing_has_changed() {
 }
 
 #[test]
+fn a_signed_header_with_anything_behind_it_does_not_wipe_what_is_in_the_idle_slot() {
+    let (folder, site) = site("exchanged");
+    let former = payload(usize::try_from(SLOT_BYTES).unwrap());
+    fs::write(folder.0.join("b"), &former).unwrap();
+    let disk = Device::open(&site.card.as_ref().unwrap().disk).unwrap();
+    let boots = BootState { tried: Some(Slot::B), floor: 6, ..BootState::default() };
+    boots.write(&disk).unwrap();
+    fs::create_dir(site.configurations.join("b")).unwrap();
+    fs::write(site.configurations.join("b").join(BLOB), "former").unwrap();
+    for (kind, new) in [(Kind::System, payload(100_000)), (Kind::Configuration, blob("rpi3", "sysIntervalSeconds: 7"))]
+    {
+        let mut bundle = bundle(&manifest(kind, 8, &new), &new);
+        *bundle.last_mut().unwrap() ^= 1;
+        assert!(matches!(site.offer(&bundle), Err(Refusal::Digest)));
+        assert_eq!(fs::read(folder.0.join("b")).unwrap(), former);
+        assert_eq!(site.boots(), boots);
+        assert_eq!(fs::read_to_string(site.configurations.join("b").join(BLOB)).unwrap(), "former");
+    }
+}
+
+#[test]
 fn links_that_the_broker_s_user_may_put_there_are_not_followed() {
     let (folder, site) = site("links");
     let new = payload(5_000);
