@@ -26,6 +26,8 @@ pub struct Outcome {
     pub slot: Slot,
     /// Its version.
     pub version: u64,
+    /// The board that it is for; empty: whoever wrote this did not say.
+    pub board: String,
     /// What was amiss already before it, names of checks: for that it does not go back.
     pub before: Vec<String>,
     /// Reason, for people: one line.
@@ -49,6 +51,7 @@ impl Outcome {
             kind: [Kind::System, Kind::Configuration].into_iter().find(|known| known.name() == kind)?,
             slot: Slot::parse(value("slot")?)?,
             version: value("version")?.parse().ok()?,
+            board: value("board").unwrap_or_default().to_owned(),
             before: value("before")?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             text: value("text")?.to_owned(),
         })
@@ -68,10 +71,13 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, kind, slot, version, before, text } = self;
+        let Self { state, kind, slot, version, board, before, text } = self;
         let text = text.replace(char::is_control, " ");
         let (state, kind, before) = (state.name(), kind.name(), before.join(","));
-        write!(f, "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nbefore={before}\ntext={text}\n")
+        write!(
+            f,
+            "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nboard={board}\nbefore={before}\ntext={text}\n"
+        )
     }
 }
 
@@ -92,12 +98,15 @@ mod tests {
                 kind: Kind::System,
                 slot: Slot::B,
                 version: u64::MAX,
+                board: "rpi3".to_owned(),
                 before,
                 text: text.to_owned(),
             };
             outcome.write(&path).unwrap();
             assert_eq!(Outcome::read(&path), Some(Outcome { text: expected.to_owned(), ..outcome }));
         }
+        fs::write(&path, "state=trial\nkind=system\nslot=b\nversion=8\nbefore=\ntext=\n").unwrap();
+        assert_eq!(Outcome::read(&path).map(|outcome| (outcome.version, outcome.board)), Some((8, String::new())));
         fs::write(&path, "state=kept\nkind=system\nslot=c\nversion=1\nbefore=\ntext=\n").unwrap();
         assert_eq!(Outcome::read(&path), None);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();

@@ -71,6 +71,7 @@ impl Site {
             kind: manifest.kind,
             slot,
             version: manifest.version,
+            board: manifest.board.clone(),
             before: before.clone(),
             text: text.to_owned(),
         };

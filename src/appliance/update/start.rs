@@ -169,7 +169,15 @@ mod tests {
     }
 
     fn outcome(state: UpdateState, kind: Kind, slot: Slot) -> Outcome {
-        Outcome { state, kind, slot, version: 8, before: Vec::new(), text: "store: full".to_owned() }
+        Outcome {
+            state,
+            kind,
+            slot,
+            version: 8,
+            board: "rpi3".to_owned(),
+            before: Vec::new(),
+            text: "store: full".to_owned(),
+        }
     }
 
     fn found(boot: BootState, running: Slot, outcome: &Outcome) -> Start {

@@ -187,9 +187,21 @@ impl Update<'_> {
         if !self.site.is_kept {
             return Some("it cannot use the data partition".to_owned());
         }
-        let version = self.site.image.version;
-        let signed = outcome.map(|outcome| outcome.version).filter(|signed| *signed != version)?;
-        Some(format!("the system says that it is version {version}, and its update said {signed}"))
+        // It came as an update: whoever kept it could never send another.
+        if self.site.key.is_none() {
+            return Some("the system has no key for updates, and the one before it had".to_owned());
+        }
+        let Image { version, board, .. } = &self.site.image;
+        let signed = outcome?;
+        if signed.version != *version {
+            let signed = signed.version;
+            return Some(format!("the system says that it is version {version}, and its update said {signed}"));
+        }
+        if !signed.board.is_empty() && signed.board != *board {
+            let (named, board) = (signed.board.escape_debug(), board.escape_debug());
+            return Some(format!("the system says that it is for the board {board}, and its update said {named}"));
+        }
+        None
     }
 
     async fn kept_system(&self, outcome: Option<Outcome>) {
@@ -275,39 +287,65 @@ impl Update<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::boot_state::Slot;
     use super::*;
+    use crate::bundle::Kind;
     use smol::LocalExecutor;
 
-    /// Runs the task until it has ordered something, and rings again; whether it has heard that.
-    fn hears_after_its_order(site: Site, start: Start, name: &str) -> (Order, bool) {
+    /// A task, and what is told and heard of it.
+    fn with<T>(site: Site, name: &str, run: impl FnOnce(&Update, &Receiver<Order>, &Sender<()>) -> T) -> T {
         let file = std::env::temp_dir().join(format!("portcullis-task-{name}-{}", std::process::id()));
         let machine = Machine::new(&file, site.image.clone(), site.running, site.is_trial);
         let (network, broker) = (Network::default(), Broker::new(PathBuf::new()));
         let (orders, bell) = (channel::bounded(2), channel::bounded(1));
-        let update = Update {
-            site,
-            machine: &machine,
-            network: &network,
-            broker: &broker,
-            orders: orders.0.clone(),
-            bell: bell.1.clone(),
-        };
-        let executor = LocalExecutor::new();
-        executor.spawn(update.keep(start)).detach();
-        let order = smol::block_on(executor.run(orders.1.recv())).unwrap();
-        bell.0.try_send(()).unwrap();
-        while executor.try_tick() {}
-        let hears = bell.1.is_empty();
-        drop(executor);
-        std::fs::remove_file(file).unwrap();
-        (order, hears)
+        let update =
+            Update { site, machine: &machine, network: &network, broker: &broker, orders: orders.0, bell: bell.1 };
+        let outcome = run(&update, &orders.1, &bell.0);
+        let _ = std::fs::remove_file(file);
+        outcome
+    }
+
+    fn site() -> Site {
+        Site { is_trial: true, key: Some([0; 32]), ..Site::for_tests(Path::new("/nowhere")) }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            state: UpdateState::Trial,
+            kind: Kind::System,
+            slot: Slot::A,
+            version: 7,
+            board: "rpi3".to_owned(),
+            before: Vec::new(),
+            text: String::new(),
+        }
     }
 
     #[test]
     fn a_trial_that_has_ordered_the_restart_takes_no_update() {
-        let site = Site { is_kept: false, is_trial: true, ..Site::for_tests(Path::new("/nowhere")) };
-        let start = Start { trial: Some(None), ..Start::default() };
-        let heard = hears_after_its_order(site, start, "trial");
-        assert_eq!(heard, (Order::End(Ending::Reboot), false));
+        with(Site { is_kept: false, ..site() }, "restart", |update, orders, bell| {
+            let executor = LocalExecutor::new();
+            executor.spawn(update.keep(Start { trial: Some(None), ..Start::default() })).detach();
+            assert_eq!(smol::block_on(executor.run(orders.recv())).unwrap(), Order::End(Ending::Reboot));
+            bell.try_send(()).unwrap();
+            while executor.try_tick() {}
+            assert!(!update.bell.is_empty(), "nobody hears it");
+        });
+    }
+
+    #[test]
+    fn a_system_that_could_not_be_updated_again_or_is_another_than_was_signed_is_not_kept() {
+        let fault =
+            |site: Site, outcome: Option<&Outcome>| with(site, "hopeless", |update, _, _| update.hopeless(outcome));
+        assert_eq!(fault(site(), None), None);
+        assert_eq!(fault(site(), Some(&outcome())), None);
+        assert_eq!(fault(site(), Some(&Outcome { board: String::new(), ..outcome() })), None, "of an earlier system");
+        let without = Site { key: None, ..site() };
+        assert!(fault(without, Some(&outcome())).unwrap().contains("no key for updates"));
+        let other = Outcome { version: 8, ..outcome() };
+        assert!(fault(site(), Some(&other)).unwrap().contains("it is version 7, and its update said 8"));
+        let other = Outcome { board: "rpi4".to_owned(), ..outcome() };
+        assert!(fault(site(), Some(&other)).unwrap().contains("the board rpi3, and its update said rpi4"));
+        assert!(fault(Site { is_kept: false, ..site() }, None).unwrap().contains("the data partition"));
     }
 }
