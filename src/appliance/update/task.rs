@@ -37,6 +37,8 @@ const CONFIGURATION_TRIAL: Duration = Duration::from_secs(120);
 const WORD: Duration = Duration::from_secs(1);
 /// Name of what PID 1 itself finds amiss, among the names of checks.
 const NETWORK: &str = "network";
+/// What is said of a network that was there before an update.
+const CUT_OFF: &str = "no address on the network, and there was one before";
 
 /// Has something done in a thread of its own.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
@@ -55,7 +57,7 @@ pub struct Update<'a> {
     pub site: Site,
     /// Who is told.
     pub machine: &'a Machine,
-    /// Whether there is an interface.
+    /// Whether somebody can be reached.
     pub network: &'a Network,
     /// What the supervisor runs.
     pub broker: &'a Broker,
@@ -103,7 +105,7 @@ impl Update<'_> {
         self.machine.clear(Area::Update);
         self.tell(UpdateState::Working, 0, "it is being checked");
         let mut before = trial::of_surroundings(readiness::ask(Path::new(CONTROL_SOCKET)).await);
-        if !self.network.has_interface.get() {
+        if !self.network.is_usable() {
             before.push(NETWORK.to_owned());
         }
         let site = Site { is_kept: self.site.is_kept && !mounts::is_read_only(), ..self.site.clone() };
@@ -151,10 +153,8 @@ impl Update<'_> {
                 break fault;
             }
             Timer::after(trial::ROUND).await;
-            // An update that cannot reach anybody could never be followed by a better one.
-            let is_cut_off = !self.network.has_interface.get() && !before.iter().any(|name| name == NETWORK);
-            let is_enough = if is_cut_off {
-                trial.note(Some("no Ethernet interface, and there was one before".to_owned()))
+            let is_enough = if self.is_cut_off(&before) {
+                trial.note(Some(CUT_OFF.to_owned()))
             } else {
                 trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await)
             };
@@ -180,6 +180,11 @@ impl Update<'_> {
         self.tell(UpdateState::Back, version, reason.as_str());
         self.note(outcome, UpdateState::Back, &reason).await;
         self.restart().await
+    }
+
+    /// Whether nobody can be reached who could be before: an update that brings that could never be followed by a better one.
+    fn is_cut_off(&self, before: &[String]) -> bool {
+        !self.network.is_usable() && !before.iter().any(|name| name == NETWORK)
     }
 
     /// What no waiting mends.
@@ -330,6 +335,21 @@ mod tests {
             bell.try_send(()).unwrap();
             while executor.try_tick() {}
             assert!(!update.bell.is_empty(), "nobody hears it");
+        });
+    }
+
+    #[test]
+    fn a_network_is_asked_for_again_where_it_was_there_before() {
+        with(site(), "network", |update, _, _| {
+            let missing = [NETWORK.to_owned()];
+            for (has_link, is_up, is_cut_off) in
+                [(false, false, true), (true, false, true), (false, true, true), (true, true, false)]
+            {
+                update.network.has_link.set(has_link);
+                update.network.is_up.set(is_up);
+                assert_eq!(update.is_cut_off(&[]), is_cut_off, "{has_link} {is_up}");
+                assert!(!update.is_cut_off(&missing));
+            }
         });
     }
 
