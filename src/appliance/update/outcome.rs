@@ -6,6 +6,7 @@ use super::super::boot_state::Slot;
 use super::super::machine::UpdateState;
 use super::super::mounts;
 use super::replace;
+use super::trial::Excuse;
 use crate::bundle::Kind;
 use core::fmt;
 use std::fs;
@@ -28,8 +29,8 @@ pub struct Outcome {
     pub version: u64,
     /// The board that it is for; empty: whoever wrote this did not say.
     pub board: String,
-    /// What was amiss already before it, names of checks: for that it does not go back.
-    pub before: Vec<String>,
+    /// What was amiss already before it: for that it does not go back.
+    pub before: Vec<Excuse>,
     /// Reason, for people: one line.
     pub text: String,
 }
@@ -44,6 +45,8 @@ impl Outcome {
         let value = |name: &str| {
             text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
         };
+        let excuse =
+            |name: &str| Excuse { name: name.to_owned(), detail: value(&format!("before.{name}")).map(str::to_owned) };
         let state = value("state")?;
         let kind = value("kind")?;
         Some(Self {
@@ -52,7 +55,7 @@ impl Outcome {
             slot: Slot::parse(value("slot")?)?,
             version: value("version")?.parse().ok()?,
             board: value("board").unwrap_or_default().to_owned(),
-            before: value("before")?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            before: value("before")?.split(',').filter(|name| !name.is_empty()).map(excuse).collect(),
             text: value("text")?.to_owned(),
         })
     }
@@ -72,12 +75,17 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { state, kind, slot, version, board, before, text } = self;
-        let text = text.replace(char::is_control, " ");
-        let (state, kind, before) = (state.name(), kind.name(), before.join(","));
-        write!(
-            f,
-            "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nboard={board}\nbefore={before}\ntext={text}\n"
-        )
+        let line = |text: &str| text.replace(char::is_control, " ");
+        let (state, kind, text) = (state.name(), kind.name(), line(text));
+        let names: Vec<&str> = before.iter().map(|excuse| excuse.name.as_str()).collect();
+        let names = names.join(",");
+        writeln!(f, "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nboard={board}\nbefore={names}")?;
+        for Excuse { name, detail } in before {
+            if let Some(detail) = detail {
+                writeln!(f, "before.{name}={}", line(detail))?;
+            }
+        }
+        writeln!(f, "text={text}")
     }
 }
 
@@ -92,7 +100,8 @@ mod tests {
         for (before, text, expected) in
             [(vec![], "", ""), (vec!["clock", "network"], "a=b\nstate=kept", "a=b state=kept")]
         {
-            let before: Vec<String> = before.into_iter().map(str::to_owned).collect();
+            let mut before: Vec<Excuse> = before.into_iter().map(Excuse::by_name).collect();
+            before.push(Excuse { name: "certificates".to_owned(), detail: Some("'a=b' ends now".to_owned()) });
             let outcome = Outcome {
                 state: UpdateState::Back,
                 kind: Kind::System,

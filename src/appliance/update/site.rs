@@ -10,6 +10,7 @@ use super::configuration;
 use super::offer::Offer;
 use super::outcome::{Outcome, SILENCE};
 use super::refusal::Refusal;
+use super::trial::Excuse;
 use super::{Progress, system};
 use crate::bundle::Kind;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ impl Site {
     ///
     /// # Errors
     /// Why not. What was in force is, whatever has happened until then.
-    pub fn take(&self, before: Vec<String>, gauge: &Gauge) -> Result<Taken, Refusal> {
+    pub fn take(&self, before: Vec<Excuse>, gauge: &Gauge) -> Result<Taken, Refusal> {
         if !self.is_kept {
             return Err(Refusal::NotKept);
         }
@@ -72,7 +73,7 @@ impl Site {
             slot,
             version: manifest.version,
             board: manifest.board.clone(),
-            before: before.clone(),
+            before: before.iter().cloned().map(|excuse| excuse.for_kind(manifest.kind)).collect(),
             text: text.to_owned(),
         };
         match offer.kind() {

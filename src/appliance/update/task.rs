@@ -18,7 +18,7 @@ use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::site::{Gauge, Site, Taken};
 use super::start::Start;
-use super::trial::{self, Trial};
+use super::trial::{self, Excuse, Trial};
 use super::{configuration, offer};
 use async_io::Timer;
 use smol::channel::{self, Receiver, Sender};
@@ -31,8 +31,6 @@ use std::time::{Duration, Instant};
 
 /// How long a system may take to be ready, from the start of PID 1.
 const SYSTEM_TRIAL: Duration = Duration::from_secs(300);
-/// The same of a configuration.
-const CONFIGURATION_TRIAL: Duration = Duration::from_secs(120);
 /// Between two words about how far it has come.
 const WORD: Duration = Duration::from_secs(1);
 /// Name of what PID 1 itself finds amiss, among the names of checks.
@@ -106,7 +104,7 @@ impl Update<'_> {
         self.tell(UpdateState::Working, 0, "it is being checked");
         let mut before = trial::of_surroundings(readiness::ask(Path::new(CONTROL_SOCKET)).await);
         if !self.network.is_usable() {
-            before.push(NETWORK.to_owned());
+            before.push(Excuse::by_name(NETWORK));
         }
         let site = Site { is_kept: self.site.is_kept && !mounts::is_read_only(), ..self.site.clone() };
         let gauge = Arc::new(Gauge::default());
@@ -183,8 +181,8 @@ impl Update<'_> {
     }
 
     /// Whether nobody can be reached who could be before: an update that brings that could never be followed by a better one.
-    fn is_cut_off(&self, before: &[String]) -> bool {
-        !self.network.is_usable() && !before.iter().any(|name| name == NETWORK)
+    fn is_cut_off(&self, before: &[Excuse]) -> bool {
+        !self.network.is_usable() && !before.iter().any(|excuse| excuse.name == NETWORK)
     }
 
     /// What no waiting mends.
@@ -223,21 +221,24 @@ impl Update<'_> {
         let root = self.site.configurations.clone();
         log::info!("the configuration of version {version} is in slot {slot}; trying it");
         self.tell(UpdateState::Trial, version, "the broker starts anew on it");
-        let (starts, ends) = (self.broker.starts.get(), self.broker.ends.get());
+        let (readies, ends) = (self.broker.readies.get(), self.broker.ends.get());
         self.run(configuration::folder(&root, slot), true).await;
-        let begin = Instant::now();
+        let (begin, mut ready) = (Instant::now(), None);
         let mut trial = Trial::new(&outcome.before);
         let mut fault = loop {
             Timer::after(trial::ROUND).await;
             if self.broker.ends.get() != ends {
                 break Some(format!("the broker ended on it: {}", self.broker.reason.borrow()));
             }
-            let is_started = self.broker.starts.get() != starts;
-            if is_started && trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await) {
-                break None;
+            // Until the new one has said so, the old one may answer.
+            if self.broker.readies.get() != readies {
+                ready.get_or_insert_with(Instant::now);
+                if trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await) {
+                    break None;
+                }
             }
-            if begin.elapsed() > CONFIGURATION_TRIAL {
-                break Some(format!("not ready within {} s: {}", CONFIGURATION_TRIAL.as_secs(), trial.reason()));
+            if let Some(bound) = trial::overdue(begin.elapsed(), ready.map(|ready| ready.elapsed())) {
+                break Some(format!("not ready within {} s: {}", bound.as_secs(), trial.reason()));
             }
         };
         let (root_of_thread, is_good) = (root.clone(), fault.is_none());
@@ -341,7 +342,7 @@ mod tests {
     #[test]
     fn a_network_is_asked_for_again_where_it_was_there_before() {
         with(site(), "network", |update, _, _| {
-            let missing = [NETWORK.to_owned()];
+            let missing = [Excuse::by_name(NETWORK)];
             for (has_link, is_up, is_cut_off) in
                 [(false, false, true), (true, false, true), (false, true, true), (true, true, false)]
             {

@@ -7,6 +7,7 @@ use super::super::configuration::{self, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
 use super::super::refusal::Refusal;
 use super::super::site::{Gauge, Site, Taken};
+use super::super::trial::Excuse;
 use super::super::{BLOB, Progress, begin};
 use super::{SLOT_BYTES, bundle, key, manifest, payload};
 use crate::bundle::{Kind, Manifest, signed_header};
@@ -68,7 +69,7 @@ fn blob(board: &str, fields: &str) -> Vec<u8> {
 impl Site {
     fn offer(&self, bundle: &[u8]) -> Result<Taken, Refusal> {
         fs::write(self.state.join("update/incoming"), bundle).unwrap();
-        self.take(vec!["clock".to_owned()], &Gauge::default())
+        self.take(vec![Excuse::by_name("clock")], &Gauge::default())
     }
 
     fn boots(&self) -> BootState {
@@ -88,7 +89,7 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
     assert_eq!(site.boots(), BootState { once: Some(Slot::B), ..BootState::default() });
     let outcome = Outcome::read(&site.outcome).unwrap();
     assert_eq!((outcome.state, outcome.slot, outcome.version), (UpdateState::Trial, Slot::B, 8));
-    assert_eq!((outcome.text.as_str(), outcome.before.as_slice()), (SILENCE, ["clock".to_owned()].as_slice()));
+    assert_eq!((outcome.text.as_str(), outcome.before.as_slice()), (SILENCE, [Excuse::by_name("clock")].as_slice()));
 
     // A kernel that dies: the boot loader has noted the trial, and the old system starts again.
     let disk = Device::open(&site.card.as_ref().unwrap().disk).unwrap();
