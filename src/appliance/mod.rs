@@ -86,7 +86,8 @@ pub fn run() {
         log::error!("{notice}");
         machine.notice(Area::Update, notice.as_str());
     }
-    configure(&folders, &site, &machine, &mut settings);
+    let configuration = start.on_trial(&site).unwrap_or_else(|| folders.configuration.clone());
+    configure(&folders, &configuration, &site, &machine, &mut settings);
     let name = settings.hostname.as_deref().unwrap_or("portcullis");
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
         log::warn!("the host name cannot be set: {error}");
@@ -94,7 +95,7 @@ pub fn run() {
     supervisor::limit();
 
     let network = network::Network::default();
-    let broker = Broker::new(folders.configuration.clone());
+    let broker = Broker::new(configuration, start.configuration.is_some());
     let (orders, bell) = (channel::bounded(2), channel::bounded(1));
     let updates =
         Update { site, machine: &machine, network: &network, broker: &broker, orders: orders.0.clone(), bell: bell.1 };
@@ -138,13 +139,13 @@ fn site(parts: &Partitions, parameters: Parameters, image: Image, folders: &seed
     }
 }
 
-/// Completes the settings of the card with those of the configuration in force.
-fn configure(folders: &seed::Folders, site: &Site, machine: &Machine, settings: &mut Settings) {
+/// Completes the settings of the card with those of the configuration in this folder: the one in force, or on trial.
+fn configure(folders: &seed::Folders, folder: &Path, site: &Site, machine: &Machine, settings: &mut Settings) {
     machine.set_configuration(match site.in_force().filter(|_| !folders.is_of_image()) {
         Some((slot, version)) => Configuration::InSlot(slot, version),
         None => Configuration::OfImage,
     });
-    match seed::read_blob(&folders.configuration) {
+    match seed::read_blob(folder) {
         Ok(configuration) => {
             let otherwise = configuration.network.map(|network| settings.complete(&network)).unwrap_or_default();
             if !otherwise.is_empty() {

@@ -88,11 +88,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// One that is to run on the configuration in this folder.
-    pub fn new(configuration: PathBuf) -> Self {
+    /// One that is to run on the configuration in this folder; on trial, on that and no other.
+    pub fn new(configuration: PathBuf, is_trial: bool) -> Self {
         Self {
             configuration: RefCell::new(configuration),
-            is_trial: Cell::new(false),
+            is_trial: Cell::new(is_trial),
             readies: Cell::new(0),
             ends: Cell::new(0),
             reason: RefCell::default(),

@@ -4,11 +4,12 @@
 //! configuration/a/ b/          a blob and what belongs to it, each in a folder of its own
 //! configuration/a.version      version of the update that filled the slot; absent: none did
 //! configuration/current -> a   what is in force
-//! configuration/trying         names the slot on trial; absent: none is
+//! configuration/trying         names the slot on trial, with `at-start` behind it where the trial begins at the next start; absent: none is
 //! ```
 //!
 //! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has been
-//! seen to work. So a trial that loses its power ends at the next start, with what was in force.
+//! seen to work. So a trial that loses its power ends at the next start, with what was in force. One that begins with a start, because
+//! its network settings are others, is said to be running before it runs: it is started once.
 //!
 //! **Invariant:** a version stands outside of the slot's folder, where the broker's user writes nothing: no broker can make an old update
 //! look new.
@@ -33,6 +34,8 @@ pub const BLOB: &str = "portcullis.blob";
 pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const CURRENT: &str = "current";
 const TRYING: &str = "trying";
+/// Behind the slot's name in [`TRYING`].
+const AT_START: &str = "at-start";
 const NEXT: &str = "next";
 const PIECE_BYTES: usize = 64 * 1024;
 /// Longest file that is read whole here, bytes.
@@ -48,9 +51,11 @@ pub fn version(root: &Path, slot: Slot) -> u64 {
     text(&root.join(format!("{slot}.version"))).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// The slot on trial.
-fn trying(root: &Path) -> Option<Slot> {
-    Slot::parse(&text(&root.join(TRYING))?)
+/// The slot on trial, and whether the trial is to begin.
+fn trying(root: &Path) -> Option<(Slot, bool)> {
+    let text = text(&root.join(TRYING))?;
+    let (slot, is_due) = text.strip_suffix(AT_START).map_or((text.as_str(), false), |slot| (slot.trim_end(), true));
+    Some((Slot::parse(slot)?, is_due))
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -64,7 +69,7 @@ pub fn folder(root: &Path, slot: Slot) -> PathBuf {
     root.join(slot.name())
 }
 
-/// How a trial ended that the power ended.
+/// What a start finds of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
     /// There was none.
@@ -73,16 +78,33 @@ pub enum Interrupted {
     Trial(Slot),
     /// After it: the slot on trial is in force.
     Kept(Slot),
+    /// It begins now, and is said to be running.
+    Due(Slot),
 }
 
-/// Ends the trial that the power may have ended. To be called before the broker is started.
+/// Ends the trial that the power may have ended, or begins the one that is to begin. To be called before the broker is started.
 ///
 /// # Errors
-/// Of the file system. The trial is over all the same: `current` alone says what is started.
+/// Of the file system. No trial is to be run then: `current` alone says what is started.
 pub fn recover(root: &Path) -> io::Result<Interrupted> {
-    let Some(slot) = trying(root) else { return Ok(Interrupted::No) };
+    let Some((slot, is_due)) = trying(root) else { return Ok(Interrupted::No) };
+    let is_in_force = in_force(root) == Some(slot);
+    if is_due && !is_in_force {
+        // If the power goes from here on, or the machine hangs, the next start goes back.
+        begin_trial(root, slot, Begin::Now)?;
+        return Ok(Interrupted::Due(slot));
+    }
     end_trial(root)?;
-    Ok(if in_force(root) == Some(slot) { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
+    Ok(if is_in_force { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
+}
+
+/// When a trial begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the broker's next start.
+    Now,
+    /// With the machine's.
+    AtStart,
 }
 
 /// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload was
@@ -167,8 +189,12 @@ fn fill_slot(
 ///
 /// # Errors
 /// Of the file system.
-pub fn begin_trial(root: &Path, slot: Slot) -> io::Result<()> {
-    replace(&root.join(TRYING), slot.name())
+pub fn begin_trial(root: &Path, slot: Slot, begin: Begin) -> io::Result<()> {
+    let text = match begin {
+        Begin::Now => slot.name().to_owned(),
+        Begin::AtStart => format!("{slot} {AT_START}"),
+    };
+    replace(&root.join(TRYING), &text)
 }
 
 /// Puts a slot in force that has been seen to work, and ends its trial.

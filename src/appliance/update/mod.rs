@@ -1,6 +1,6 @@
 //! Updates: a signed file that the broker has received becomes the system or the configuration, or is refused and nothing has changed.
 //!
-//! What is new runs on trial, and is kept only when the broker has been ready on it for a while. Until then, whatever goes wrong (a
+//! What is new runs on trial (a configuration with other network settings from a start of the machine on), and is kept only when the broker has been ready on it for a while. Until then, whatever goes wrong (a
 //! kernel that hangs, a broker that ends, power that goes) leads back to what was in force.
 //!
 //! - `offer`: what was received, and whether it is to be believed.

@@ -6,7 +6,7 @@ use super::super::boot_state::{BootState, Slot};
 use super::super::disk::{Card, Device};
 use super::super::machine::{Image, UpdateState};
 use super::super::seed;
-use super::configuration;
+use super::configuration::{self, Begin};
 use super::offer::Offer;
 use super::outcome::{Outcome, SILENCE};
 use super::refusal::Refusal;
@@ -16,8 +16,6 @@ use crate::bundle::Kind;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::path::PathBuf;
-
-const SETTINGS_CHANGED: &str = "its network settings hold from the next start on";
 
 /// Where everything is that an update has to do with.
 #[derive(Clone, Debug)]
@@ -51,6 +49,8 @@ pub enum Taken {
     System,
     /// A configuration, now.
     Configuration(Outcome),
+    /// A configuration with other network settings, at the next start.
+    ConfigurationAtStart,
 }
 
 impl Site {
@@ -103,12 +103,16 @@ impl Site {
                     from.other()
                 );
                 let filled = configuration::fill(offer.payload(), &manifest, root, from, self.owner, gauge)?;
-                let former = seed::read_blob(&configuration::folder(root, from)).ok();
-                let is_changed = former.is_some_and(|former| former.network != filled.network);
-                let outcome = outcome(from.other(), if is_changed { SETTINGS_CHANGED } else { "" });
+                // Of one that cannot be read, nothing is in force either.
+                let former = seed::read_blob(&configuration::folder(root, from)).ok().and_then(|former| former.network);
+                let begin = if former == filled.network { Begin::Now } else { Begin::AtStart };
+                let outcome = outcome(from.other(), "");
                 outcome.write(&self.outcome).map_err(&noted)?;
-                configuration::begin_trial(root, from.other()).map_err(noted)?;
-                Ok(Taken::Configuration(outcome))
+                configuration::begin_trial(root, from.other(), begin).map_err(noted)?;
+                Ok(match begin {
+                    Begin::Now => Taken::Configuration(outcome),
+                    Begin::AtStart => Taken::ConfigurationAtStart,
+                })
             }
         }
     }

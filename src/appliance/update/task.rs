@@ -14,12 +14,13 @@ use super::super::power::Ending;
 use super::super::readiness;
 use super::super::supervisor::{Broker, CONTROL_SOCKET, Order};
 use super::super::{mounts, seed};
+use super::configuration::{self, Begin};
+use super::offer;
 use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::site::{Gauge, Site, Taken};
 use super::start::Start;
 use super::trial::{self, Excuse, Trial};
-use super::{configuration, offer};
 use async_io::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future;
@@ -77,9 +78,10 @@ enum Next {
 impl Update<'_> {
     /// Goes through with the trial that the machine has started with, and takes updates until the machine is to start anew. Never ends.
     pub async fn keep(&self, start: Start) {
-        let mut next = match start.trial {
-            Some(outcome) => self.try_system(outcome).await,
-            None => Next::Another,
+        let mut next = match (start.trial, start.configuration) {
+            (Some(outcome), _) => self.try_system(outcome).await,
+            (None, Some(outcome)) => self.try_configuration(outcome, Begin::AtStart).await,
+            (None, None) => Next::Another,
         };
         while next == Next::Another && self.bell.recv().await.is_ok() {
             next = self.take().await;
@@ -130,7 +132,13 @@ impl Update<'_> {
                 self.tell(UpdateState::Trial, version, "the gateway starts anew on it");
                 return self.restart().await;
             }
-            Ok(Taken::Configuration(outcome)) => self.try_configuration(outcome).await,
+            Ok(Taken::Configuration(outcome)) => return self.try_configuration(outcome, Begin::Now).await,
+            Ok(Taken::ConfigurationAtStart) => {
+                let version = seen.version();
+                log::info!("the configuration of version {version} has other network settings; starting it on trial");
+                self.tell(UpdateState::Trial, version, "the gateway starts anew on it");
+                return self.restart().await;
+            }
             Err(refusal) => {
                 log::warn!("the update is refused: {refusal}");
                 self.tell(UpdateState::Refused, seen.version(), refusal.to_string());
@@ -215,32 +223,12 @@ impl Update<'_> {
         self.note(outcome, UpdateState::Kept, "").await;
     }
 
-    /// Runs the broker on what was written, and keeps that or goes back.
-    async fn try_configuration(&self, outcome: Outcome) {
+    /// Runs the broker on what was written, or lets it run that was started on it, and keeps that or goes back.
+    async fn try_configuration(&self, outcome: Outcome, begin: Begin) -> Next {
         let (slot, version) = (outcome.slot, outcome.version);
         let root = self.site.configurations.clone();
         log::info!("the configuration of version {version} is in slot {slot}; trying it");
-        self.tell(UpdateState::Trial, version, "the broker starts anew on it");
-        let (readies, ends) = (self.broker.readies.get(), self.broker.ends.get());
-        self.run(configuration::folder(&root, slot), true).await;
-        let (begin, mut ready) = (Instant::now(), None);
-        let mut trial = Trial::new(&outcome.before);
-        let mut fault = loop {
-            Timer::after(trial::ROUND).await;
-            if self.broker.ends.get() != ends {
-                break Some(format!("the broker ended on it: {}", self.broker.reason.borrow()));
-            }
-            // Until the new one has said so, the old one may answer.
-            if self.broker.readies.get() != readies {
-                ready.get_or_insert_with(Instant::now);
-                if trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await) {
-                    break None;
-                }
-            }
-            if let Some(bound) = trial::overdue(begin.elapsed(), ready.map(|ready| ready.elapsed())) {
-                break Some(format!("not ready within {} s: {}", bound.as_secs(), trial.reason()));
-            }
-        };
+        let mut fault = self.fault_of_configuration(&outcome, begin).await;
         let (root_of_thread, is_good) = (root.clone(), fault.is_none());
         let ended = aside(move || match is_good {
             true => configuration::keep(&root_of_thread, slot, &Gauge::default()),
@@ -253,23 +241,61 @@ impl Update<'_> {
             Err(error) => fault = fault.or(Some(format!("it cannot be put in force: {error}"))),
         }
         let current = seed::current(&root);
-        match fault {
-            None => {
-                log::info!("the configuration of version {version} is kept");
-                // The broker goes on: it has read what is there now.
-                self.broker.serve(current, false);
-                self.machine.set_configuration(Configuration::InSlot(slot, version));
-                let text = outcome.text.clone();
-                self.tell(UpdateState::Kept, version, text.as_str());
-                self.note(Some(outcome), UpdateState::Kept, &text).await;
+        let Some(reason) = fault else {
+            log::info!("the configuration of version {version} is kept");
+            // The broker goes on: it has read what is there now.
+            self.broker.serve(current, false);
+            self.machine.set_configuration(Configuration::InSlot(slot, version));
+            self.tell(UpdateState::Kept, version, "");
+            self.note(Some(outcome), UpdateState::Kept, "").await;
+            return Next::Another;
+        };
+        log::error!("the configuration of version {version} is not kept: {reason}; going back");
+        if begin == Begin::Now {
+            self.run(current, false).await;
+        }
+        self.machine.notice(Area::Update, format!("the configuration of version {version} was not kept: {reason}"));
+        self.tell(UpdateState::Back, version, reason.as_str());
+        self.note(Some(outcome), UpdateState::Back, &reason).await;
+        match begin {
+            Begin::Now => Next::Another,
+            // The network is that of what is on trial, and only a start takes it away.
+            Begin::AtStart => self.restart().await,
+        }
+    }
+
+    /// What keeps a configuration on trial from being kept, when its time is over; `None`: nothing does.
+    async fn fault_of_configuration(&self, outcome: &Outcome, begin: Begin) -> Option<String> {
+        let (readies, ends) = match begin {
+            Begin::Now => {
+                self.tell(UpdateState::Trial, outcome.version, "the broker starts anew on it");
+                let before = (self.broker.readies.get(), self.broker.ends.get());
+                self.run(configuration::folder(&self.site.configurations, outcome.slot), true).await;
+                before
             }
-            Some(reason) => {
-                log::error!("the configuration of version {version} is not kept: {reason}; going back");
-                self.run(current, false).await;
-                let notice = format!("the configuration of version {version} was not kept: {reason}");
-                self.machine.notice(Area::Update, notice);
-                self.tell(UpdateState::Back, version, reason.as_str());
-                self.note(Some(outcome), UpdateState::Back, &reason).await;
+            Begin::AtStart => (0, 0),
+        };
+        let (ordered, mut ready) = (Instant::now(), None);
+        let mut trial = Trial::new(&outcome.before);
+        loop {
+            Timer::after(trial::ROUND).await;
+            if self.broker.ends.get() != ends {
+                return Some(format!("the broker ended on it: {}", self.broker.reason.borrow()));
+            }
+            // Until the new one has said so, the old one may answer.
+            if self.broker.readies.get() != readies {
+                ready.get_or_insert_with(Instant::now);
+                let is_enough = if begin == Begin::AtStart && self.is_cut_off(&outcome.before) {
+                    trial.note(Some(CUT_OFF.to_owned()))
+                } else {
+                    trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await)
+                };
+                if is_enough {
+                    return None;
+                }
+            }
+            if let Some(bound) = trial::overdue(ordered.elapsed(), ready.map(|ready| ready.elapsed())) {
+                return Some(format!("not ready within {} s: {}", bound.as_secs(), trial.reason()));
             }
         }
     }
@@ -302,7 +328,7 @@ mod tests {
     fn with<T>(site: Site, name: &str, run: impl FnOnce(&Update, &Receiver<Order>, &Sender<()>) -> T) -> T {
         let file = std::env::temp_dir().join(format!("portcullis-task-{name}-{}", std::process::id()));
         let machine = Machine::new(&file, site.image.clone(), site.running, site.is_trial);
-        let (network, broker) = (Network::default(), Broker::new(PathBuf::new()));
+        let (network, broker) = (Network::default(), Broker::new(PathBuf::new(), false));
         let (orders, bell) = (channel::bounded(2), channel::bounded(1));
         let update =
             Update { site, machine: &machine, network: &network, broker: &broker, orders: orders.0, bell: bell.1 };
@@ -337,6 +363,27 @@ mod tests {
             while executor.try_tick() {}
             assert!(!update.bell.is_empty(), "nobody hears it");
         });
+    }
+
+    #[test]
+    fn a_configuration_that_was_tried_with_its_network_and_failed_has_the_machine_start_anew() {
+        let folder = std::env::temp_dir().join(format!("portcullis-task-at-start-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("configuration")).unwrap();
+        let site = Site { is_trial: false, ..Site::for_tests(&folder) };
+        configuration::begin_trial(&site.configurations, Slot::B, Begin::Now).unwrap();
+        with(site.clone(), "at-start", |update, orders, bell| {
+            update.broker.ends.set(1);
+            let outcome = Outcome { kind: Kind::Configuration, slot: Slot::B, ..outcome() };
+            let executor = LocalExecutor::new();
+            executor.spawn(update.keep(Start { configuration: Some(outcome), ..Start::default() })).detach();
+            assert_eq!(smol::block_on(executor.run(orders.recv())).unwrap(), Order::End(Ending::Reboot));
+            bell.try_send(()).unwrap();
+            while executor.try_tick() {}
+            assert!(!update.bell.is_empty(), "nobody hears it");
+        });
+        assert_eq!(Outcome::read(&site.outcome).map(|outcome| outcome.state), Some(UpdateState::Back));
+        assert!(!site.configurations.join("trying").exists());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::super::super::boot_state::{BootState, PLACES, Slot};
 use super::super::super::disk::{Card, Device};
 use super::super::super::machine::UpdateState;
-use super::super::configuration::{self, Interrupted};
+use super::super::configuration::{self, Begin, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
 use super::super::refusal::Refusal;
 use super::super::site::{Gauge, Site, Taken};
@@ -230,12 +230,41 @@ fn a_signed_configuration_takes_its_secrets_over_is_tried_and_kept() {
     assert_eq!((served(&root), site.in_force()), (new.clone(), Some((Slot::B, 1))));
     let refusal = site.offer(&bundle(&manifest(Kind::Configuration, 1, &new), &new)).unwrap_err().to_string();
     assert_eq!(refusal, "version 1 is not newer than 1");
-    let next = blob("rpi3", "network: {address: 10.0.0.2/24}");
-    let Taken::Configuration(outcome) = site.offer(&bundle(&manifest(Kind::Configuration, 2, &next), &next)).unwrap()
-    else {
-        panic!()
-    };
-    assert_eq!((outcome.slot, outcome.text.as_str()), (Slot::A, "its network settings hold from the next start on"));
+}
+
+#[test]
+fn a_configuration_with_other_network_settings_is_tried_once_at_the_next_start() {
+    let (_folder, site) = site("network");
+    let root = site.configurations.clone();
+    let (old, new) = (blob("rpi3", ""), blob("rpi3", "network: {address: 10.0.0.2/24}"));
+    let offer = || site.offer(&bundle(&manifest(Kind::Configuration, 2, &new), &new)).unwrap();
+    assert!(matches!(offer(), Taken::ConfigurationAtStart));
+    assert_eq!(served(&root), old, "what is to be tried is not in force");
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.notice.as_deref()), (UpdateState::Trial, None));
+    assert_eq!(start.on_trial(&site), Some(root.join("b")));
+    assert_eq!(Outcome::read(&site.outcome).unwrap().state, UpdateState::Trial);
+    // The power goes, or the network's driver takes the machine along.
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.on_trial(&site)), (UpdateState::Back, None));
+    assert_eq!(served(&root), old);
+
+    assert!(matches!(offer(), Taken::ConfigurationAtStart));
+    assert!(begin(&site).configuration.is_some());
+    configuration::keep(&root, Slot::B, &Gauge::default()).unwrap();
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.configuration), (UpdateState::Kept, None));
+    assert_eq!(site.in_force(), Some((Slot::B, 2)));
+    // One with the same settings needs no start.
+    let next = blob("rpi3", "sysIntervalSeconds: 7, network: {address: 10.0.0.2/24}");
+    let taken = site.offer(&bundle(&manifest(Kind::Configuration, 3, &next), &next)).unwrap();
+    assert!(matches!(taken, Taken::Configuration(_)));
+
+    // Nothing remembers what it is of: it is not tried.
+    configuration::begin_trial(&root, Slot::A, Begin::AtStart).unwrap();
+    fs::remove_file(&site.outcome).unwrap();
+    assert_eq!(begin(&site).configuration, None);
+    assert!(!root.join("trying").exists());
 }
 
 #[test]
@@ -288,7 +317,7 @@ fn power_that_goes_at_any_step_of_a_configuration_leaves_one_that_is_whole() {
         let power = Steps(Cell::new(steps));
         let done = configuration::fill(&mut &*new, &manifest, root, Slot::A, site.owner, &power)
             .map_err(|refusal| io::Error::other(refusal.to_string()))
-            .and_then(|_| configuration::begin_trial(root, Slot::B))
+            .and_then(|_| configuration::begin_trial(root, Slot::B, Begin::Now))
             .and_then(|()| power.advanced(0))
             .and_then(|()| configuration::keep(root, Slot::B, &power));
         let found = configuration::recover(root).unwrap();
