@@ -12,7 +12,7 @@
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{
@@ -20,9 +20,10 @@ use std::os::unix::fs::{
 };
 use std::path::Path;
 
-/// Deepest folder of a configuration, and most entries in it: somebody else made it.
+/// Deepest folder of a configuration, most entries in it and most bytes of all files: somebody else made it.
 const DEPTH_MAX: u32 = 4;
 const ENTRIES_MAX: u32 = 4_096;
+const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Folders of a slot in which the broker writes, or somebody for it.
 const OF_THE_BROKER: [&str; 3] = ["secrets", "issuers", "revocation"];
 
@@ -30,10 +31,10 @@ const OF_THE_BROKER: [&str; 3] = ["secrets", "issuers", "revocation"];
 /// user and group. The new folder itself stays PID 1's alone, until [`lay`]. What is copied is on the disk when this returns.
 ///
 /// # Errors
-/// Of the file system, an existing `to` among them; more entries than are copied. `to` may be there in part then.
+/// Of the file system, an existing `to` among them; more entries or bytes than are copied. `to` may be there in part then.
 pub fn copy(from: &Path, to: &Path, without: &[&str], owner: u32) -> io::Result<()> {
     let from = openat(CWD, from, FOLDER_FLAGS, Mode::empty())?;
-    Copy { owner, left: ENTRIES_MAX }.folder(&from, to, without, 0)
+    Copy { owner, left: ENTRIES_MAX, bytes_left: BYTES_MAX }.folder(&from, to, without, 0)
 }
 
 /// Makes the folder of a slot as it has to be: itself and its blob, a file of this name, PID 1's and for the owner's group to read; its
@@ -103,6 +104,7 @@ const ENTRY_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlag
 struct Copy {
     owner: u32,
     left: u32,
+    bytes_left: u64,
 }
 
 impl Copy {
@@ -128,7 +130,10 @@ impl Copy {
                 FileType::Directory if depth < DEPTH_MAX => self.folder(&opened, &target, &[], depth + 1)?,
                 FileType::RegularFile => {
                     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
-                    io::copy(&mut File::from(opened), &mut file)?;
+                    // Not what its length says: it may grow meanwhile.
+                    let mut contents = File::from(opened).take(self.bytes_left + 1);
+                    let copied = io::copy(&mut contents, &mut file)?;
+                    self.bytes_left = self.bytes_left.checked_sub(copied).ok_or(io::ErrorKind::QuotaExceeded)?;
                     fchown(&file, Some(self.owner), Some(self.owner))?;
                     file.sync_all()?;
                 }
@@ -249,6 +254,19 @@ mod tests {
             File::create(folder.0.join(format!("from/secrets/{index}"))).unwrap();
         }
         let error = copy(&folder.0.join("from/secrets"), &folder.0.join("to"), &[], me()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+    }
+
+    #[test]
+    fn more_bytes_than_a_configuration_has_are_an_error_and_not_a_part_of_it() {
+        let folder = folder("large");
+        let from = folder.0.join("from");
+        let file = |name: &str, bytes: u64| File::create(from.join(name)).unwrap().set_len(bytes).unwrap();
+        file("first", BYTES_MAX / 2);
+        file("secrets/second", BYTES_MAX / 2);
+        copy(&from, &folder.0.join("whole"), &[], me()).unwrap();
+        file("third", 1);
+        let error = copy(&from, &folder.0.join("to"), &[], me()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 }
