@@ -3,18 +3,20 @@
 //! ```text
 //! /data/configuration/a/     portcullis.blob, secrets/, issuers/, revocation/
 //! /data/configuration/b/     the other slot, for an update
+//! /data/configuration/a.version  what `version` beside the card's blob said, if it was there
 //! /data/configuration/current -> a
 //! /data/state/               the broker's
 //! ```
 //!
-//! A slot's folder and its blob are PID 1's, which the broker's group may read; the folders in it are the broker's ([`super::tree`]). What
-//! else lies in `configuration/` is of updates, and in [`super::update`].
+//! A slot's folder and its blob are PID 1's, which the broker's group may read; the folders in it are the broker's
+//! ([`super::tree`]). What else lies in `configuration/` is of updates, and in [`super::update`].
 //!
 //! **Invariant:** `current` appears in one step after what it names is on the disk, so that a first start that lost its power is
 //! done again from the beginning.
 
+use super::boot_state::Slot;
 use super::mounts::{self, DATA, Data};
-use super::update::{BLOB, BLOB_BYTES_MAX};
+use super::update::{self, BLOB, BLOB_BYTES_MAX};
 use super::{BROKER_USER, tree};
 use crate::config;
 use crate::config::blob::Configuration;
@@ -93,8 +95,8 @@ const OTHERS_WRITE: u32 = 0o022;
 /// The configuration in a folder.
 ///
 /// # Errors
-/// There is no blob, or none that this program reads. One that somebody else than PID 1 can write, or of more than [`BLOB_BYTES_MAX`],
-/// is not looked at.
+/// There is no blob, or none that this program reads. One that somebody else than PID 1 can write, or of more than
+/// [`BLOB_BYTES_MAX`], is not looked at.
 pub fn read_blob(folder: &Path) -> io::Result<Configuration> {
     let mut blob = Vec::new();
     // Nothing that may have been put there before the folder was PID 1's leads elsewhere, or makes PID 1 wait.
@@ -113,21 +115,22 @@ pub fn read_blob(folder: &Path) -> io::Result<Configuration> {
 
 /// Puts the configuration that the card brought in its place where there is none, and makes both slots as they have to be.
 fn place(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
-    let (slot, current) = (configurations.join("a"), current(configurations));
+    let (slot, current) = (configurations.join(Slot::A.name()), current(configurations));
     if fs::symlink_metadata(&current).is_err() {
         match fs::remove_dir_all(&slot) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
         fs::create_dir_all(configurations)?;
-        tree::copy(seed, &slot, &[], owner)?;
+        tree::copy(seed, &slot, &[update::VERSION], owner)?;
         tree::lay(&slot, BLOB, owner)?;
+        update::note_version(configurations, Slot::A, seed)?;
         rustix::fs::sync();
-        symlink("a", &current)?;
+        symlink(Slot::A.name(), &current)?;
         File::open(configurations)?.sync_all()?;
         log::info!("first start: the configuration of the image is in {}", configurations.display());
     }
-    for slot in ["a", "b"].map(|slot| configurations.join(slot)) {
+    for slot in [Slot::A, Slot::B].map(|slot| configurations.join(slot.name())) {
         if fs::symlink_metadata(&slot).is_ok_and(|found| found.is_dir()) {
             tree::lay(&slot, BLOB, owner)?;
         }
@@ -162,7 +165,7 @@ mod tests {
 
     fn blob() -> Vec<u8> {
         let options = config::LoadOptions::default();
-        config::encode(&config::load_embedded(&config::DEFAULT_FILES, &options).unwrap().configuration).unwrap()
+        config::encode(&config::load_embedded(config::DEFAULT_FILES, &options).unwrap().configuration).unwrap()
     }
 
     #[test]
@@ -186,6 +189,27 @@ mod tests {
         place(&seed, &configurations, owner).unwrap();
         assert!(read_blob(&current).is_ok());
         assert!(configurations.join("b/secrets").is_dir());
+    }
+
+    #[test]
+    fn a_new_card_says_which_version_its_configuration_has() {
+        for (text, expected) in [(Some("12\n"), Some("12")), (Some("-1"), None), (Some("twelve"), None), (None, None)] {
+            let folder = folder("version");
+            let (seed, configurations) = (folder.0.join("seed"), folder.0.join("configuration"));
+            fs::write(seed.join(BLOB), blob()).unwrap();
+            if let Some(text) = text {
+                fs::write(seed.join("version"), text).unwrap();
+            }
+            fs::create_dir(&configurations).unwrap();
+            fs::write(configurations.join("a.version"), "99").unwrap();
+            place(&seed, &configurations, me()).unwrap();
+            let found = || fs::read_to_string(configurations.join("a.version")).ok();
+            assert_eq!(found().as_deref(), expected, "{text:?}");
+            assert!(!configurations.join("a/version").exists());
+            fs::write(seed.join("version"), "1").unwrap();
+            place(&seed, &configurations, me()).unwrap();
+            assert_eq!(found().as_deref(), expected, "only at the first start");
+        }
     }
 
     #[test]

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //! configuration/a/ b/          a blob and what belongs to it, each in a folder of its own
-//! configuration/a.version      version of the update that filled the slot; absent: none did
+//! configuration/a.version      version of the update that filled the slot, or of what a new card brought; absent: it has none
 //! configuration/current -> a   what is in force
-//! configuration/trying         names the slot on trial, with `at-start` behind it where the trial begins at the next start; absent: none is
+//! configuration/trying         names the slot on trial, with `at-start` behind it until the start that its trial begins with;
+//!                              absent: none is
 //! ```
 //!
-//! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has been
-//! seen to work. So a trial that loses its power ends at the next start, with what was in force. One that begins with a start, because
-//! its network settings are others, is said to be running before it runs: it is started once.
+//! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has
+//! been seen to work. So a trial that loses its power ends at the next start, with what was in force. One that begins with a start,
+//! because its network settings are others, is said to be running before it runs: it is started once.
 //!
-//! **Invariant:** a version stands outside of the slot's folder, where the broker's user writes nothing: no broker can make an old update
-//! look new.
+//! **Invariant:** a version stands outside of the slot's folder, where the broker's user writes nothing: no broker can make an old
+//! update look new.
 
 use super::super::boot_state::Slot;
 use super::super::disk;
@@ -29,9 +30,11 @@ use std::path::{Path, PathBuf};
 
 /// The blob's name in a slot.
 pub const BLOB: &str = "portcullis.blob";
-/// Longest blob that PID 1 reads, bytes. It decodes what it reads, which takes many times that of a small machine's memory; the card's
-/// own is bounded likewise. No board's tables need a hundredth of it.
+/// Longest blob that PID 1 reads, bytes. Decoded it takes many times as much of a small machine's memory. The card's own is bounded
+/// likewise.
 pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Beside the blob of a new card: its version, a decimal number. It is no part of the slot.
+pub const VERSION: &str = "version";
 const CURRENT: &str = "current";
 const TRYING: &str = "trying";
 /// Behind the slot's name in [`TRYING`].
@@ -46,9 +49,28 @@ pub fn in_force(root: &Path) -> Option<Slot> {
     fs::read_link(root.join(CURRENT)).ok()?.to_str().and_then(Slot::parse)
 }
 
-/// Version of the update that filled a slot; 0: none did.
+/// Version of what is in a slot; 0: it has none.
 pub fn version(root: &Path, slot: Slot) -> u64 {
     text(&root.join(format!("{slot}.version"))).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Notes the version of what a new card has brought into a slot, from the folder where the card's things are, so that no older
+/// update is taken. What says no number is as if it were not there.
+///
+/// # Errors
+/// Of the file system.
+pub fn note_version(root: &Path, slot: Slot, seed: &Path) -> io::Result<()> {
+    let path = root.join(format!("{slot}.version"));
+    let found = text(&seed.join(VERSION));
+    match found.as_deref().map(str::parse::<u64>) {
+        Some(Ok(version)) => return replace(&path, &version.to_string()),
+        Some(Err(_)) => log::warn!("{}: not a number: the configuration has no version", seed.join(VERSION).display()),
+        None => {}
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// The slot on trial, and whether the trial is to begin.
@@ -107,8 +129,8 @@ pub enum Begin {
     AtStart,
 }
 
-/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload was
-/// found to be right, which is seen again, because it lies where others can change it.
+/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload
+/// was found to be right, which is seen again, because it lies where others can change it.
 ///
 /// # Errors
 /// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
