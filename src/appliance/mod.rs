@@ -2,17 +2,19 @@
 //!
 //! Comes in: a kernel that has unpacked the initramfs of a boot slot. Goes out: a mounted data partition, a network, a clock, and
 //! the broker as an unprivileged child under the contract that a service manager has with it (`NOTIFY_SOCKET`, `WATCHDOG_USEC`,
-//! `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`), started again when it ends or hangs. And updates of the system and of the configuration,
-//! which the broker receives and PID 1 judges, writes, tries, and keeps or takes back (`update`).
+//! `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`), started again when it ends or hangs. And updates of the system and of the
+//! configuration, which the broker receives and PID 1 judges, writes, tries, and keeps or takes back (`update`).
 //!
 //! **Invariant:** the broker is started whatever else fails. No cable, no clock, no data partition, a settings file that cannot be
 //! read: each is said on the console, and the gateway serves as far as it can.
 //!
-//! **Invariant:** nothing of the system is writable but `/data`, and in an update the slot that does not run. What power takes away at any moment is what was not acknowledged.
+//! **Invariant:** nothing of the card is written but the data partition, in an update the slot that does not run, and the boot
+//! state, 512 bytes twice from 1 MiB on, outside of all partitions. What power takes away at any moment is what was not
+//! acknowledged.
 //!
-//! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a file: whether a clock
-//! that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server sets it. It does not
-//! grow or repair file systems: no system call without `unsafe` does.
+//! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a
+//! file: whether a clock that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server
+//! sets it. It does not grow or repair file systems: no system call without `unsafe` does.
 
 mod archive;
 mod boot_state;

@@ -1,11 +1,11 @@
 //! Folders of a configuration, copied and given to the broker's user.
 //!
-//! **Invariant:** the folder of a slot and the blob in it are PID 1's, and the broker's group may read them. What the broker writes (keys
-//! and certificates that it issues, lists of what is revoked) has folders of its own there. So a broker that somebody else has taken over
-//! cannot give PID 1, or its own successor, another configuration.
+//! **Invariant:** the folder of a slot and the blob in it are PID 1's, and the broker's group may read them. What the broker writes
+//! (keys and certificates that it issues, lists of what is revoked) has folders of its own there. So a broker that somebody else
+//! has taken over cannot give PID 1, or its own successor, another configuration.
 //!
-//! **Invariant:** no link is followed. What is copied may lie in a folder in which the broker's user can put links at any time, and PID 1
-//! must not read through them what that user may not. A link is left out, and said.
+//! **Invariant:** no link is followed. What is copied may lie in a folder in which the broker's user can put links at any time, and
+//! PID 1 must not read through them what that user may not. A link is left out, and said.
 //!
 //! **Invariant:** a copy is the owner's only when it is complete: until then nobody but PID 1 reaches into it.
 
@@ -27,8 +27,9 @@ const BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Folders of a slot in which the broker writes, or somebody for it.
 const OF_THE_BROKER: [&str; 3] = ["secrets", "issuers", "revocation"];
 
-/// Copies everything in the folder `from` into a new folder `to`, but for entries of `from` itself that have these names, for this owner,
-/// user and group. The new folder itself stays PID 1's alone, until [`lay`]. What is copied is on the disk when this returns.
+/// Copies everything in the folder `from` into a new folder `to`, but for entries of `from` itself that have these names, for this
+/// owner, user and group. The new folder itself stays PID 1's alone, until [`lay`]. What is copied is on the disk when this
+/// returns.
 ///
 /// # Errors
 /// Of the file system, an existing `to` among them; more entries or bytes than are copied. `to` may be there in part then.
@@ -37,8 +38,8 @@ pub fn copy(from: &Path, to: &Path, without: &[&str], owner: u32) -> io::Result<
     Copy { owner, left: ENTRIES_MAX, bytes_left: BYTES_MAX }.folder(&from, to, without, 0)
 }
 
-/// Makes the folder of a slot as it has to be: itself and its blob, a file of this name, PID 1's and for the owner's group to read; its
-/// folders the owner's, those that are missing among them. A link or a second name of some file is left as it is.
+/// Makes the folder of a slot as it has to be: itself and its blob, a file of this name, PID 1's and for the owner's group to read;
+/// its folders the owner's, those that are missing among them. A link or a second name of some file is left as it is.
 ///
 /// # Errors
 /// Of the file system.
@@ -73,8 +74,8 @@ fn is_single_file(found: &fs::Metadata) -> bool {
     found.is_file() && found.nlink() == 1
 }
 
-/// Gives a folder and what is in it to its owner, user and group, and to nobody else. Links, and files that have a second name, are left
-/// alone. To be called where the owner has no process, or does not reach.
+/// Gives a folder and what is in it to its owner, user and group, and to nobody else. Links, and files that have a second name, are
+/// left alone. To be called where the owner has no process, or does not reach.
 ///
 /// # Errors
 /// Of the file system.

@@ -1,8 +1,8 @@
 //! What the broker has received: a file in a folder of its own, opened as a stranger's.
 //!
-//! **Invariant:** nothing of the file is believed but what was hashed while it was written to its place, or read back from there. The
-//! broker's user may change it at any time: the header is taken once, and that the payload was right before it is read to be written
-//! only keeps what is in the idle slot from being wiped for nothing.
+//! **Invariant:** nothing of the file is believed but what was hashed while it was written to its place, or read back from there.
+//! The broker's user may change it at any time: the header is taken once, and that the payload was right before it is read to be
+//! written only keeps what is in the idle slot from being wiped for nothing.
 //!
 //! **Invariant:** no link that the broker's user may have put there leads PID 1 to another file.
 

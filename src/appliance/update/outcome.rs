@@ -1,4 +1,5 @@
-//! How the last update stands, on the data partition: written before a system is tried, because one that does not start says nothing.
+//! How the last update stands, on the data partition: written before a system is tried, because one that does not start says
+//! nothing.
 //!
 //! Nothing decides by it which system or configuration is in force; the boot state and the link `current` do.
 

@@ -3,8 +3,8 @@
 //! **Invariant:** while anything of a slot is written, the boot state names the other one and nothing else. So power may go at any
 //! moment: what starts then is the system that runs now.
 //!
-//! **Invariant:** the first bytes of a slot, without which it is no file system, are written last, after the rest is on the card and
-//! was the payload that was signed. A slot that is half written cannot be taken for one by anybody.
+//! **Invariant:** the first bytes of a slot, without which it is no file system, are written last, after the rest is on the card
+//! and was the payload that was signed. A slot that is half written cannot be taken for one by anybody.
 //!
 //! **Invariant:** a system that is on trial confirms itself by having been ready, and by nothing else: it writes no other one.
 //!
@@ -23,8 +23,8 @@ const BEGIN_BYTES: usize = 4_096;
 /// After so many bytes they are waited for, so that the broker's own writes to the card never stand behind more.
 const SYNC_BYTES: u64 = 1 << 20;
 
-/// Writes the payload to the idle slot and reads it back: a payload that was found to be right, which is to be seen again, because it lies
-/// where others can change it. The slot is wiped first; only a success leaves a file system on it.
+/// Writes the payload to the idle slot and reads it back: a payload that was found to be right, which is to be seen again, because
+/// it lies where others can change it. The slot is wiped first; only a success leaves a file system on it.
 /// `is_trial`: the system that runs was started on trial.
 ///
 /// # Errors

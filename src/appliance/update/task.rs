@@ -1,10 +1,10 @@
 //! The order of an update: taken in a thread of its own, tried, kept or taken back.
 //!
-//! The thread is there because a card may take seconds to have written something, and PID 1 feeds two watchdogs meanwhile. It owns what
-//! it works with; what the machine is told, the executor's side tells.
+//! The thread is there because a card may take seconds to have written something, and PID 1 feeds two watchdogs meanwhile. It owns
+//! what it works with; what the machine is told, the executor's side tells.
 //!
-//! **Invariant:** who has ordered that the machine starts anew does nothing more: an update that was taken between the order and the end
-//! would be written over what is to be started, or confirm what is to be left.
+//! **Invariant:** who has ordered that the machine starts anew does nothing more: an update that was taken between the order and
+//! the end would be written over what is to be started, or confirm what is to be left.
 //!
 //! **Invariant:** one update at a time, from its first byte to its end: whoever rings meanwhile is heard afterwards.
 
@@ -76,7 +76,8 @@ enum Next {
 }
 
 impl Update<'_> {
-    /// Goes through with the trial that the machine has started with, and takes updates until the machine is to start anew. Never ends.
+    /// Goes through with the trial that the machine has started with, and takes updates until the machine is to start anew. Never
+    /// ends.
     pub async fn keep(&self, start: Start) {
         let mut next = match (start.trial, start.configuration) {
             (Some(outcome), _) => self.try_system(outcome).await,

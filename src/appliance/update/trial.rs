@@ -1,8 +1,8 @@
 //! Whether what is on trial can serve: the broker is ready five times in a row before the time is over.
 //!
-//! **Invariant:** what was amiss already before the update and is no part of it (no time server, a certificate that ends soon) is no
-//! reason to go back: otherwise a gateway that lacks one of these could never be updated. What an update can break always counts: a
-//! configuration brings certificates, so that they must be amiss in the same words as before.
+//! **Invariant:** what was amiss already before the update and is no part of it (no time server, a certificate that ends soon) is
+//! no reason to go back: otherwise a gateway that lacks one of these could never be updated. What an update can break always
+//! counts: a configuration brings certificates, so that they must be amiss in the same words as before.
 
 use super::super::readiness::Answer;
 use super::super::supervisor::START;
@@ -43,8 +43,8 @@ impl Excuse {
     }
 }
 
-/// The bound that a configuration's trial has passed; how long ago its broker was ordered, and how long ago that said that it is ready:
-/// before, it may be reading a long log.
+/// The bound that a configuration's trial has passed; how long ago its broker was ordered, and how long ago that said that it is
+/// ready: before, it may be reading a long log.
 pub fn overdue(since_order: Duration, since_ready: Option<Duration>) -> Option<Duration> {
     let (waited, bound) = since_ready.map_or((since_order, START), |waited| (waited, CONFIGURATION));
     (waited > bound).then_some(bound)
