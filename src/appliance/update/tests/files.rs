@@ -2,17 +2,22 @@
 
 use super::super::super::boot_state::{BootState, PLACES, Slot};
 use super::super::super::disk::{Card, Device};
-use super::super::super::machine::UpdateState;
+use super::super::super::machine::{Machine, UpdateState};
+use super::super::super::network::Network;
+use super::super::super::power::Ending;
+use super::super::super::supervisor::{Broker, Order};
 use super::super::configuration::{self, Begin, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
 use super::super::refusal::Refusal;
 use super::super::site::{Gauge, Site, Taken};
+use super::super::start::Start;
 use super::super::trial::Excuse;
-use super::super::{BLOB, Progress, begin};
+use super::super::{BLOB, Progress, Update, begin};
 use super::{SLOT_BYTES, bundle, key, manifest, payload};
 use crate::bundle::{Kind, Manifest, signed_header};
 use crate::config::{self, LoadOptions};
 use ed25519_dalek::SigningKey;
+use smol::{LocalExecutor, channel};
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -101,6 +106,37 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
     // The next one is taken all the same.
     assert!(site.offer(&bundle(&manifest(Kind::System, 8, &new), &new)).is_ok());
     assert_eq!(site.boots(), BootState { once: Some(Slot::B), ..BootState::default() });
+}
+
+#[test]
+fn after_a_system_that_is_to_be_tried_no_other_update_is_taken() {
+    let (folder, site) = site("order");
+    let machine = Machine::new(&folder.0.join("machine"), site.image.clone(), site.running, false);
+    let (network, broker) = (Network::default(), Broker::new(PathBuf::new(), false));
+    let (orders, bell) = (channel::bounded(2), channel::bounded(1));
+    let new = payload(5_000);
+    let incoming = site.state.join("update/incoming");
+    fs::write(&incoming, bundle(&manifest(Kind::System, 8, &new), &new)).unwrap();
+    let update = Update {
+        site: site.clone(),
+        machine: &machine,
+        network: &network,
+        broker: &broker,
+        orders: orders.0,
+        bell: bell.1.clone(),
+    };
+    let executor = LocalExecutor::new();
+    executor.spawn(update.keep(Start::default())).detach();
+    bell.0.try_send(()).unwrap();
+    assert_eq!(smol::block_on(executor.run(orders.1.recv())).unwrap(), Order::End(Ending::Reboot));
+    assert_eq!(site.boots().once, Some(Slot::B));
+    assert!(!incoming.exists() && bell.1.is_empty());
+    // And before the machine has ended, the next one is there.
+    bell.0.try_send(()).unwrap();
+    while executor.try_tick() {}
+    assert!(!bell.1.is_empty(), "nobody hears it");
+    let before = Outcome::read(&site.outcome).unwrap().before;
+    assert!(before.contains(&Excuse::by_name("network")), "which is missing here");
 }
 
 #[test]
