@@ -1,8 +1,8 @@
 //! The boot state: which system slot the boot loader starts, which it is to start once, and what has been confirmed.
 //!
-//! 512 bytes as U-Boot's `env export -c -s 200` writes them: a CRC-32 of what follows, little-endian; then `name=value`, each with a
-//! zero behind it, sorted by name; a further zero; zeros to the end. They stand twice on the whole disk, outside of every partition.
-//! The first copy whose checksum is right is believed; without one, slot A is confirmed and nothing is on trial.
+//! 512 bytes as U-Boot's `env export -c -s 200` writes them: a CRC-32 of what follows, little-endian; then `name=value`, each with
+//! a zero behind it, sorted by name; a further zero; zeros to the end. They stand twice on the whole disk, outside of every
+//! partition. The first copy whose checksum is right is believed; without one, slot A is confirmed and nothing is on trial.
 //!
 //! **Invariant:** before copy 1 is overwritten, copy 2 says what is believed. So what power takes away in the middle of a write
 //! leaves the state from before or the new one, never an older one.

@@ -102,8 +102,8 @@ impl Medium for Device {
     }
 }
 
-/// SHA-256 of the first so many bytes of a file or device, read from the device where that is possible (`O_DIRECT`, or else after the
-/// kernel was asked to forget what it has in memory). What was written must have been synced.
+/// SHA-256 of the first so many bytes of a file or device, read from the device where that is possible (`O_DIRECT`, or else after
+/// the kernel was asked to forget what it has in memory). What was written must have been synced.
 ///
 /// # Errors
 /// Of the system; it is shorter.
@@ -153,8 +153,8 @@ pub struct Card {
 }
 
 impl Card {
-    /// The card that the partition with the settings is on, by what the kernel says of it; `None`: it has no two slots, or a partition
-    /// where the boot state should be.
+    /// The card that the partition with the settings is on, by what the kernel says of it; `None`: it has no two slots, or a
+    /// partition where the boot state should be.
     pub fn of(boot: &Path) -> Option<Self> {
         Self::find(Path::new(SYSFS), boot)
     }

@@ -2,8 +2,8 @@
 //!
 //! The broker shows it on its page, and has no other way to know. Nothing in the file decides anything.
 //!
-//! **Invariant:** the file has at most [`FILE_BYTES_MAX`] bytes, and a value is one line of printable characters, whatever a peer, a
-//! settings file or a device has put into it.
+//! **Invariant:** the file has at most [`FILE_BYTES_MAX`] bytes, and a value is one line of printable characters, whatever a peer,
+//! a settings file or a device has put into it.
 
 use super::boot_state::Slot;
 use super::mounts::{Data, text};

@@ -2,17 +2,19 @@
 //!
 //! Comes in: a kernel that has unpacked the initramfs of a boot slot. Goes out: a mounted data partition, a network, a clock, and
 //! the broker as an unprivileged child under the contract that a service manager has with it (`NOTIFY_SOCKET`, `WATCHDOG_USEC`,
-//! `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`), started again when it ends or hangs. And updates of the system and of the configuration,
-//! which the broker receives and PID 1 judges, writes, tries, and keeps or takes back (`update`).
+//! `STATE_DIRECTORY`, `RUNTIME_DIRECTORY`), started again when it ends or hangs. And updates of the system and of the
+//! configuration, which the broker receives and PID 1 judges, writes, tries, and keeps or takes back (`update`).
 //!
 //! **Invariant:** the broker is started whatever else fails. No cable, no clock, no data partition, a settings file that cannot be
 //! read: each is said on the console, and the gateway serves as far as it can.
 //!
-//! **Invariant:** nothing of the system is writable but `/data`, and in an update the slot that does not run. What power takes away at any moment is what was not acknowledged.
+//! **Invariant:** nothing of the card is written but the data partition, in an update the slot that does not run, and the boot
+//! state, 512 bytes twice from 1 MiB on, outside of all partitions. What power takes away at any moment is what was not
+//! acknowledged.
 //!
-//! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a file: whether a clock
-//! that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server sets it. It does not
-//! grow or repair file systems: no system call without `unsafe` does.
+//! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a
+//! file: whether a clock that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server
+//! sets it. It does not grow or repair file systems: no system call without `unsafe` does.
 
 mod archive;
 mod boot_state;
@@ -86,7 +88,8 @@ pub fn run() {
         log::error!("{notice}");
         machine.notice(Area::Update, notice.as_str());
     }
-    configure(&folders, &site, &machine, &mut settings);
+    let configuration = start.on_trial(&site).unwrap_or_else(|| folders.configuration.clone());
+    configure(&folders, &configuration, &site, &machine, &mut settings);
     let name = settings.hostname.as_deref().unwrap_or("portcullis");
     if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
         log::warn!("the host name cannot be set: {error}");
@@ -94,7 +97,7 @@ pub fn run() {
     supervisor::limit();
 
     let network = network::Network::default();
-    let broker = Broker::new(folders.configuration.clone());
+    let broker = Broker::new(configuration, start.configuration.is_some());
     let (orders, bell) = (channel::bounded(2), channel::bounded(1));
     let updates =
         Update { site, machine: &machine, network: &network, broker: &broker, orders: orders.0.clone(), bell: bell.1 };
@@ -138,13 +141,13 @@ fn site(parts: &Partitions, parameters: Parameters, image: Image, folders: &seed
     }
 }
 
-/// Completes the settings of the card with those of the configuration in force.
-fn configure(folders: &seed::Folders, site: &Site, machine: &Machine, settings: &mut Settings) {
+/// Completes the settings of the card with those of the configuration in this folder: the one in force, or on trial.
+fn configure(folders: &seed::Folders, folder: &Path, site: &Site, machine: &Machine, settings: &mut Settings) {
     machine.set_configuration(match site.in_force().filter(|_| !folders.is_of_image()) {
         Some((slot, version)) => Configuration::InSlot(slot, version),
         None => Configuration::OfImage,
     });
-    match seed::read_blob(&folders.configuration) {
+    match seed::read_blob(folder) {
         Ok(configuration) => {
             let otherwise = configuration.network.map(|network| settings.complete(&network)).unwrap_or_default();
             if !otherwise.is_empty() {

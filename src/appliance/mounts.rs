@@ -107,8 +107,8 @@ fn reads(device: &Path, at: u64, wanted: &[u8]) -> bool {
     read().is_ok_and(|bytes| bytes == wanted)
 }
 
-/// The text of `gateway.cfg`, and the configuration that the card brought, which is unpacked into `seed`. Their partition is mounted
-/// for as long as they are read, and never writable.
+/// The text of `gateway.cfg`, and the configuration that the card brought, which is unpacked into `seed`. Their partition is
+/// mounted for as long as they are read, and never writable.
 pub fn read_first(partitions: &Partitions, seed: &Path) -> Option<String> {
     let Some(device) = &partitions.boot else {
         log::error!("no partition is labelled PORTCULLIS: going on without gateway.cfg");
@@ -215,8 +215,8 @@ pub async fn watch_data(data: Data, machine: &Machine) {
     }
 }
 
-/// Whether the last line for the folder, which is what is seen there, has one of the words by which ext4 says so. Newer kernels leave
-/// `rw` there after an error, and add the other.
+/// Whether the last line for the folder, which is what is seen there, has one of the words by which ext4 says so. Newer kernels
+/// leave `rw` there after an error, and add the other.
 fn says_read_only(mounts: &str, folder: &str) -> bool {
     let fields = |line: &str| {
         let mut fields = line.split(' ').skip(1);

@@ -31,12 +31,19 @@ const RESOLVER_FILE: &str = "/etc/resolv.conf";
 /// What the rest of PID 1 knows of the network.
 #[derive(Debug, Default)]
 pub struct Network {
-    /// Whether the kernel knows an interface that can be used.
-    pub has_interface: Cell<bool>,
+    /// Whether there is an interface, and a cable in it.
+    pub has_link: Cell<bool>,
     /// Whether there is an address.
     pub is_up: Cell<bool>,
     /// Time servers that the network named.
     pub ntp: RefCell<Vec<Ipv4Addr>>,
+}
+
+impl Network {
+    /// Whether somebody can be reached: there are a link and an address.
+    pub fn is_usable(&self) -> bool {
+        self.has_link.get() && self.is_up.get()
+    }
 }
 
 /// Loopback, where the broker's own commands and its status page are.
@@ -59,7 +66,12 @@ impl Interface {
     }
 
     /// Until the cable is there.
-    async fn carrier(&self, machine: &Machine) {
+    async fn carrier(&self, network: &Network, machine: &Machine) {
+        self.wait_for_carrier(machine).await;
+        network.has_link.set(true);
+    }
+
+    async fn wait_for_carrier(&self, machine: &Machine) {
         if self.has_carrier() {
             return;
         }
@@ -78,10 +90,11 @@ impl Interface {
     }
 
     /// Until the cable is gone.
-    async fn carrier_lost(&self, machine: &Machine) {
+    async fn carrier_lost(&self, network: &Network, machine: &Machine) {
         while self.has_carrier() {
             Timer::after(LOOK).await;
         }
+        network.has_link.set(false);
         log::warn!("{}: the network cable is gone", self.name);
         machine.set_network(format!("no cable at {}", self.name));
         machine.notice(Area::Network, format!("{}: the network cable is gone", self.name));
@@ -91,7 +104,6 @@ impl Interface {
 /// Keeps the network as it should be, for ever.
 pub async fn keep(settings: &Settings, network: &Network, machine: &Machine) {
     let interface = wait_for_interface(settings, machine).await;
-    network.has_interface.set(true);
     log::info!("{}: {}", interface.name, hardware_text(interface.hardware));
     if let Err(error) = route::up(interface.index) {
         log::error!("{} cannot be switched on: {error}", interface.name);
@@ -101,16 +113,16 @@ pub async fn keep(settings: &Settings, network: &Network, machine: &Machine) {
             let ours = Link { subnet, gateway: settings.gateway, dns: &settings.dns };
             let fault = ours.apply(&interface, network);
             loop {
-                interface.carrier(machine).await;
+                interface.carrier(network, machine).await;
                 machine.set_network(ours.shown(&interface, "fixed"));
                 if let Some(fault) = &fault {
                     machine.notice(Area::Network, fault.as_str());
                 }
-                interface.carrier_lost(machine).await;
+                interface.carrier_lost(network, machine).await;
             }
         }
         Some(Address::Dhcp) | None => loop {
-            interface.carrier(machine).await;
+            interface.carrier(network, machine).await;
             if let Err(error) = lease(&interface, settings, network, machine).await {
                 log::error!("{}: DHCP: {error}", interface.name);
                 machine.notice(Area::Network, format!("{}: DHCP: {error}", interface.name));
@@ -226,7 +238,7 @@ async fn lease(interface: &Interface, settings: &Settings, network: &Network, ma
     let host_name = settings.hostname.as_deref().unwrap_or("portcullis");
     let exchange = Exchange { socket, interface, host_name, machine };
     let lost = async {
-        interface.carrier_lost(machine).await;
+        interface.carrier_lost(network, machine).await;
         None
     };
     let Some(mut lease) = future::or(async { Some(exchange.obtain().await) }, lost).await else { return Ok(()) };
@@ -241,7 +253,7 @@ async fn lease(interface: &Interface, settings: &Settings, network: &Network, ma
         *network.ntp.borrow_mut() = lease.ntp.clone();
         log::info!("{}: from DHCP server {} for {} s", interface.name, lease.server, lease.lease_seconds);
         let lost = async {
-            interface.carrier_lost(machine).await;
+            interface.carrier_lost(network, machine).await;
             Renewal::CableLost
         };
         match future::or(exchange.renew(&lease), lost).await {
@@ -253,7 +265,7 @@ async fn lease(interface: &Interface, settings: &Settings, network: &Network, ma
             }
             // Whoever comes back to the same network keeps its address meanwhile, and its connections.
             Renewal::CableLost => {
-                interface.carrier(machine).await;
+                interface.carrier(network, machine).await;
                 let before = lease.subnet;
                 lease = exchange.obtain().await;
                 if lease.subnet != before {

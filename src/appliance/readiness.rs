@@ -1,7 +1,7 @@
 //! Whether the broker is ready: one question to its control socket, one bounded answer, in bounded time.
 //!
-//! The answer is that of `/readyz`: 200, or 503 and the checks. Its JSON is our own writer's, without blanks, and of it only the names
-//! of what failed are read: no text in it can look like one, because a quotation mark in a text is escaped.
+//! The answer is that of `/readyz`: 200, or 503 and the checks. Its JSON is our own writer's, without blanks, and of it only the
+//! names of what failed are read: no text in it can look like one, because a quotation mark in a text is escaped.
 
 use async_io::{Async, Timer};
 use smol::future;
@@ -80,8 +80,8 @@ fn read(answer: &[u8]) -> Option<Answer> {
     }
 }
 
-/// Names and details of the checks that are not passed. The one of the machine is not among them: it is of what PID 1 itself has told
-/// the broker, and takes no part in whether that is ready.
+/// Names and details of the checks that are not passed. The one of the machine is not among them: it is of what PID 1 itself has
+/// told the broker, and takes no part in whether that is ready.
 fn failed(body: &str) -> Vec<(String, String)> {
     let checks = body.split("{\"name\":\"").skip(1);
     let failed = checks.filter_map(|check| {

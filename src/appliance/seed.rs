@@ -3,25 +3,27 @@
 //! ```text
 //! /data/configuration/a/     portcullis.blob, secrets/, issuers/, revocation/
 //! /data/configuration/b/     the other slot, for an update
+//! /data/configuration/a.version  what `version` beside the card's blob said, if it was there
 //! /data/configuration/current -> a
 //! /data/state/               the broker's
 //! ```
 //!
-//! What else lies in `configuration/` is of updates, and in [`super::update`].
+//! A slot's folder and its blob are PID 1's, which the broker's group may read; the folders in it are the broker's
+//! ([`super::tree`]). What else lies in `configuration/` is of updates, and in [`super::update`].
 //!
 //! **Invariant:** `current` appears in one step after what it names is on the disk, so that a first start that lost its power is
 //! done again from the beginning.
 
+use super::boot_state::Slot;
 use super::mounts::{self, DATA, Data};
-use super::update::BLOB;
+use super::update::{self, BLOB, BLOB_BYTES_MAX};
 use super::{BROKER_USER, tree};
 use crate::config;
 use crate::config::blob::Configuration;
-use crate::config::envelope::BLOB_BYTES_MAX;
 use rustix::fs::OFlags;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// What the card brought, unpacked.
@@ -30,9 +32,6 @@ pub const SEED: &str = "/run/seed";
 pub const CONFIGURATIONS: &str = "/data/configuration";
 /// State where the card cannot have it.
 const STATE_IN_MEMORY: &str = "/run/state";
-/// Deepest folder of a configuration, and most files in it: somebody else made the card.
-const DEPTH_MAX: u32 = 4;
-const FILES_MAX: usize = 4_096;
 
 /// Where the broker finds its things.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub fn prepare(data: Data) -> Folders {
     let data_folder = Path::new(DATA);
     let current = current(Path::new(CONFIGURATIONS));
     let configuration = match data {
-        Data::Kept | Data::Absent => place(data_folder, &current),
+        Data::Kept | Data::Absent => place(Path::new(SEED), Path::new(CONFIGURATIONS), BROKER_USER),
         Data::ReadOnly => Ok(()),
     };
     if let Err(error) = configuration {
@@ -59,7 +58,7 @@ pub fn prepare(data: Data) -> Folders {
         log::error!("{} has no {BLOB}: running on what the image brought", current.display());
     }
     let state = if data == Data::ReadOnly { PathBuf::from(STATE_IN_MEMORY) } else { data_folder.join("state") };
-    if let Err(error) = fs::create_dir_all(&state).and_then(|()| own(&state, 0)) {
+    if let Err(error) = fs::create_dir_all(&state).and_then(|()| tree::own(&state, BROKER_USER)) {
         log::error!("{} cannot be made: {error}", state.display());
     }
     Folders { configuration: if has_blob { current } else { PathBuf::from(SEED) }, state }
@@ -78,7 +77,7 @@ impl Folders {
         }
         log::error!("DEGRADED: {} can only be read: nothing new survives a restart", self.state.display());
         let state = PathBuf::from(STATE_IN_MEMORY);
-        if let Err(error) = fs::create_dir_all(&state).and_then(|()| own(&state, 0)) {
+        if let Err(error) = fs::create_dir_all(&state).and_then(|()| tree::own(&state, BROKER_USER)) {
             log::error!("{} cannot be made: {error}", state.display());
         }
         state
@@ -90,52 +89,146 @@ pub fn current(configurations: &Path) -> PathBuf {
     configurations.join("current")
 }
 
+/// Bits of a mode: group and others may write.
+const OTHERS_WRITE: u32 = 0o022;
+
 /// The configuration in a folder.
 ///
 /// # Errors
-/// There is no blob, or none that this program reads.
+/// There is no blob, or none that this program reads. One that somebody else than PID 1 can write, or of more than
+/// [`BLOB_BYTES_MAX`], is not looked at.
 pub fn read_blob(folder: &Path) -> io::Result<Configuration> {
     let mut blob = Vec::new();
-    // The folder is the broker's: nothing that it may have put there leads elsewhere, or makes PID 1 wait.
+    // Nothing that may have been put there before the folder was PID 1's leads elsewhere, or makes PID 1 wait.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(folder.join(BLOB))?;
-    file.take(BLOB_BYTES_MAX as u64 + 1).read_to_end(&mut blob)?;
+    let found = file.metadata()?;
+    if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & OTHERS_WRITE != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others than PID 1 can write it"));
+    }
+    if found.len() > BLOB_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    file.take(BLOB_BYTES_MAX).read_to_end(&mut blob)?;
     config::decode(&blob).map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))
 }
 
-fn place(data: &Path, current: &Path) -> io::Result<()> {
-    let slot = data.join("configuration/a");
-    if fs::symlink_metadata(current).is_err() {
+/// Puts the configuration that the card brought in its place where there is none, and makes both slots as they have to be.
+fn place(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
+    let (slot, current) = (configurations.join(Slot::A.name()), current(configurations));
+    if fs::symlink_metadata(&current).is_err() {
         match fs::remove_dir_all(&slot) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Ok(()) | Err(_) => {}
         }
-        fs::create_dir_all(data.join("configuration"))?;
-        tree::copy(Path::new(SEED), &slot, &[], BROKER_USER)?;
+        fs::create_dir_all(configurations)?;
+        tree::copy(seed, &slot, &[update::VERSION], owner)?;
+        tree::lay(&slot, BLOB, owner)?;
+        update::note_version(configurations, Slot::A, seed)?;
         rustix::fs::sync();
-        symlink("a", current)?;
-        File::open(data.join("configuration"))?.sync_all()?;
-        log::info!("first start: the configuration of the image is on {DATA}");
+        symlink(Slot::A.name(), &current)?;
+        File::open(configurations)?.sync_all()?;
+        log::info!("first start: the configuration of the image is in {}", configurations.display());
     }
-    own(&fs::canonicalize(current)?, 0)
-}
-
-/// Gives a folder and what is in it to the broker's user, and to nobody else. Links are left alone.
-fn own(path: &Path, depth: u32) -> io::Result<()> {
-    let kind = fs::symlink_metadata(path)?.file_type();
-    if kind.is_symlink() {
-        return Ok(());
-    }
-    chown(path, Some(BROKER_USER), Some(BROKER_USER))?;
-    if kind.is_dir() {
-        fs::set_permissions(path, Permissions::from_mode(0o700))?;
-        if depth <= DEPTH_MAX {
-            for entry in fs::read_dir(path)?.take(FILES_MAX) {
-                own(&entry?.path(), depth + 1)?;
-            }
+    for slot in [Slot::A, Slot::B].map(|slot| configurations.join(slot.name())) {
+        if fs::symlink_metadata(&slot).is_ok_and(|found| found.is_dir()) {
+            tree::lay(&slot, BLOB, owner)?;
         }
-    } else if kind.is_file() {
-        fs::set_permissions(path, Permissions::from_mode(0o600))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn folder(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("portcullis-seed-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("seed/secrets/server")).unwrap();
+        Folder(folder)
+    }
+
+    fn me() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn blob() -> Vec<u8> {
+        let options = config::LoadOptions::default();
+        config::encode(&config::load_embedded(config::DEFAULT_FILES, &options).unwrap().configuration).unwrap()
+    }
+
+    #[test]
+    fn the_card_s_configuration_is_put_in_its_place_once_and_mended_at_each_start() {
+        let folder = folder("place");
+        let (seed, configurations) = (folder.0.join("seed"), folder.0.join("configuration"));
+        let owner = if me() == 0 { 1_000 } else { me() };
+        fs::write(seed.join(BLOB), blob()).unwrap();
+        fs::write(seed.join("secrets/server/tls.key"), "key").unwrap();
+        place(&seed, &configurations, owner).unwrap();
+        let current = current(&configurations);
+        assert!(read_blob(&current).is_ok());
+        assert_eq!(fs::metadata(current.join("secrets/server/tls.key")).unwrap().uid(), owner);
+        assert_eq!(fs::metadata(current.join("issuers")).unwrap().uid(), owner);
+        // As earlier images have left it.
+        chown(current.join(BLOB), Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(current.join(BLOB), Permissions::from_mode(0o666)).unwrap();
+        fs::create_dir(configurations.join("b")).unwrap();
+        fs::write(seed.join(BLOB), "another").unwrap();
+        assert!(read_blob(&current).is_err());
+        place(&seed, &configurations, owner).unwrap();
+        assert!(read_blob(&current).is_ok());
+        assert!(configurations.join("b/secrets").is_dir());
+    }
+
+    #[test]
+    fn a_new_card_says_which_version_its_configuration_has() {
+        for (text, expected) in [(Some("12\n"), Some("12")), (Some("-1"), None), (Some("twelve"), None), (None, None)] {
+            let folder = folder("version");
+            let (seed, configurations) = (folder.0.join("seed"), folder.0.join("configuration"));
+            fs::write(seed.join(BLOB), blob()).unwrap();
+            if let Some(text) = text {
+                fs::write(seed.join("version"), text).unwrap();
+            }
+            fs::create_dir(&configurations).unwrap();
+            fs::write(configurations.join("a.version"), "99").unwrap();
+            place(&seed, &configurations, me()).unwrap();
+            let found = || fs::read_to_string(configurations.join("a.version")).ok();
+            assert_eq!(found().as_deref(), expected, "{text:?}");
+            assert!(!configurations.join("a/version").exists());
+            fs::write(seed.join("version"), "1").unwrap();
+            place(&seed, &configurations, me()).unwrap();
+            assert_eq!(found().as_deref(), expected, "only at the first start");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_others_can_write_or_that_is_too_large_is_not_read() {
+        let folder = folder("refused");
+        let path = folder.0.join(BLOB);
+        let kind = || read_blob(&folder.0).map_err(|error| error.kind()).err();
+        fs::write(&path, blob()).unwrap();
+        for (mode, expected) in [(0o640, None), (0o660, Some(io::ErrorKind::PermissionDenied))] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(kind(), expected, "{mode:o}");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        if me() == 0 {
+            chown(&path, Some(1_000), None).unwrap();
+            assert_eq!(kind(), Some(io::ErrorKind::PermissionDenied));
+            chown(&path, Some(0), None).unwrap();
+        }
+        File::options().write(true).open(&path).unwrap().set_len(BLOB_BYTES_MAX + 1).unwrap();
+        assert_eq!(kind(), Some(io::ErrorKind::FileTooLarge));
+    }
 }

@@ -1,10 +1,10 @@
 //! The time, from a server: SNTP as RFC 4330 has it, on the packet of RFC 5905.
 //!
-//! The clock is stepped, only where it is wrong by more than half a second, and never to before this release. Whether what it shows is
-//! believed is the broker's to say: it looks for steps, and has a record of times that it knew.
+//! The clock is stepped, only where it is wrong by more than half a second, and never to before this release. Whether what it shows
+//! is believed is the broker's to say: it looks for steps, and has a record of times that it knew.
 //!
-//! An answer must repeat a number that was drawn for the question, so that only who sees our packets can forge one. Nothing protects
-//! from those: a network that is not trusted needs a time server that is near.
+//! An answer must repeat a number that was drawn for the question, so that only who sees our packets can forge one. Nothing
+//! protects from those: a network that is not trusted needs a time server that is near.
 
 use super::machine::{Area, Machine};
 use super::network::Network;

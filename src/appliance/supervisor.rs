@@ -39,7 +39,7 @@ const DATAGRAM_BYTES_MAX: usize = 4_096;
 /// How long a broker may say nothing, once it is ready.
 const WATCHDOG: Duration = Duration::from_secs(30);
 /// How long it may take to be ready: it reads its log first.
-const START: Duration = Duration::from_secs(300);
+pub const START: Duration = Duration::from_secs(300);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(20);
 /// Between an end and the next start.
@@ -50,11 +50,15 @@ const RUN: Duration = Duration::from_secs(120);
 /// Open files of the broker: a connection takes one.
 const FILES_MAX: u64 = 65_536;
 
-/// Sets what the broker inherits.
+/// Sets what the broker inherits, and what it may not do.
 pub fn limit() {
     let limit = Rlimit { current: Some(FILES_MAX), maximum: Some(FILES_MAX) };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
         log::warn!("the limit of open files cannot be raised: {error}");
+    }
+    // Whoever may only read a file of PID 1's must not give it a second name in a folder of his own.
+    if let Err(error) = fs::write("/proc/sys/fs/protected_hardlinks", "1") {
+        log::warn!("second names of files cannot be ruled out: {error}");
     }
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         log::warn!("new privileges cannot be ruled out: {error}");
@@ -75,8 +79,8 @@ pub enum Order {
 pub struct Broker {
     configuration: RefCell<PathBuf>,
     is_trial: Cell<bool>,
-    /// How often one was started.
-    pub starts: Cell<u32>,
+    /// How often one said that clients can come.
+    pub readies: Cell<u32>,
     /// How often one ended, or could not be started, without having been told to end.
     pub ends: Cell<u32>,
     /// Why the last of these did.
@@ -84,12 +88,12 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// One that is to run on the configuration in this folder.
-    pub fn new(configuration: PathBuf) -> Self {
+    /// One that is to run on the configuration in this folder; on trial, on that and no other.
+    pub fn new(configuration: PathBuf, is_trial: bool) -> Self {
         Self {
             configuration: RefCell::new(configuration),
-            is_trial: Cell::new(false),
-            starts: Cell::new(0),
+            is_trial: Cell::new(is_trial),
+            readies: Cell::new(0),
             ends: Cell::new(0),
             reason: RefCell::default(),
         }
@@ -157,17 +161,14 @@ async fn serve(folders: &Folders, broker: &Broker, watch: &mut Watch) -> Ending 
     loop {
         let begin = Instant::now();
         let reason = match start(folders, broker) {
-            Ok(child) => {
-                broker.starts.set(broker.starts.get() + 1);
-                match live(child, watch).await {
-                    Life::Ordered(Order::End(ending)) => return ending,
-                    Life::Ordered(Order::Restart) => {
-                        back_off = BACK_OFF;
-                        continue;
-                    }
-                    Life::Ended(reason) => reason,
+            Ok(child) => match live(child, broker, watch).await {
+                Life::Ordered(Order::End(ending)) => return ending,
+                Life::Ordered(Order::Restart) => {
+                    back_off = BACK_OFF;
+                    continue;
                 }
-            }
+                Life::Ended(reason) => reason,
+            },
             Err(error) => format!("it cannot be started: {error}"),
         };
         back_off = if begin.elapsed() > RUN { BACK_OFF } else { back_off };
@@ -205,7 +206,7 @@ fn start(folders: &Folders, broker: &Broker) -> io::Result<Child> {
 }
 
 /// One life of the broker.
-async fn live(child: Child, watch: &mut Watch) -> Life {
+async fn live(child: Child, broker: &Broker, watch: &mut Watch) -> Life {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
         return Life::Ended("it has no number".to_owned());
     };
@@ -219,6 +220,7 @@ async fn live(child: Child, watch: &mut Watch) -> Life {
                     match line {
                         "READY=1" if state == State::Starting => {
                             log::info!("the broker is ready, {} s after power-on; {}", uptime(), memory());
+                            broker.readies.set(broker.readies.get() + 1);
                             state = State::Ready;
                             due = Instant::now() + WATCHDOG;
                         }

@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! configuration/a/ b/          a blob and what belongs to it, each in a folder of its own
-//! configuration/a.version      version of the update that filled the slot; absent: none did
+//! configuration/a.version      version of the update that filled the slot, or of what a new card brought; absent: it has none
 //! configuration/current -> a   what is in force
-//! configuration/trying         names the slot on trial; absent: none is
+//! configuration/trying         names the slot on trial, with `at-start` behind it until the start that its trial begins with;
+//!                              absent: none is
 //! ```
 //!
-//! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has been
-//! seen to work. So a trial that loses its power ends at the next start, with what was in force.
+//! **Invariant:** what `current` names is never written. It changes in one step, after what it will name is on the disk and has
+//! been seen to work. So a trial that loses its power ends at the next start, with what was in force. One that begins with a start,
+//! because its network settings are others, is said to be running before it runs: it is started once.
 //!
-//! **Invariant:** a version stands outside of the folder, which is the broker's: no broker can make an old update look new.
+//! **Invariant:** a version stands outside of the slot's folder, where the broker's user writes nothing: no broker can make an old
+//! update look new.
 
 use super::super::boot_state::Slot;
 use super::super::disk;
@@ -19,17 +22,23 @@ use super::refusal::Refusal;
 use super::{Progress, replace};
 use crate::bundle::Manifest;
 use crate::config::blob::Configuration;
-use crate::config::envelope::BLOB_BYTES_MAX;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// The blob's name in a slot.
 pub const BLOB: &str = "portcullis.blob";
+/// Longest blob that PID 1 reads, bytes. Decoded it takes many times as much of a small machine's memory. The card's own is bounded
+/// likewise.
+pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Beside the blob of a new card: its version, a decimal number. It is no part of the slot.
+pub const VERSION: &str = "version";
 const CURRENT: &str = "current";
 const TRYING: &str = "trying";
+/// Behind the slot's name in [`TRYING`].
+const AT_START: &str = "at-start";
 const NEXT: &str = "next";
 const PIECE_BYTES: usize = 64 * 1024;
 /// Longest file that is read whole here, bytes.
@@ -40,14 +49,35 @@ pub fn in_force(root: &Path) -> Option<Slot> {
     fs::read_link(root.join(CURRENT)).ok()?.to_str().and_then(Slot::parse)
 }
 
-/// Version of the update that filled a slot; 0: none did.
+/// Version of what is in a slot; 0: it has none.
 pub fn version(root: &Path, slot: Slot) -> u64 {
     text(&root.join(format!("{slot}.version"))).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// The slot on trial.
-fn trying(root: &Path) -> Option<Slot> {
-    Slot::parse(&text(&root.join(TRYING))?)
+/// Notes the version of what a new card has brought into a slot, from the folder where the card's things are, so that no older
+/// update is taken. What says no number is as if it were not there.
+///
+/// # Errors
+/// Of the file system.
+pub fn note_version(root: &Path, slot: Slot, seed: &Path) -> io::Result<()> {
+    let path = root.join(format!("{slot}.version"));
+    let found = text(&seed.join(VERSION));
+    match found.as_deref().map(str::parse::<u64>) {
+        Some(Ok(version)) => return replace(&path, &version.to_string()),
+        Some(Err(_)) => log::warn!("{}: not a number: the configuration has no version", seed.join(VERSION).display()),
+        None => {}
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The slot on trial, and whether the trial is to begin.
+fn trying(root: &Path) -> Option<(Slot, bool)> {
+    let text = text(&root.join(TRYING))?;
+    let (slot, is_due) = text.strip_suffix(AT_START).map_or((text.as_str(), false), |slot| (slot.trim_end(), true));
+    Some((Slot::parse(slot)?, is_due))
 }
 
 fn text(path: &Path) -> Option<String> {
@@ -61,7 +91,7 @@ pub fn folder(root: &Path, slot: Slot) -> PathBuf {
     root.join(slot.name())
 }
 
-/// How a trial ended that the power ended.
+/// What a start finds of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
     /// There was none.
@@ -70,19 +100,37 @@ pub enum Interrupted {
     Trial(Slot),
     /// After it: the slot on trial is in force.
     Kept(Slot),
+    /// It begins now, and is said to be running.
+    Due(Slot),
 }
 
-/// Ends the trial that the power may have ended. To be called before the broker is started.
+/// Ends the trial that the power may have ended, or begins the one that is to begin. To be called before the broker is started.
 ///
 /// # Errors
-/// Of the file system. The trial is over all the same: `current` alone says what is started.
+/// Of the file system. No trial is to be run then: `current` alone says what is started.
 pub fn recover(root: &Path) -> io::Result<Interrupted> {
-    let Some(slot) = trying(root) else { return Ok(Interrupted::No) };
+    let Some((slot, is_due)) = trying(root) else { return Ok(Interrupted::No) };
+    let is_in_force = in_force(root) == Some(slot);
+    if is_due && !is_in_force {
+        // If the power goes from here on, or the machine hangs, the next start goes back.
+        begin_trial(root, slot, Begin::Now)?;
+        return Ok(Interrupted::Due(slot));
+    }
     end_trial(root)?;
-    Ok(if in_force(root) == Some(slot) { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
+    Ok(if is_in_force { Interrupted::Kept(slot) } else { Interrupted::Trial(slot) })
 }
 
-/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds.
+/// When a trial begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// With the broker's next start.
+    Now,
+    /// With the machine's.
+    AtStart,
+}
+
+/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload
+/// was found to be right, which is seen again, because it lies where others can change it.
 ///
 /// # Errors
 /// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
@@ -94,8 +142,8 @@ pub fn fill(
     owner: u32,
     progress: &dyn Progress,
 ) -> Result<Configuration, Refusal> {
-    if manifest.bytes > BLOB_BYTES_MAX as u64 {
-        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX as u64 });
+    if manifest.bytes > BLOB_BYTES_MAX {
+        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX });
     }
     let idle = from.other();
     let filled = fill_slot(payload, manifest, root, from, owner, progress);
@@ -152,7 +200,7 @@ fn fill_slot(
     if named != ours {
         return Err(Refusal::Board { named: named.clone(), ours: ours.clone() });
     }
-    fchown(&file, Some(owner), Some(owner)).and_then(|()| tree::give(&target, owner)).map_err(&failed)?;
+    tree::lay(&target, BLOB, owner).and_then(|()| file.sync_all()).map_err(&failed)?;
     let version = root.join(format!("{idle}.version"));
     sync(&target).and_then(|()| replace(&version, &manifest.version.to_string())).map_err(&failed)?;
     progress.advanced(at).map_err(&failed)?;
@@ -163,8 +211,12 @@ fn fill_slot(
 ///
 /// # Errors
 /// Of the file system.
-pub fn begin_trial(root: &Path, slot: Slot) -> io::Result<()> {
-    replace(&root.join(TRYING), slot.name())
+pub fn begin_trial(root: &Path, slot: Slot, begin: Begin) -> io::Result<()> {
+    let text = match begin {
+        Begin::Now => slot.name().to_owned(),
+        Begin::AtStart => format!("{slot} {AT_START}"),
+    };
+    replace(&root.join(TRYING), &text)
 }
 
 /// Puts a slot in force that has been seen to work, and ends its trial.

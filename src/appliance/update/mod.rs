@@ -1,7 +1,10 @@
-//! Updates: a signed file that the broker has received becomes the system or the configuration, or is refused and nothing has changed.
+//! Updates: a signed file that the broker has received becomes the system or the configuration, or is refused and nothing has
+//! changed.
 //!
-//! What is new runs on trial, and is kept only when the broker has been ready on it for a while. Until then, whatever goes wrong (a
-//! kernel that hangs, a broker that ends, power that goes) leads back to what was in force.
+//! What is new runs on trial (a configuration with other network settings from a start of the machine on), and is kept only when
+//! the broker has been ready on it for a while. Until then, whatever goes wrong (a kernel that panics, a broker that ends, power
+//! that goes) leads back to what was in force. A kernel that hangs does so too once PID 1 has opened the watchdog; before, somebody
+//! has to pull the plug.
 //!
 //! - `offer`: what was received, and whether it is to be believed.
 //! - `system`, `configuration`: writing each to the slot that is not in force, and putting it in force.
@@ -23,7 +26,7 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::BLOB;
+pub use configuration::{BLOB, BLOB_BYTES_MAX, VERSION, note_version};
 pub use site::Site;
 pub use start::begin;
 pub use task::Update;

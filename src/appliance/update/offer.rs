@@ -1,13 +1,15 @@
 //! What the broker has received: a file in a folder of its own, opened as a stranger's.
 //!
-//! **Invariant:** nothing of the file is believed but what was hashed while it was written to its place, or read back from there. The
-//! broker's user may change it at any time: the header is taken once, and the payload is read once.
+//! **Invariant:** nothing of the file is believed but what was hashed while it was written to its place, or read back from there.
+//! The broker's user may change it at any time: the header is taken once, and that the payload was right before it is read to be
+//! written only keeps what is in the idle slot from being wiped for nothing.
 //!
 //! **Invariant:** no link that the broker's user may have put there leads PID 1 to another file.
 
 use super::refusal::Refusal;
 use crate::bundle::{HEADER_BYTES_MAX, Header, Kind, Manifest};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, unlinkat};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -16,6 +18,7 @@ use std::path::Path;
 /// Folder below the state folder, and the file in it.
 const FOLDER: &str = "update";
 const FILE: &str = "incoming";
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// The folder of what was received.
 fn folder(state: &Path) -> io::Result<OwnedFd> {
@@ -87,6 +90,28 @@ impl Offer {
     pub fn must_exceed(&self, confirmed: u64) -> Result<(), Refusal> {
         let offered = self.manifest().version;
         if offered > confirmed { Ok(()) } else { Err(Refusal::NotNewer { offered, confirmed }) }
+    }
+
+    /// Reads the payload once, and goes back to its beginning. To be called before anything is wiped for it: a signed header with
+    /// anything behind it can be sent by whoever has seen one.
+    ///
+    /// # Errors
+    /// [`Refusal::Digest`], [`Refusal::NoFile`].
+    pub fn must_be_whole(&mut self) -> Result<(), Refusal> {
+        let (mut hash, mut piece) = (Sha256::new(), vec![0; PIECE_BYTES]);
+        let mut left = self.manifest().bytes;
+        while left > 0 {
+            let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            let piece = piece.get_mut(..length).unwrap_or_default();
+            self.file.read_exact(piece).map_err(Refusal::NoFile)?;
+            hash.update(&*piece);
+            left -= length as u64;
+        }
+        if <[u8; 32]>::from(hash.finalize()) != self.manifest().digest {
+            return Err(Refusal::Digest);
+        }
+        self.file.seek(SeekFrom::Start(self.header.length() as u64)).map_err(Refusal::NoFile)?;
+        Ok(())
     }
 
     /// What it replaces.

@@ -1,4 +1,5 @@
-//! How the last update stands, on the data partition: written before a system is tried, because one that does not start says nothing.
+//! How the last update stands, on the data partition: written before a system is tried, because one that does not start says
+//! nothing.
 //!
 //! Nothing decides by it which system or configuration is in force; the boot state and the link `current` do.
 
@@ -6,6 +7,7 @@ use super::super::boot_state::Slot;
 use super::super::machine::UpdateState;
 use super::super::mounts;
 use super::replace;
+use super::trial::Excuse;
 use crate::bundle::Kind;
 use core::fmt;
 use std::fs;
@@ -26,8 +28,10 @@ pub struct Outcome {
     pub slot: Slot,
     /// Its version.
     pub version: u64,
-    /// What was amiss already before it, names of checks: for that it does not go back.
-    pub before: Vec<String>,
+    /// The board that it is for; empty: whoever wrote this did not say.
+    pub board: String,
+    /// What was amiss already before it: for that it does not go back.
+    pub before: Vec<Excuse>,
     /// Reason, for people: one line.
     pub text: String,
 }
@@ -42,6 +46,8 @@ impl Outcome {
         let value = |name: &str| {
             text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
         };
+        let excuse =
+            |name: &str| Excuse { name: name.to_owned(), detail: value(&format!("before.{name}")).map(str::to_owned) };
         let state = value("state")?;
         let kind = value("kind")?;
         Some(Self {
@@ -49,7 +55,8 @@ impl Outcome {
             kind: [Kind::System, Kind::Configuration].into_iter().find(|known| known.name() == kind)?,
             slot: Slot::parse(value("slot")?)?,
             version: value("version")?.parse().ok()?,
-            before: value("before")?.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            board: value("board").unwrap_or_default().to_owned(),
+            before: value("before")?.split(',').filter(|name| !name.is_empty()).map(excuse).collect(),
             text: value("text")?.to_owned(),
         })
     }
@@ -68,10 +75,18 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, kind, slot, version, before, text } = self;
-        let text = text.replace(char::is_control, " ");
-        let (state, kind, before) = (state.name(), kind.name(), before.join(","));
-        write!(f, "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nbefore={before}\ntext={text}\n")
+        let Self { state, kind, slot, version, board, before, text } = self;
+        let line = |text: &str| text.replace(char::is_control, " ");
+        let (state, kind, text) = (state.name(), kind.name(), line(text));
+        let names: Vec<&str> = before.iter().map(|excuse| excuse.name.as_str()).collect();
+        let names = names.join(",");
+        writeln!(f, "state={state}\nkind={kind}\nslot={slot}\nversion={version}\nboard={board}\nbefore={names}")?;
+        for Excuse { name, detail } in before {
+            if let Some(detail) = detail {
+                writeln!(f, "before.{name}={}", line(detail))?;
+            }
+        }
+        writeln!(f, "text={text}")
     }
 }
 
@@ -86,18 +101,22 @@ mod tests {
         for (before, text, expected) in
             [(vec![], "", ""), (vec!["clock", "network"], "a=b\nstate=kept", "a=b state=kept")]
         {
-            let before: Vec<String> = before.into_iter().map(str::to_owned).collect();
+            let mut before: Vec<Excuse> = before.into_iter().map(Excuse::by_name).collect();
+            before.push(Excuse { name: "certificates".to_owned(), detail: Some("'a=b' ends now".to_owned()) });
             let outcome = Outcome {
                 state: UpdateState::Back,
                 kind: Kind::System,
                 slot: Slot::B,
                 version: u64::MAX,
+                board: "rpi3".to_owned(),
                 before,
                 text: text.to_owned(),
             };
             outcome.write(&path).unwrap();
             assert_eq!(Outcome::read(&path), Some(Outcome { text: expected.to_owned(), ..outcome }));
         }
+        fs::write(&path, "state=trial\nkind=system\nslot=b\nversion=8\nbefore=\ntext=\n").unwrap();
+        assert_eq!(Outcome::read(&path).map(|outcome| (outcome.version, outcome.board)), Some((8, String::new())));
         fs::write(&path, "state=kept\nkind=system\nslot=c\nversion=1\nbefore=\ntext=\n").unwrap();
         assert_eq!(Outcome::read(&path), None);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();

@@ -35,6 +35,8 @@ pub enum Refusal {
         /// The one that it must exceed.
         confirmed: u64,
     },
+    /// The system that runs is on trial itself.
+    OnTrial,
     /// The card has no second place for it.
     NoSlots,
     /// The data partition does not keep what is written.
@@ -77,6 +79,7 @@ impl fmt::Display for Refusal {
             Self::Length { expected, found } => write!(f, "it has {found} bytes, and its header says {expected}"),
             Self::Board { named, ours } => write!(f, "it is for the board {named}, and this is {ours}"),
             Self::NotNewer { offered, confirmed } => write!(f, "version {offered} is not newer than {confirmed}"),
+            Self::OnTrial => f.write_str("the system that runs is on trial itself, and must be kept first"),
             Self::NoSlots => f.write_str("the card has no second slot that could be found"),
             Self::NotKept => f.write_str("the data partition cannot be written"),
             Self::TooLarge { bytes, room } => write!(f, "it has {bytes} bytes, and its slot holds {room}"),

@@ -6,17 +6,16 @@ use super::super::boot_state::{BootState, Slot};
 use super::super::disk::{Card, Device};
 use super::super::machine::{Image, UpdateState};
 use super::super::seed;
-use super::configuration;
+use super::configuration::{self, Begin};
 use super::offer::Offer;
 use super::outcome::{Outcome, SILENCE};
 use super::refusal::Refusal;
+use super::trial::Excuse;
 use super::{Progress, system};
 use crate::bundle::Kind;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::path::PathBuf;
-
-const SETTINGS_CHANGED: &str = "its network settings hold from the next start on";
 
 /// Where everything is that an update has to do with.
 #[derive(Clone, Debug)]
@@ -50,6 +49,8 @@ pub enum Taken {
     System,
     /// A configuration, now.
     Configuration(Outcome),
+    /// A configuration with other network settings, at the next start.
+    ConfigurationAtStart,
 }
 
 impl Site {
@@ -57,7 +58,7 @@ impl Site {
     ///
     /// # Errors
     /// Why not. What was in force is, whatever has happened until then.
-    pub fn take(&self, before: Vec<String>, gauge: &Gauge) -> Result<Taken, Refusal> {
+    pub fn take(&self, before: Vec<Excuse>, gauge: &Gauge) -> Result<Taken, Refusal> {
         if !self.is_kept {
             return Err(Refusal::NotKept);
         }
@@ -71,7 +72,8 @@ impl Site {
             kind: manifest.kind,
             slot,
             version: manifest.version,
-            before: before.clone(),
+            board: manifest.board.clone(),
+            before: before.iter().cloned().map(|excuse| excuse.for_kind(manifest.kind)).collect(),
             text: text.to_owned(),
         };
         match offer.kind() {
@@ -83,8 +85,9 @@ impl Site {
                 let confirmed = BootState::read(&disk).map_err(&open)?.floor.max(self.image.version);
                 offer.must_exceed(confirmed)?;
                 let slot = Device::open(card.slot(idle)).map_err(&open)?;
+                offer.must_be_whole()?;
                 log::info!("the system of version {} is being written to slot {idle}", manifest.version);
-                system::write(offer.payload(), &manifest, running, &disk, &slot, gauge)?;
+                system::write(offer.payload(), &manifest, (running, self.is_trial), &disk, &slot, gauge)?;
                 outcome(idle, SILENCE).write(&self.outcome).map_err(noted)?;
                 system::switch(&disk, running)?;
                 Ok(Taken::System)
@@ -93,18 +96,23 @@ impl Site {
                 let root = &self.configurations;
                 let from = configuration::in_force(root).ok_or(Refusal::NoSlots)?;
                 offer.must_exceed(configuration::version(root, from))?;
+                offer.must_be_whole()?;
                 log::info!(
                     "the configuration of version {} is being written to slot {}",
                     manifest.version,
                     from.other()
                 );
                 let filled = configuration::fill(offer.payload(), &manifest, root, from, self.owner, gauge)?;
-                let former = seed::read_blob(&configuration::folder(root, from)).ok();
-                let is_changed = former.is_some_and(|former| former.network != filled.network);
-                let outcome = outcome(from.other(), if is_changed { SETTINGS_CHANGED } else { "" });
+                // Of one that cannot be read, nothing is in force either.
+                let former = seed::read_blob(&configuration::folder(root, from)).ok().and_then(|former| former.network);
+                let begin = if former == filled.network { Begin::Now } else { Begin::AtStart };
+                let outcome = outcome(from.other(), "");
                 outcome.write(&self.outcome).map_err(&noted)?;
-                configuration::begin_trial(root, from.other()).map_err(noted)?;
-                Ok(Taken::Configuration(outcome))
+                configuration::begin_trial(root, from.other(), begin).map_err(noted)?;
+                Ok(match begin {
+                    Begin::Now => Taken::Configuration(outcome),
+                    Begin::AtStart => Taken::ConfigurationAtStart,
+                })
             }
         }
     }

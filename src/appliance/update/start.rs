@@ -9,6 +9,7 @@ use super::outcome::{Outcome, SILENCE};
 use super::site::Site;
 use crate::bundle::Kind;
 use std::io;
+use std::path::PathBuf;
 
 /// What is said of an update that the power ended before anything of it could be tried.
 const CUT: &str = "the power went while it was being taken: send it again";
@@ -22,6 +23,15 @@ pub struct Start {
     pub notice: Option<String>,
     /// A trial of the system that runs, with what is remembered of it; `Some(None)`: nothing is.
     pub trial: Option<Option<Outcome>>,
+    /// A trial of a configuration that begins with this start.
+    pub configuration: Option<Outcome>,
+}
+
+impl Start {
+    /// The folder of the configuration on trial.
+    pub fn on_trial(&self, site: &Site) -> Option<PathBuf> {
+        self.configuration.as_ref().map(|outcome| configuration::folder(&site.configurations, outcome.slot))
+    }
 }
 
 /// Looks at the card, and ends what power has left behind. To be called before the broker is started.
@@ -42,13 +52,20 @@ pub fn begin(site: &Site) -> Start {
         });
     }
     let mut start = judge(boot, site, outcome.as_ref(), interrupted);
+    if matches!(interrupted, Interrupted::Due(_))
+        && start.configuration.is_none()
+        && let Err(error) = configuration::end_trial(&site.configurations)
+    {
+        log::error!("the trial of a configuration cannot be ended: {error}");
+    }
     let is_left = offer::remove(&site.state);
     if is_left && !matches!(start.update.state, UpdateState::Trial | UpdateState::Back) {
         start.update = Update { state: UpdateState::Refused, version: 0, text: CUT.to_owned() };
     }
     // What was found out now is what is remembered.
-    if let Some(outcome) =
-        outcome.as_mut().filter(|outcome| outcome.state == UpdateState::Trial && start.trial.is_none())
+    if let Some(outcome) = outcome.as_mut().filter(|outcome| outcome.state == UpdateState::Trial)
+        && start.trial.is_none()
+        && start.configuration.is_none()
         && site.is_kept
     {
         (outcome.state, outcome.text) = (start.update.state, start.update.text.clone());
@@ -84,13 +101,23 @@ impl Site {
 
 /// What all of it means.
 fn judge(boot: BootState, site: &Site, outcome: Option<&Outcome>, interrupted: Interrupted) -> Start {
+    let mut start = of_systems(boot, site, outcome);
+    let of_configuration = outcome.filter(|outcome| outcome.kind == Kind::Configuration);
+    // A system on trial has the word. Otherwise one of a configuration came later, or it would not be what is remembered.
+    if let Some(outcome) = of_configuration.filter(|_| start.trial.is_none()) {
+        judge_configuration(&mut start, site, outcome, interrupted);
+    }
+    start
+}
+
+/// What it means of systems.
+fn of_systems(boot: BootState, site: &Site, outcome: Option<&Outcome>) -> Start {
     let Some(running) = site.running else { return Start { update: of(outcome), ..Start::default() } };
     let of_system = outcome.filter(|outcome| outcome.kind == Kind::System);
-    let of_configuration = outcome.filter(|outcome| outcome.kind == Kind::Configuration);
     if site.is_trial {
         let text = "it must be ready before it is kept".to_owned();
         let update = Update { state: UpdateState::Trial, version: site.image.version, text };
-        return Start { update, notice: None, trial: Some(of_system.cloned()) };
+        return Start { update, trial: Some(of_system.cloned()), ..Start::default() };
     }
     let mut start = Start::default();
     // The boot state says what became of a system, whatever else is remembered.
@@ -121,29 +148,32 @@ fn judge(boot: BootState, site: &Site, outcome: Option<&Outcome>, interrupted: I
             _ => of(Some(outcome)),
         };
     }
-    // One of a configuration came later, or it would not be what is remembered.
-    if let Some(outcome) = of_configuration {
-        start.update = match (outcome.state, interrupted) {
-            (UpdateState::Trial, Interrupted::Kept(slot)) if slot == outcome.slot => kept(outcome),
-            (UpdateState::Trial, _) if configuration::in_force(&site.configurations) == Some(outcome.slot) => {
-                kept(outcome)
-            }
-            (UpdateState::Trial, Interrupted::Trial(_)) => {
-                let text = "the power went while it was on trial".to_owned();
-                start.notice = Some(format!("the configuration of version {} was not kept: {text}", outcome.version));
-                Update { state: UpdateState::Back, version: outcome.version, text }
-            }
-            (UpdateState::Trial, Interrupted::No | Interrupted::Kept(_)) => {
-                Update { state: UpdateState::Refused, version: outcome.version, text: CUT.to_owned() }
-            }
-            (_, _) => of(Some(outcome)),
-        };
-        if start.notice.is_none() && start.update.state == UpdateState::Back {
-            start.notice =
-                Some(format!("the configuration of version {} was not kept: {}", outcome.version, outcome.text));
-        }
-    }
     start
+}
+
+/// What it means of a configuration.
+fn judge_configuration(start: &mut Start, site: &Site, outcome: &Outcome, interrupted: Interrupted) {
+    start.update = match (outcome.state, interrupted) {
+        (UpdateState::Trial, Interrupted::Kept(slot)) if slot == outcome.slot => kept(outcome),
+        (UpdateState::Trial, _) if configuration::in_force(&site.configurations) == Some(outcome.slot) => kept(outcome),
+        (UpdateState::Trial, Interrupted::Due(slot)) if slot == outcome.slot => {
+            start.configuration = Some(outcome.clone());
+            let text = "the broker must be ready on it, and the network there, before it is kept".to_owned();
+            Update { state: UpdateState::Trial, version: outcome.version, text }
+        }
+        (UpdateState::Trial, Interrupted::Trial(_) | Interrupted::Due(_)) => {
+            let text = "the power went while it was on trial".to_owned();
+            start.notice = Some(format!("the configuration of version {} was not kept: {text}", outcome.version));
+            Update { state: UpdateState::Back, version: outcome.version, text }
+        }
+        (UpdateState::Trial, Interrupted::No | Interrupted::Kept(_)) => {
+            Update { state: UpdateState::Refused, version: outcome.version, text: CUT.to_owned() }
+        }
+        (_, _) => of(Some(outcome)),
+    };
+    if start.notice.is_none() && start.update.state == UpdateState::Back {
+        start.notice = Some(format!("the configuration of version {} was not kept: {}", outcome.version, outcome.text));
+    }
 }
 
 fn of(outcome: Option<&Outcome>) -> Update {
@@ -169,7 +199,15 @@ mod tests {
     }
 
     fn outcome(state: UpdateState, kind: Kind, slot: Slot) -> Outcome {
-        Outcome { state, kind, slot, version: 8, before: Vec::new(), text: "store: full".to_owned() }
+        Outcome {
+            state,
+            kind,
+            slot,
+            version: 8,
+            board: "rpi3".to_owned(),
+            before: Vec::new(),
+            text: "store: full".to_owned(),
+        }
     }
 
     fn found(boot: BootState, running: Slot, outcome: &Outcome) -> Start {
@@ -231,5 +269,18 @@ mod tests {
         assert!(with(Interrupted::Trial(Slot::B)).notice.is_some());
         assert_eq!(with(Interrupted::Kept(Slot::B)).update.state, UpdateState::Kept);
         assert_eq!(with(Interrupted::No).update.state, UpdateState::Refused);
+    }
+
+    #[test]
+    fn a_configuration_whose_trial_is_due_is_tried_unless_a_system_is() {
+        let trial = outcome(UpdateState::Trial, Kind::Configuration, Slot::B);
+        let with = |site: &Site, slot| judge(BootState::default(), site, Some(&trial), Interrupted::Due(slot));
+        let start = with(&site(Slot::A, false), Slot::B);
+        assert_eq!((start.update.state, start.configuration.as_ref()), (UpdateState::Trial, Some(&trial)));
+        assert!(with(&Site { running: None, ..site(Slot::A, false) }, Slot::B).configuration.is_some());
+        let start = with(&site(Slot::A, true), Slot::B);
+        assert_eq!((start.trial, start.configuration), (Some(None), None));
+        let start = with(&site(Slot::A, false), Slot::A);
+        assert_eq!((start.update.state, start.configuration), (UpdateState::Back, None));
     }
 }

@@ -3,8 +3,10 @@
 //! **Invariant:** while anything of a slot is written, the boot state names the other one and nothing else. So power may go at any
 //! moment: what starts then is the system that runs now.
 //!
-//! **Invariant:** the first bytes of a slot, without which it is no file system, are written last, after the rest is on the card and
-//! was the payload that was signed. A slot that is half written cannot be taken for one by anybody.
+//! **Invariant:** the first bytes of a slot, without which it is no file system, are written last, after the rest is on the card
+//! and was the payload that was signed. A slot that is half written cannot be taken for one by anybody.
+//!
+//! **Invariant:** a system that is on trial confirms itself by having been ready, and by nothing else: it writes no other one.
 //!
 //! **Invariant:** the boot state says `try` only after the slot was read back and was what was signed.
 
@@ -21,14 +23,16 @@ const BEGIN_BYTES: usize = 4_096;
 /// After so many bytes they are waited for, so that the broker's own writes to the card never stand behind more.
 const SYNC_BYTES: u64 = 1 << 20;
 
-/// Writes the payload to the idle slot and reads it back. The slot is wiped first; only a success leaves a file system on it.
+/// Writes the payload to the idle slot and reads it back: a payload that was found to be right, which is to be seen again, because
+/// it lies where others can change it. The slot is wiped first; only a success leaves a file system on it.
+/// `is_trial`: the system that runs was started on trial.
 ///
 /// # Errors
 /// Why the slot is not what was signed; it is none then.
 pub fn write(
     payload: &mut dyn Read,
     manifest: &Manifest,
-    running: Slot,
+    (running, is_trial): (Slot, bool),
     disk: &dyn Medium,
     slot: &dyn Medium,
     progress: &dyn Progress,
@@ -38,6 +42,10 @@ pub fn write(
     }
     let failed = Refusal::io("the boot state cannot be written");
     let state = BootState::read(disk).map_err(&failed)?;
+    // What is written next would say that the slot that runs is confirmed.
+    if is_trial && state.slot != running {
+        return Err(Refusal::OnTrial);
+    }
     BootState { slot: running, once: None, tried: None, ..state }.write(disk).map_err(&failed)?;
     let failed = Refusal::io("the idle slot cannot be written");
     slot.write_at(&[0; BEGIN_BYTES], 0).and_then(|()| slot.sync()).map_err(&failed)?;

@@ -1,7 +1,10 @@
 //! The order of an update: taken in a thread of its own, tried, kept or taken back.
 //!
-//! The thread is there because a card may take seconds to have written something, and PID 1 feeds two watchdogs meanwhile. It owns what
-//! it works with; what the machine is told, the executor's side tells.
+//! The thread is there because a card may take seconds to have written something, and PID 1 feeds two watchdogs meanwhile. It owns
+//! what it works with; what the machine is told, the executor's side tells.
+//!
+//! **Invariant:** who has ordered that the machine starts anew does nothing more: an update that was taken between the order and
+//! the end would be written over what is to be started, or confirm what is to be left.
 //!
 //! **Invariant:** one update at a time, from its first byte to its end: whoever rings meanwhile is heard afterwards.
 
@@ -11,12 +14,13 @@ use super::super::power::Ending;
 use super::super::readiness;
 use super::super::supervisor::{Broker, CONTROL_SOCKET, Order};
 use super::super::{mounts, seed};
+use super::configuration::{self, Begin};
+use super::offer;
 use super::outcome::Outcome;
 use super::refusal::Refusal;
 use super::site::{Gauge, Site, Taken};
 use super::start::Start;
-use super::trial::{self, Trial};
-use super::{configuration, offer};
+use super::trial::{self, Excuse, Trial};
 use async_io::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future;
@@ -28,12 +32,12 @@ use std::time::{Duration, Instant};
 
 /// How long a system may take to be ready, from the start of PID 1.
 const SYSTEM_TRIAL: Duration = Duration::from_secs(300);
-/// The same of a configuration.
-const CONFIGURATION_TRIAL: Duration = Duration::from_secs(120);
 /// Between two words about how far it has come.
 const WORD: Duration = Duration::from_secs(1);
 /// Name of what PID 1 itself finds amiss, among the names of checks.
 const NETWORK: &str = "network";
+/// What is said of a network that was there before an update.
+const CUT_OFF: &str = "no address on the network, and there was one before";
 
 /// Has something done in a thread of its own.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
@@ -52,7 +56,7 @@ pub struct Update<'a> {
     pub site: Site,
     /// Who is told.
     pub machine: &'a Machine,
-    /// Whether there is an interface.
+    /// Whether somebody can be reached.
     pub network: &'a Network,
     /// What the supervisor runs.
     pub broker: &'a Broker,
@@ -62,28 +66,48 @@ pub struct Update<'a> {
     pub bell: Receiver<()>,
 }
 
+/// What comes after an update, or a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next one may be taken.
+    Another,
+    /// The machine starts anew: that is ordered.
+    Restart,
+}
+
 impl Update<'_> {
-    /// Goes through with the trial that the machine has started with, and takes updates for ever.
+    /// Goes through with the trial that the machine has started with, and takes updates until the machine is to start anew. Never
+    /// ends.
     pub async fn keep(&self, start: Start) {
-        if let Some(outcome) = start.trial {
-            self.try_system(outcome).await;
+        let mut next = match (start.trial, start.configuration) {
+            (Some(outcome), _) => self.try_system(outcome).await,
+            (None, Some(outcome)) => self.try_configuration(outcome, Begin::AtStart).await,
+            (None, None) => Next::Another,
+        };
+        while next == Next::Another && self.bell.recv().await.is_ok() {
+            next = self.take().await;
         }
-        while self.bell.recv().await.is_ok() {
-            self.take().await;
-        }
+        future::pending().await
+    }
+
+    /// Has the machine start anew.
+    async fn restart(&self) -> Next {
+        // Who is told lives as long as the machine is up.
+        let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+        Next::Restart
     }
 
     fn tell(&self, state: UpdateState, version: u64, text: impl Into<String>) {
         self.machine.set_update(machine::Update { state, version, text: text.into() });
     }
 
-    async fn take(&self) {
+    async fn take(&self) -> Next {
         log::info!("an update is here");
         self.machine.clear(Area::Update);
         self.tell(UpdateState::Working, 0, "it is being checked");
         let mut before = trial::of_surroundings(readiness::ask(Path::new(CONTROL_SOCKET)).await);
-        if !self.network.has_interface.get() {
-            before.push(NETWORK.to_owned());
+        if !self.network.is_usable() {
+            before.push(Excuse::by_name(NETWORK));
         }
         let site = Site { is_kept: self.site.is_kept && !mounts::is_read_only(), ..self.site.clone() };
         let gauge = Arc::new(Gauge::default());
@@ -107,18 +131,25 @@ impl Update<'_> {
                 let version = seen.version();
                 log::info!("the system of version {version} is written and read back; starting it on trial");
                 self.tell(UpdateState::Trial, version, "the gateway starts anew on it");
-                let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+                return self.restart().await;
             }
-            Ok(Taken::Configuration(outcome)) => self.try_configuration(outcome).await,
+            Ok(Taken::Configuration(outcome)) => return self.try_configuration(outcome, Begin::Now).await,
+            Ok(Taken::ConfigurationAtStart) => {
+                let version = seen.version();
+                log::info!("the configuration of version {version} has other network settings; starting it on trial");
+                self.tell(UpdateState::Trial, version, "the gateway starts anew on it");
+                return self.restart().await;
+            }
             Err(refusal) => {
                 log::warn!("the update is refused: {refusal}");
                 self.tell(UpdateState::Refused, seen.version(), refusal.to_string());
             }
         }
+        Next::Another
     }
 
     /// Confirms the system that runs, or starts the machine anew on the former one.
-    async fn try_system(&self, outcome: Option<Outcome>) {
+    async fn try_system(&self, outcome: Option<Outcome>) -> Next {
         let version = self.site.image.version;
         let begin = Instant::now();
         let before = outcome.as_ref().map(|outcome| outcome.before.clone()).unwrap_or_default();
@@ -129,10 +160,8 @@ impl Update<'_> {
                 break fault;
             }
             Timer::after(trial::ROUND).await;
-            // An update that cannot reach anybody could never be followed by a better one.
-            let is_cut_off = !self.network.has_interface.get() && !before.iter().any(|name| name == NETWORK);
-            let is_enough = if is_cut_off {
-                trial.note(Some("no Ethernet interface, and there was one before".to_owned()))
+            let is_enough = if self.is_cut_off(&before) {
+                trial.note(Some(CUT_OFF.to_owned()))
             } else {
                 trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await)
             };
@@ -140,7 +169,10 @@ impl Update<'_> {
                 let site = self.site.clone();
                 let confirmed = aside(move || site.confirm()).await.map_err(Refusal::io("no thread for it"));
                 match confirmed.and_then(|confirmed| confirmed) {
-                    Ok(()) => return self.kept_system(outcome).await,
+                    Ok(()) => {
+                        self.kept_system(outcome).await;
+                        return Next::Another;
+                    }
                     Err(refusal) => {
                         log::error!("the system cannot be confirmed: {refusal}");
                         trial.note(Some(refusal.to_string()));
@@ -154,7 +186,12 @@ impl Update<'_> {
         log::error!("this system is not kept: {reason}; starting the former one");
         self.tell(UpdateState::Back, version, reason.as_str());
         self.note(outcome, UpdateState::Back, &reason).await;
-        let _ = self.orders.send(Order::End(Ending::Reboot)).await;
+        self.restart().await
+    }
+
+    /// Whether nobody can be reached who could be before: an update that brings that could never be followed by a better one.
+    fn is_cut_off(&self, before: &[Excuse]) -> bool {
+        !self.network.is_usable() && !before.iter().any(|excuse| excuse.name == NETWORK)
     }
 
     /// What no waiting mends.
@@ -162,9 +199,21 @@ impl Update<'_> {
         if !self.site.is_kept {
             return Some("it cannot use the data partition".to_owned());
         }
-        let version = self.site.image.version;
-        let signed = outcome.map(|outcome| outcome.version).filter(|signed| *signed != version)?;
-        Some(format!("the system says that it is version {version}, and its update said {signed}"))
+        // It came as an update: whoever kept it could never send another.
+        if self.site.key.is_none() {
+            return Some("the system has no key for updates, and the one before it had".to_owned());
+        }
+        let Image { version, board, .. } = &self.site.image;
+        let signed = outcome?;
+        if signed.version != *version {
+            let signed = signed.version;
+            return Some(format!("the system says that it is version {version}, and its update said {signed}"));
+        }
+        if !signed.board.is_empty() && signed.board != *board {
+            let (named, board) = (signed.board.escape_debug(), board.escape_debug());
+            return Some(format!("the system says that it is for the board {board}, and its update said {named}"));
+        }
+        None
     }
 
     async fn kept_system(&self, outcome: Option<Outcome>) {
@@ -175,29 +224,12 @@ impl Update<'_> {
         self.note(outcome, UpdateState::Kept, "").await;
     }
 
-    /// Runs the broker on what was written, and keeps that or goes back.
-    async fn try_configuration(&self, outcome: Outcome) {
+    /// Runs the broker on what was written, or lets it run that was started on it, and keeps that or goes back.
+    async fn try_configuration(&self, outcome: Outcome, begin: Begin) -> Next {
         let (slot, version) = (outcome.slot, outcome.version);
         let root = self.site.configurations.clone();
         log::info!("the configuration of version {version} is in slot {slot}; trying it");
-        self.tell(UpdateState::Trial, version, "the broker starts anew on it");
-        let (starts, ends) = (self.broker.starts.get(), self.broker.ends.get());
-        self.run(configuration::folder(&root, slot), true).await;
-        let begin = Instant::now();
-        let mut trial = Trial::new(&outcome.before);
-        let mut fault = loop {
-            Timer::after(trial::ROUND).await;
-            if self.broker.ends.get() != ends {
-                break Some(format!("the broker ended on it: {}", self.broker.reason.borrow()));
-            }
-            let is_started = self.broker.starts.get() != starts;
-            if is_started && trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await) {
-                break None;
-            }
-            if begin.elapsed() > CONFIGURATION_TRIAL {
-                break Some(format!("not ready within {} s: {}", CONFIGURATION_TRIAL.as_secs(), trial.reason()));
-            }
-        };
+        let mut fault = self.fault_of_configuration(&outcome, begin).await;
         let (root_of_thread, is_good) = (root.clone(), fault.is_none());
         let ended = aside(move || match is_good {
             true => configuration::keep(&root_of_thread, slot, &Gauge::default()),
@@ -210,23 +242,61 @@ impl Update<'_> {
             Err(error) => fault = fault.or(Some(format!("it cannot be put in force: {error}"))),
         }
         let current = seed::current(&root);
-        match fault {
-            None => {
-                log::info!("the configuration of version {version} is kept");
-                // The broker goes on: it has read what is there now.
-                self.broker.serve(current, false);
-                self.machine.set_configuration(Configuration::InSlot(slot, version));
-                let text = outcome.text.clone();
-                self.tell(UpdateState::Kept, version, text.as_str());
-                self.note(Some(outcome), UpdateState::Kept, &text).await;
+        let Some(reason) = fault else {
+            log::info!("the configuration of version {version} is kept");
+            // The broker goes on: it has read what is there now.
+            self.broker.serve(current, false);
+            self.machine.set_configuration(Configuration::InSlot(slot, version));
+            self.tell(UpdateState::Kept, version, "");
+            self.note(Some(outcome), UpdateState::Kept, "").await;
+            return Next::Another;
+        };
+        log::error!("the configuration of version {version} is not kept: {reason}; going back");
+        if begin == Begin::Now {
+            self.run(current, false).await;
+        }
+        self.machine.notice(Area::Update, format!("the configuration of version {version} was not kept: {reason}"));
+        self.tell(UpdateState::Back, version, reason.as_str());
+        self.note(Some(outcome), UpdateState::Back, &reason).await;
+        match begin {
+            Begin::Now => Next::Another,
+            // The network is that of what is on trial, and only a start takes it away.
+            Begin::AtStart => self.restart().await,
+        }
+    }
+
+    /// What keeps a configuration on trial from being kept, when its time is over; `None`: nothing does.
+    async fn fault_of_configuration(&self, outcome: &Outcome, begin: Begin) -> Option<String> {
+        let (readies, ends) = match begin {
+            Begin::Now => {
+                self.tell(UpdateState::Trial, outcome.version, "the broker starts anew on it");
+                let before = (self.broker.readies.get(), self.broker.ends.get());
+                self.run(configuration::folder(&self.site.configurations, outcome.slot), true).await;
+                before
             }
-            Some(reason) => {
-                log::error!("the configuration of version {version} is not kept: {reason}; going back");
-                self.run(current, false).await;
-                let notice = format!("the configuration of version {version} was not kept: {reason}");
-                self.machine.notice(Area::Update, notice);
-                self.tell(UpdateState::Back, version, reason.as_str());
-                self.note(Some(outcome), UpdateState::Back, &reason).await;
+            Begin::AtStart => (0, 0),
+        };
+        let (ordered, mut ready) = (Instant::now(), None);
+        let mut trial = Trial::new(&outcome.before);
+        loop {
+            Timer::after(trial::ROUND).await;
+            if self.broker.ends.get() != ends {
+                return Some(format!("the broker ended on it: {}", self.broker.reason.borrow()));
+            }
+            // Until the new one has said so, the old one may answer.
+            if self.broker.readies.get() != readies {
+                ready.get_or_insert_with(Instant::now);
+                let is_enough = if begin == Begin::AtStart && self.is_cut_off(&outcome.before) {
+                    trial.note(Some(CUT_OFF.to_owned()))
+                } else {
+                    trial.take(readiness::ask(Path::new(CONTROL_SOCKET)).await)
+                };
+                if is_enough {
+                    return None;
+                }
+            }
+            if let Some(bound) = trial::overdue(ordered.elapsed(), ready.map(|ready| ready.elapsed())) {
+                return Some(format!("not ready within {} s: {}", bound.as_secs(), trial.reason()));
             }
         }
     }
@@ -247,3 +317,6 @@ impl Update<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,16 +2,22 @@
 
 use super::super::super::boot_state::{BootState, PLACES, Slot};
 use super::super::super::disk::{Card, Device};
-use super::super::super::machine::UpdateState;
-use super::super::configuration::{self, Interrupted};
+use super::super::super::machine::{Machine, UpdateState};
+use super::super::super::network::Network;
+use super::super::super::power::Ending;
+use super::super::super::supervisor::{Broker, Order};
+use super::super::configuration::{self, Begin, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
 use super::super::refusal::Refusal;
 use super::super::site::{Gauge, Site, Taken};
-use super::super::{BLOB, Progress, begin};
+use super::super::start::Start;
+use super::super::trial::Excuse;
+use super::super::{BLOB, Progress, Update, begin};
 use super::{SLOT_BYTES, bundle, key, manifest, payload};
 use crate::bundle::{Kind, Manifest, signed_header};
 use crate::config::{self, LoadOptions};
 use ed25519_dalek::SigningKey;
+use smol::{LocalExecutor, channel};
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -68,7 +74,7 @@ fn blob(board: &str, fields: &str) -> Vec<u8> {
 impl Site {
     fn offer(&self, bundle: &[u8]) -> Result<Taken, Refusal> {
         fs::write(self.state.join("update/incoming"), bundle).unwrap();
-        self.take(vec!["clock".to_owned()], &Gauge::default())
+        self.take(vec![Excuse::by_name("clock")], &Gauge::default())
     }
 
     fn boots(&self) -> BootState {
@@ -88,7 +94,7 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
     assert_eq!(site.boots(), BootState { once: Some(Slot::B), ..BootState::default() });
     let outcome = Outcome::read(&site.outcome).unwrap();
     assert_eq!((outcome.state, outcome.slot, outcome.version), (UpdateState::Trial, Slot::B, 8));
-    assert_eq!((outcome.text.as_str(), outcome.before.as_slice()), (SILENCE, ["clock".to_owned()].as_slice()));
+    assert_eq!((outcome.text.as_str(), outcome.before.as_slice()), (SILENCE, [Excuse::by_name("clock")].as_slice()));
 
     // A kernel that dies: the boot loader has noted the trial, and the old system starts again.
     let disk = Device::open(&site.card.as_ref().unwrap().disk).unwrap();
@@ -100,6 +106,37 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
     // The next one is taken all the same.
     assert!(site.offer(&bundle(&manifest(Kind::System, 8, &new), &new)).is_ok());
     assert_eq!(site.boots(), BootState { once: Some(Slot::B), ..BootState::default() });
+}
+
+#[test]
+fn after_a_system_that_is_to_be_tried_no_other_update_is_taken() {
+    let (folder, site) = site("order");
+    let machine = Machine::new(&folder.0.join("machine"), site.image.clone(), site.running, false);
+    let (network, broker) = (Network::default(), Broker::new(PathBuf::new(), false));
+    let (orders, bell) = (channel::bounded(2), channel::bounded(1));
+    let new = payload(5_000);
+    let incoming = site.state.join("update/incoming");
+    fs::write(&incoming, bundle(&manifest(Kind::System, 8, &new), &new)).unwrap();
+    let update = Update {
+        site: site.clone(),
+        machine: &machine,
+        network: &network,
+        broker: &broker,
+        orders: orders.0,
+        bell: bell.1.clone(),
+    };
+    let executor = LocalExecutor::new();
+    executor.spawn(update.keep(Start::default())).detach();
+    bell.0.try_send(()).unwrap();
+    assert_eq!(smol::block_on(executor.run(orders.1.recv())).unwrap(), Order::End(Ending::Reboot));
+    assert_eq!(site.boots().once, Some(Slot::B));
+    assert!(!incoming.exists() && bell.1.is_empty());
+    // And before the machine has ended, the next one is there.
+    bell.0.try_send(()).unwrap();
+    while executor.try_tick() {}
+    assert!(!bell.1.is_empty(), "nobody hears it");
+    let before = Outcome::read(&site.outcome).unwrap().before;
+    assert!(before.contains(&Excuse::by_name("network")), "which is missing here");
 }
 
 #[test]
@@ -161,6 +198,27 @@ fn what_is_not_for_here_is_refused_with_its_reason_and_nothing_has_changed() {
 }
 
 #[test]
+fn a_signed_header_with_anything_behind_it_does_not_wipe_what_is_in_the_idle_slot() {
+    let (folder, site) = site("exchanged");
+    let former = payload(usize::try_from(SLOT_BYTES).unwrap());
+    fs::write(folder.0.join("b"), &former).unwrap();
+    let disk = Device::open(&site.card.as_ref().unwrap().disk).unwrap();
+    let boots = BootState { tried: Some(Slot::B), floor: 6, ..BootState::default() };
+    boots.write(&disk).unwrap();
+    fs::create_dir(site.configurations.join("b")).unwrap();
+    fs::write(site.configurations.join("b").join(BLOB), "former").unwrap();
+    for (kind, new) in [(Kind::System, payload(100_000)), (Kind::Configuration, blob("rpi3", "sysIntervalSeconds: 7"))]
+    {
+        let mut bundle = bundle(&manifest(kind, 8, &new), &new);
+        *bundle.last_mut().unwrap() ^= 1;
+        assert!(matches!(site.offer(&bundle), Err(Refusal::Digest)));
+        assert_eq!(fs::read(folder.0.join("b")).unwrap(), former);
+        assert_eq!(site.boots(), boots);
+        assert_eq!(fs::read_to_string(site.configurations.join("b").join(BLOB)).unwrap(), "former");
+    }
+}
+
+#[test]
 fn links_that_the_broker_s_user_may_put_there_are_not_followed() {
     let (folder, site) = site("links");
     let new = payload(5_000);
@@ -208,12 +266,41 @@ fn a_signed_configuration_takes_its_secrets_over_is_tried_and_kept() {
     assert_eq!((served(&root), site.in_force()), (new.clone(), Some((Slot::B, 1))));
     let refusal = site.offer(&bundle(&manifest(Kind::Configuration, 1, &new), &new)).unwrap_err().to_string();
     assert_eq!(refusal, "version 1 is not newer than 1");
-    let next = blob("rpi3", "network: {address: 10.0.0.2/24}");
-    let Taken::Configuration(outcome) = site.offer(&bundle(&manifest(Kind::Configuration, 2, &next), &next)).unwrap()
-    else {
-        panic!()
-    };
-    assert_eq!((outcome.slot, outcome.text.as_str()), (Slot::A, "its network settings hold from the next start on"));
+}
+
+#[test]
+fn a_configuration_with_other_network_settings_is_tried_once_at_the_next_start() {
+    let (_folder, site) = site("network");
+    let root = site.configurations.clone();
+    let (old, new) = (blob("rpi3", ""), blob("rpi3", "network: {address: 10.0.0.2/24}"));
+    let offer = || site.offer(&bundle(&manifest(Kind::Configuration, 2, &new), &new)).unwrap();
+    assert!(matches!(offer(), Taken::ConfigurationAtStart));
+    assert_eq!(served(&root), old, "what is to be tried is not in force");
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.notice.as_deref()), (UpdateState::Trial, None));
+    assert_eq!(start.on_trial(&site), Some(root.join("b")));
+    assert_eq!(Outcome::read(&site.outcome).unwrap().state, UpdateState::Trial);
+    // The power goes, or the network's driver takes the machine along.
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.on_trial(&site)), (UpdateState::Back, None));
+    assert_eq!(served(&root), old);
+
+    assert!(matches!(offer(), Taken::ConfigurationAtStart));
+    assert!(begin(&site).configuration.is_some());
+    configuration::keep(&root, Slot::B, &Gauge::default()).unwrap();
+    let start = begin(&site);
+    assert_eq!((start.update.state, start.configuration), (UpdateState::Kept, None));
+    assert_eq!(site.in_force(), Some((Slot::B, 2)));
+    // One with the same settings needs no start.
+    let next = blob("rpi3", "sysIntervalSeconds: 7, network: {address: 10.0.0.2/24}");
+    let taken = site.offer(&bundle(&manifest(Kind::Configuration, 3, &next), &next)).unwrap();
+    assert!(matches!(taken, Taken::Configuration(_)));
+
+    // Nothing remembers what it is of: it is not tried.
+    configuration::begin_trial(&root, Slot::A, Begin::AtStart).unwrap();
+    fs::remove_file(&site.outcome).unwrap();
+    assert_eq!(begin(&site).configuration, None);
+    assert!(!root.join("trying").exists());
 }
 
 #[test]
@@ -266,7 +353,7 @@ fn power_that_goes_at_any_step_of_a_configuration_leaves_one_that_is_whole() {
         let power = Steps(Cell::new(steps));
         let done = configuration::fill(&mut &*new, &manifest, root, Slot::A, site.owner, &power)
             .map_err(|refusal| io::Error::other(refusal.to_string()))
-            .and_then(|_| configuration::begin_trial(root, Slot::B))
+            .and_then(|_| configuration::begin_trial(root, Slot::B, Begin::Now))
             .and_then(|()| power.advanced(0))
             .and_then(|()| configuration::keep(root, Slot::B, &power));
         let found = configuration::recover(root).unwrap();
