@@ -28,7 +28,7 @@ enum Wanted<'a> {
 use Wanted::{Back, Kept, Refused};
 
 /// What the console says when a system, or a configuration, is tried.
-const TRIALS: [&str; 2] = ["portcullis.trial", "trying it"];
+const TRIALS: [&str; 3] = ["portcullis.trial", "trying it", "has other network settings; starting it on trial"];
 
 /// One that is kept, and one whose kernel dies.
 pub fn gate(bench: &Bench<'_>, gateway: &mut Machine) -> Outcome {
@@ -128,25 +128,34 @@ fn configurations(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> O
     if extent != Extent::Whole {
         return Ok(());
     }
+    let moved = changed_site(bench, "gateway.yaml", "spec:", "spec:\n  network: {hostname: renamed}")?;
+    let moved = blob(board, "moved.blob", &moved)?;
+    let update = bundle(bench, &bench.key, board, 8, ("--blob", &moved))?;
+    expect(bench, gateway, &update, Kept, "a configuration with other network settings")?;
     // Its ports' certificate is one that this gateway has not got: they never open.
-    let sources = bench.folder.join("site-without-certificate");
-    workspace::remove_folder(&sources)?;
-    workspace::make_folder(&sources.join("trust/fabrikam-ca"))?;
-    for name in ["abac-authz.authorization.json", "listener.yaml", "x509-auth.x509.json", "gateway.yaml"] {
-        let from = bench.site.configuration.join(name);
-        let text = fs::read_to_string(&from).map_err(|error| Failure::file("read", &from, &error))?;
-        let is_changed = name == "listener.yaml";
-        let text = if is_changed { text.replace("broker-server-cert", "no-such-cert") } else { text };
-        workspace::write(&sources.join(name), &text)?;
-    }
-    let trust = "trust/fabrikam-ca/client_ca.pem";
-    let from = bench.site.configuration.join(trust);
-    fs::copy(&from, sources.join(trust)).map_err(|error| Failure::file("copy", &from, &error))?;
-    let bad = blob(board, "bad.blob", &sources)?;
-    let update = bundle(bench, &bench.key, board, 8, ("--blob", &bad))?;
+    let bad = changed_site(bench, "listener.yaml", "broker-server-cert", "no-such-cert")?;
+    let bad = blob(board, "bad.blob", &bad)?;
+    let update = bundle(bench, &bench.key, board, 9, ("--blob", &bad))?;
     expect(bench, gateway, &update, Back("no certificate to listen with"), "a configuration without its certificate")?;
     let _ = bench.site.until_reached(gateway)?;
     Ok(())
+}
+
+/// The site's sources with one of them changed.
+fn changed_site(bench: &Bench<'_>, file: &str, from: &str, to: &str) -> Outcome<PathBuf> {
+    let sources = bench.folder.join("changed-site");
+    workspace::remove_folder(&sources)?;
+    workspace::make_folder(&sources.join("trust/fabrikam-ca"))?;
+    for name in ["abac-authz.authorization.json", "listener.yaml", "x509-auth.x509.json", "gateway.yaml"] {
+        let source = bench.site.configuration.join(name);
+        let text = fs::read_to_string(&source).map_err(|error| Failure::file("read", &source, &error))?;
+        let text = if name == file { text.replace(from, to) } else { text };
+        workspace::write(&sources.join(name), &text)?;
+    }
+    let trust = "trust/fabrikam-ca/client_ca.pem";
+    let source = bench.site.configuration.join(trust);
+    fs::copy(&source, sources.join(trust)).map_err(|error| Failure::file("copy", &source, &error))?;
+    Ok(sources)
 }
 
 fn made(bench: &Bench<'_>, number: u64, programs: &Path) -> Outcome<PathBuf> {
