@@ -37,6 +37,8 @@ fn sessions_expire_over_a_restart_and_not_early() {
         gateway.process().wait_for(&format!("session of client '{identifier}' expired"));
     }
     assert!(restarted.elapsed() > Duration::from_millis(500), "the kill has cost nobody his session");
+    // So is that somebody's session has ended.
+    thread::sleep(Duration::from_millis(1_000));
     gateway.kill_and_run();
     for (identifier, present) in [
         ("short-left", false),

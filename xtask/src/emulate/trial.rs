@@ -217,6 +217,7 @@ impl<'a> Bench<'a> {
             data_mebibytes: 64,
             rescue: false,
             programs: Some(programs.to_owned()),
+            baker: Some(self.programs.join(format!("portcullis-{}", self.asked.board.target))),
             out: Some(folder.join(format!("version-{number}.img"))),
             number,
             configuration_number: 1,

@@ -78,6 +78,8 @@ pub struct Options {
     pub rescue: bool,
     /// Where the two programs are, if they are not to be built.
     pub programs: Option<PathBuf>,
+    /// The program that bakes and signs, where the one on the card cannot: a trial makes images that do not work.
+    pub baker: Option<PathBuf>,
     /// The image.
     pub out: Option<PathBuf>,
     /// The version of the system.
@@ -110,6 +112,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         data_mebibytes: 512,
         rescue: false,
         programs: None,
+        baker: None,
         out: None,
         number: 1,
         configuration_number: 1,
@@ -195,7 +198,8 @@ pub fn make(options: &Options) -> Outcome<Made> {
         options.out.clone().unwrap_or_else(|| workspace::dist_folder().join(format!("portcullis-{}.img", board.name)));
     workspace::make_folder(&workspace::dist_folder())?;
 
-    let seed = seed(options, &target, &broker, &image)?;
+    let baker = options.baker.as_ref().unwrap_or(&broker);
+    let seed = seed(options, &target, baker, &image)?;
     let trees = trees(board, &unpacked)?;
     let chosen = modules::choose(&modules_folder(&unpacked)?, &devices(&trees)?)?;
     let module_bytes: usize = chosen.iter().map(|module| module.bytes.len()).sum();
@@ -230,7 +234,7 @@ pub fn make(options: &Options) -> Outcome<Made> {
         options.number,
         digest.split(' ').next().unwrap_or_default()
     );
-    let update = signing::update(options, &target, &broker, &slot)?;
+    let update = signing::update(options, &target, baker, &slot)?;
     if key.is_none() {
         println!(
             "note: without `--update-key` or `--sign` this gateway takes no updates: it can only be flashed again"
@@ -244,10 +248,10 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 /// What the card's first start puts beside the broker's state: names and contents.
-fn seed(options: &Options, target: &Target, broker: &Path, image: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
+fn seed(options: &Options, target: &Target, baker: &Path, image: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
     let blob = image.with_extension("blob");
     // The broker that will read it bakes it.
-    let mut command = target.command(broker);
+    let mut command = target.command(baker);
     command.arg("bake").arg(&options.configuration).arg("--board").arg(&options.board).arg("--out").arg(&blob);
     process::run(&mut command)?;
     let number = options.configuration_number.to_string().into_bytes();

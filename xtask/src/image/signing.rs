@@ -42,10 +42,10 @@ pub fn identity(options: &Options, key: Option<&[u8; 32]>) -> Vec<(String, Vec<u
 }
 
 /// An update to this slot, where there is a key to sign it with.
-pub fn update(options: &Options, target: &Target, broker: &Path, slot: &Path) -> Outcome<Option<PathBuf>> {
+pub fn update(options: &Options, target: &Target, baker: &Path, slot: &Path) -> Outcome<Option<PathBuf>> {
     let Some(key) = &options.sign else { return Ok(None) };
     let out = slot.with_extension("update");
-    let mut command = target.command(broker);
+    let mut command = target.command(baker);
     command.arg("bundle").arg("--key").arg(key).args(["--board", &options.board]);
     command.args(["--version", &options.number.to_string(), "--release", env!("CARGO_PKG_VERSION")]);
     process::run(command.arg("--slot").arg(slot).arg("--out").arg(&out))?;
