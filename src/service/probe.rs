@@ -30,6 +30,8 @@ pub const PROBE: &str = "probe";
 
 /// Where it publishes. Below `$`, so that nobody who subscribes to everything sees it.
 const TOPIC: &str = "$portcullis/selftest";
+/// What a round may take whatever a watchdog says: minimq waits for half a second before it pings.
+const ROUND_MIN: Duration = Duration::from_secs(2);
 
 /// The shortest Keep Alive, seconds: after half of it minimq pings.
 const KEEP_ALIVE_SECONDS: u16 = 1;
@@ -185,7 +187,7 @@ impl Probing {
             let microseconds = u64::from(seconds) * 1_000_000;
             Duration::from_micros(watchdog.map_or(microseconds, |watchdog| microseconds.min(watchdog / part)))
         };
-        let (period, limit) = (bounded(interval_seconds, 3), bounded(timeout_seconds, 2));
+        let (period, limit) = (bounded(interval_seconds, 3), bounded(timeout_seconds, 2).max(ROUND_MIN));
         loop {
             let begin = Instant::now();
             let mut round = Round { operation: Operation::Connect, begin, report: &self.report };
