@@ -124,7 +124,7 @@ fn number(document: &Value, name: &str) -> String {
     document.get(name).and_then(Value::as_u64).map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
-/// What runs, and how the last update went.
+/// What runs, how the last update went, and what else a person must be told.
 fn show(gateway: &Gateway, document: &Value, output: &mut dyn Write) -> io::Result<()> {
     let trial = if document.get("trial") == Some(&Value::Bool(true)) { ", for a trial" } else { "" };
     writeln!(
@@ -139,9 +139,14 @@ fn show(gateway: &Gateway, document: &Value, output: &mut dyn Write) -> io::Resu
         number(document, "configurationVersion"),
     )?;
     match follow::told(document) {
-        None => writeln!(output, "no update since it started"),
-        Some(told) => writeln!(output, "last update: {told}"),
+        None => writeln!(output, "no update since it started")?,
+        Some(told) => writeln!(output, "last update: {told}")?,
     }
+    let notices = document.get("notices").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for notice in notices.iter().filter_map(Value::as_str) {
+        writeln!(output, "notice: {}", Escaped(notice))?;
+    }
+    Ok(())
 }
 
 /// A file that is an update, by what its header says.

@@ -1,4 +1,4 @@
-//! The machine in documents: all of it in `status`, and what concerns updates in `/api/v1/update`.
+//! The machine in documents: all of it in `status`, and what concerns who sends updates in `/api/v1/update`.
 
 use super::{Context, ROW_BYTES_MAX, fault, written};
 use crate::http::{Json, Response, Status};
@@ -13,6 +13,7 @@ pub fn update_document(context: &Context) -> Response {
     json.begin_object();
     system(&mut json, &machine);
     update(&mut json, &machine.update);
+    notices(&mut json, &machine);
     json.end_object();
     written(json)
 }
@@ -27,11 +28,16 @@ pub fn member(json: &mut Json, machine: Option<&MachineReport>) {
     json.field("network", said(&machine.network));
     json.field("clock", said(&machine.clock));
     update(json, &machine.update);
+    notices(json, machine);
+    json.end_object();
+}
+
+/// What a person must be told.
+fn notices(json: &mut Json, machine: &MachineReport) {
     json.name("notices");
     json.begin_array();
     machine.notices.iter().for_each(|notice| json.value(notice.as_str()));
     json.end_array();
-    json.end_object();
 }
 
 /// What runs.
