@@ -26,7 +26,7 @@ const ACKNOWLEDGED_MIN: usize = 40;
 /// How much is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// A start, an update that is kept, and one whose kernel dies: what the gate has time for.
+    /// A start, and an update whose kernel dies: what the gate has time for.
     Gate,
     /// All but what waits for minutes.
     Short,
