@@ -53,8 +53,9 @@ const FOREIGN: [Row; 2] = [
         runner: "qemu-aarch64",
         debian: "arm64",
         linker_packages: ["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
-        // Four without metrics, pages, commands for a running broker and the bridge with its client, which take half a one.
-        bytes_max: 4 * MEBIBYTE + 3 * MEBIBYTE / 4,
+        // Four without metrics, pages, commands for a running broker and the bridge with its client, which take half a one, and
+        // updates, which take an eighth; the linker rounds up to 64 KiB.
+        bytes_max: 4 * MEBIBYTE + 7 * MEBIBYTE / 8,
     },
     Row {
         name: "armv7",
@@ -135,7 +136,8 @@ pub fn all() -> Outcome<Vec<Target>> {
         runner: None,
         debian: "",
         linker_packages: ["gcc", "libc6-dev"],
-        bytes_max: 7 * MEBIBYTE,
+        // Made for speed, and not for flash.
+        bytes_max: 7 * MEBIBYTE + MEBIBYTE / 2,
         is_gateway: false,
     });
     Ok(targets)
