@@ -23,7 +23,7 @@ fn spoiled(bench: &Bench<'_>) -> Outcome {
     let _ = bench.site.until_reached(&mut gateway)?;
     let (_, said) = bench.site.asked()?;
     gateway.pull_plug()?;
-    let (slot, [a, b]) = (if said.contains(" in slot a") { "a" } else { "b" }, disk::SLOTS);
+    let (slot, [a, b]) = (if said.contains(" in slot a;") { "a" } else { "b" }, disk::SLOTS);
     let start = if slot == "a" { a.start } else { b.start };
     // In the middle of what is loaded.
     let at = u64::try_from(start * fat::SECTOR).unwrap_or(0) + (6 << 20);
@@ -34,7 +34,7 @@ fn spoiled(bench: &Bench<'_>) -> Outcome {
     let _ = gateway.wait_for(&format!("slot {slot} does not start"), PATIENCE)?;
     let _ = bench.site.until_reached(&mut gateway)?;
     let (_, said) = bench.site.asked()?;
-    if said.contains(&format!(" in slot {slot}")) {
+    if said.contains(&format!(" in slot {slot};")) {
         return Err(Failure::new(format!("the spoiled slot is said to run:\n{said}")));
     }
     println!("a slot that the card has spoiled: the other one serves");
