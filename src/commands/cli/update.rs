@@ -27,7 +27,7 @@ Options:
   --release TEXT  What people call it, at most 64 characters (default: the version of
                   this program)
   --blob FILE     A configuration: what `portcullis bake --board NAME` wrote
-  --slot FILE     The system: BOARD.slot, which `cargo xtask image` wrote
+  --slot FILE     The system: portcullis-BOARD.slot, which `cargo xtask image` wrote
   --out FILE      Where the update goes; replaced only when all is well
 ";
 

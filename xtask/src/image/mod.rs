@@ -35,7 +35,7 @@ Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
   --data MIB       size of the partition for state (default: 512)
   --rescue         with a root shell on the console, for whoever has the card in hand
   --programs DIR   portcullis-TARGET and portcullis-init-TARGET from there, not built anew
-  --out FILE       the image (default: target/dist/portcullis-BOARD.img); beside it BOARD.slot,
+  --out FILE       the image (default: target/dist/portcullis-BOARD.img); beside it the same with .slot,
                    which is the boot slot that `--sign` makes an update of
   --number N       the version of the system, 1 or greater; a gateway takes greater ones only
                    (default: 1)
