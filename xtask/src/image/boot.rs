@@ -133,16 +133,21 @@ fn script_text(board: &Board) -> String {
         // At the end of the memory, where U-Boot would put them, a 32-bit kernel does not see them.
         lines.push("setenv fdt_high ffffffff; setenv initrd_high ffffffff".to_owned());
     }
+    for name in ["initrd", "kernel"] {
+        lines.push(format!(
+            "setenv is_{name} 'itest.l *${{sum}} == ${{{name}_sum}} || itest.l *${{sum}} == ${{{name}_mus}}'"
+        ));
+    }
     lines.push(format!(
         "setenv start 'if test ${{chosen}} = b; then setenv part 3; else setenv part 2; fi; \
-         setenv parameters; setenv initrd_sum; setenv kernel_sum; \
+         setenv parameters; setenv initrd_sum; setenv initrd_mus; setenv kernel_sum; setenv kernel_mus; \
          if test -z \"${{model}}\"; then setenv fdt ${{fdtcontroladdr}}; else if {tree}; then setenv fdt ${{tree}}; \
          else setenv fdt ${{fdt_addr}}; fi; fi; \
-         {parameters} && env import -t ${{state}} ${{filesize}} parameters initrd_sum kernel_sum && \
+         {parameters} && env import -t ${{state}} ${{filesize}} parameters initrd_sum initrd_mus kernel_sum kernel_mus && \
          {initrd} && setenv initrd_size ${{filesize}} && \
-         crc32 ${{initrd}} ${{filesize}} ${{sum}} && itest.l *${{sum}} == ${{initrd_sum}} && \
+         crc32 ${{initrd}} ${{filesize}} ${{sum}} && run is_initrd && \
          {kernel_file} && setenv kernel_comp_size 0x${{filesize}} && \
-         crc32 {kernel} ${{filesize}} ${{sum}} && itest.l *${{sum}} == ${{kernel_sum}} && \
+         crc32 {kernel} ${{filesize}} ${{sum}} && run is_kernel && \
          setenv bootargs \"${{console}} ${{parameters}} portcullis.slot=${{chosen}} ${{trial}} ${{extra}}\" && \
          echo starting slot ${{chosen}} ${{trial}} && \
          {go} {kernel} ${{initrd}}:${{initrd_size}} ${{fdt}}'",
@@ -163,12 +168,13 @@ fn script_text(board: &Board) -> String {
 /// The kernel's parameters of a slot, and checksums of what the script loads. A panic, of the kernel or of PID 1, starts the board again
 /// after ten seconds.
 pub fn parameters(kernel: &[u8], initramfs: &[u8]) -> String {
-    // U-Boot writes a sum with its highest byte first, and reads it with its lowest first.
-    let sum = |contents| crc32(contents).swap_bytes();
+    let (kernel, initramfs) = (crc32(kernel), crc32(initramfs));
+    // Some of Debian's U-Boots write a sum with its highest byte first and read it with its lowest first, and some do not.
     format!(
-        "parameters=rdinit=/init panic=10 oops=panic quiet loglevel=4\nkernel_sum={:x}\ninitrd_sum={:x}\n",
-        sum(kernel),
-        sum(initramfs)
+        "parameters=rdinit=/init panic=10 oops=panic quiet loglevel=4\nkernel_sum={kernel:x}\nkernel_mus={:x}\n\
+         initrd_sum={initramfs:x}\ninitrd_mus={:x}\n",
+        kernel.swap_bytes(),
+        initramfs.swap_bytes()
     )
 }
 
