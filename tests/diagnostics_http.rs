@@ -3,12 +3,12 @@
 
 mod support;
 
-use portcullis::pki;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use support::client::{Client, certificates, key, tcp, tls, tls_refusal};
+use support::image::{self, broker_resource};
 use support::{Folder, PATIENCE, Process, Site, free_ports, plain_listener, portcullis, run};
 
 /// A broker without authentication, with its diagnostics on the port behind that of MQTT.
@@ -16,13 +16,6 @@ struct Gateway {
     site: Site,
     mqtt: u16,
     http: u16,
-}
-
-fn broker_resource(port: u16) -> String {
-    format!(
-        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default}}\nspec: {{diagnostics: \
-         {{metrics: {{prometheusPort: {port}}}}}}}\n"
-    )
 }
 
 impl Gateway {
@@ -226,23 +219,8 @@ fn a_port_that_was_asked_for_must_be_free() {
 
 /// A site whose diagnostics leave the machine, with the demo's certificates.
 fn exposed(name: &str, guard: &str) -> (Folder, u16) {
-    let (folder, mqtt) = (Folder::new(name), free_ports(2));
-    pki::demo::create(&folder.join("demo")).unwrap();
-    let copy = |from: &str, to: &str| folder.write(&format!("site/{to}"), std::fs::read(folder.join(from)).unwrap());
-    copy("demo/fabrikam_root_ca.crt", "trust/readers/root.pem");
-    copy("demo/mqtts-endpoint.crt", "secrets/server/tls.crt");
-    copy("demo/mqtts-endpoint.key", "secrets/server/tls.key");
-    folder.write("site/secrets/metrics/token", "correct horse battery staple\n");
-    folder.write("site/listener.yaml", plain_listener(mqtt));
-    folder.write("site/broker.yaml", broker_resource(mqtt + 1));
-    folder.write(
-        "site/gateway.yaml",
-        format!(
-            "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata: {{name: default}}\nspec:\n  bind: {{diagnostics: \
-             [0.0.0.0]}}\n  diagnosticsTls: {{secretRef: server, {guard}}}\n"
-        ),
-    );
-    (folder, mqtt + 1)
+    let mqtt = free_ports(2);
+    (image::site(name, mqtt, Some(guard)), mqtt + 1)
 }
 
 #[test]

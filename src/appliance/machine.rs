@@ -7,6 +7,7 @@
 
 use super::boot_state::Slot;
 use super::mounts::{Data, text};
+use crate::bundle::UpdateState;
 use core::cell::RefCell;
 use core::fmt::{self, Write as _};
 use std::fs;
@@ -79,41 +80,6 @@ impl Area {
             Self::Settings => "settings",
             Self::Configuration => "configuration",
             Self::Update => "update",
-        }
-    }
-}
-
-/// How it stands with the last update.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpdateState {
-    /// There was none.
-    #[default]
-    Idle,
-    /// It was not taken; nothing has changed.
-    Refused,
-    /// It is being checked and written.
-    Working,
-    /// It runs, and must show that it can.
-    Trial,
-    /// It is in force.
-    Kept,
-    /// It ran and could not; what was in force before is again.
-    Back,
-}
-
-impl UpdateState {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Idle, Self::Refused, Self::Working, Self::Trial, Self::Kept, Self::Back];
-
-    /// The word in files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Refused => "refused",
-            Self::Working => "working",
-            Self::Trial => "trial",
-            Self::Kept => "kept",
-            Self::Back => "back",
         }
     }
 }

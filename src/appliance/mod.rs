@@ -28,6 +28,8 @@ mod power;
 mod readiness;
 mod rescue;
 mod route;
+#[cfg(test)]
+mod scratch;
 mod seed;
 mod settings;
 mod sntp;

@@ -140,23 +140,15 @@ fn place(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scratch::Scratch;
     use super::*;
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt as _, chown};
 
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn folder(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("portcullis-seed-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
+    fn folder(name: &str) -> Scratch {
+        let folder = Scratch::new(&format!("seed-{name}"));
         fs::create_dir_all(folder.join("seed/secrets/server")).unwrap();
-        Folder(folder)
+        folder
     }
 
     fn me() -> u32 {
@@ -171,7 +163,7 @@ mod tests {
     #[test]
     fn the_card_s_configuration_is_put_in_its_place_once_and_mended_at_each_start() {
         let folder = folder("place");
-        let (seed, configurations) = (folder.0.join("seed"), folder.0.join("configuration"));
+        let (seed, configurations) = (folder.join("seed"), folder.join("configuration"));
         let owner = if me() == 0 { 1_000 } else { me() };
         fs::write(seed.join(BLOB), blob()).unwrap();
         fs::write(seed.join("secrets/server/tls.key"), "key").unwrap();
@@ -195,7 +187,7 @@ mod tests {
     fn a_new_card_says_which_version_its_configuration_has() {
         for (text, expected) in [(Some("12\n"), Some("12")), (Some("-1"), None), (Some("twelve"), None), (None, None)] {
             let folder = folder("version");
-            let (seed, configurations) = (folder.0.join("seed"), folder.0.join("configuration"));
+            let (seed, configurations) = (folder.join("seed"), folder.join("configuration"));
             fs::write(seed.join(BLOB), blob()).unwrap();
             if let Some(text) = text {
                 fs::write(seed.join("version"), text).unwrap();
@@ -215,8 +207,8 @@ mod tests {
     #[test]
     fn a_blob_that_others_can_write_or_that_is_too_large_is_not_read() {
         let folder = folder("refused");
-        let path = folder.0.join(BLOB);
-        let kind = || read_blob(&folder.0).map_err(|error| error.kind()).err();
+        let path = folder.join(BLOB);
+        let kind = || read_blob(&folder).map_err(|error| error.kind()).err();
         fs::write(&path, blob()).unwrap();
         for (mode, expected) in [(0o640, None), (0o660, Some(io::ErrorKind::PermissionDenied))] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();

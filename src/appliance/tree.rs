@@ -150,23 +150,14 @@ impl Copy {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scratch::Scratch;
     use super::*;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
 
-    struct Folder(PathBuf);
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn folder(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("portcullis-tree-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
+    fn folder(name: &str) -> Scratch {
+        let folder = Scratch::new(&format!("tree-{name}"));
         fs::create_dir_all(folder.join("from/secrets/server")).unwrap();
-        Folder(folder)
+        folder
     }
 
     fn me() -> u32 {
@@ -176,7 +167,7 @@ mod tests {
     #[test]
     fn folders_and_files_are_copied_for_their_owner_only() {
         let folder = folder("copy");
-        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        let (from, to) = (folder.join("from"), folder.join("to"));
         fs::write(from.join("portcullis.blob"), "old").unwrap();
         fs::write(from.join("secrets/server/tls.key"), "key").unwrap();
         fs::write(from.join("secrets/server/portcullis.blob"), "deeper").unwrap();
@@ -192,7 +183,7 @@ mod tests {
     #[test]
     fn a_slot_and_its_blob_stay_pid_1_s_and_its_folders_are_the_broker_s() {
         let folder = folder("lay");
-        let slot = folder.0.join("from");
+        let slot = folder.join("from");
         // Somebody else's, where the test may make it so.
         let owner = if me() == 0 { 1_000 } else { me() };
         for (file, text) in [("portcullis.blob", "b"), ("secrets/server/tls.key", "key"), ("beside", "x")] {
@@ -201,7 +192,7 @@ mod tests {
         }
         chown(&slot, Some(owner), None).unwrap();
         // Names that the broker may have given to what is PID 1's.
-        let outside = folder.0.join("version");
+        let outside = folder.join("version");
         fs::write(&outside, "1").unwrap();
         fs::set_permissions(&outside, Permissions::from_mode(0o644)).unwrap();
         fs::hard_link(&outside, slot.join("secrets/link")).unwrap();
@@ -230,10 +221,10 @@ mod tests {
     #[test]
     fn links_and_pipes_lead_nowhere() {
         let folder = folder("links");
-        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
-        fs::write(folder.0.join("outside"), "secret").unwrap();
-        symlink(folder.0.join("outside"), from.join("file")).unwrap();
-        symlink(&folder.0, from.join("secrets/folder")).unwrap();
+        let (from, to) = (folder.join("from"), folder.join("to"));
+        fs::write(folder.join("outside"), "secret").unwrap();
+        symlink(folder.join("outside"), from.join("file")).unwrap();
+        symlink(&*folder, from.join("secrets/folder")).unwrap();
         rustix::fs::mknodat(CWD, from.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         fs::write(from.join("plain"), "x").unwrap();
         copy(&from, &to, &[], me()).unwrap();
@@ -244,30 +235,30 @@ mod tests {
         };
         assert_eq!(names(&to), ["plain", "secrets"]);
         assert_eq!(names(&to.join("secrets")), ["server"]);
-        symlink(&from, folder.0.join("link")).unwrap();
-        assert!(copy(&folder.0.join("link"), &folder.0.join("other"), &[], me()).is_err());
+        symlink(&from, folder.join("link")).unwrap();
+        assert!(copy(&folder.join("link"), &folder.join("other"), &[], me()).is_err());
     }
 
     #[test]
     fn more_than_a_configuration_has_is_an_error_and_not_a_part_of_it() {
         let folder = folder("many");
         for index in 0..=ENTRIES_MAX {
-            File::create(folder.0.join(format!("from/secrets/{index}"))).unwrap();
+            File::create(folder.join(format!("from/secrets/{index}"))).unwrap();
         }
-        let error = copy(&folder.0.join("from/secrets"), &folder.0.join("to"), &[], me()).unwrap_err();
+        let error = copy(&folder.join("from/secrets"), &folder.join("to"), &[], me()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 
     #[test]
     fn more_bytes_than_a_configuration_has_are_an_error_and_not_a_part_of_it() {
         let folder = folder("large");
-        let from = folder.0.join("from");
+        let from = folder.join("from");
         let file = |name: &str, bytes: u64| File::create(from.join(name)).unwrap().set_len(bytes).unwrap();
         file("first", BYTES_MAX / 2);
         file("secrets/second", BYTES_MAX / 2);
-        copy(&from, &folder.0.join("whole"), &[], me()).unwrap();
+        copy(&from, &folder.join("whole"), &[], me()).unwrap();
         file("third", 1);
-        let error = copy(&from, &folder.0.join("to"), &[], me()).unwrap_err();
+        let error = copy(&from, &folder.join("to"), &[], me()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 }

@@ -18,9 +18,11 @@
 //! **Invariant:** nothing of a header is believed before its signature is verified; until then it is a stranger's text.
 
 mod header;
+mod state;
 mod writer;
 
 pub use header::{Fault, HEADER_BYTES_MAX, Header, Kind, Manifest, RELEASE_BYTES_MAX};
+pub use state::UpdateState;
 pub use writer::signed_header;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! **Invariants:** what is held is bounded, and has no control character. Nothing that concerns a client decides by it.
 
 use super::watch::Fingerprint;
+use crate::bundle::UpdateState;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -22,57 +23,6 @@ const NOTICES_MAX: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Machine {
     path: PathBuf,
-}
-
-/// How an update stands. The words of the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpdateState {
-    /// None was tried since the machine started.
-    #[default]
-    Idle,
-    /// It is checked, or written.
-    Working,
-    /// It runs, and is not kept yet.
-    Trial,
-    /// It stays.
-    Kept,
-    /// It was not taken.
-    Refused,
-    /// It ran, was not ready, and what ran before runs again.
-    Back,
-}
-
-impl UpdateState {
-    /// All of them.
-    const ALL: [Self; 6] = [Self::Idle, Self::Working, Self::Trial, Self::Kept, Self::Refused, Self::Back];
-
-    /// The one with this word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.name() == word)
-    }
-
-    /// Its word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Working => "working",
-            Self::Trial => "trial",
-            Self::Kept => "kept",
-            Self::Refused => "refused",
-            Self::Back => "back",
-        }
-    }
-
-    /// Whether another update would be in its way.
-    #[must_use]
-    pub const fn is_under_way(self) -> bool {
-        match self {
-            Self::Working | Self::Trial => true,
-            Self::Idle | Self::Kept | Self::Refused | Self::Back => false,
-        }
-    }
 }
 
 /// The last update.

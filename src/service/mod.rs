@@ -23,7 +23,7 @@ pub use facts::{AUTHORITIES_MAX, CertificateFacts, Facts, FactsInForce, Listener
 pub use health::{Check, Health, server_certificate};
 pub use history::History;
 pub use inquiries::{Cluster, Inquiries, QUESTION_BYTES_MAX};
-pub use machine::{Machine, MachineReport, UpdateReport, UpdateState};
+pub use machine::{Machine, MachineReport, UpdateReport};
 pub use probe::{HealthState, Latency, Operation, PROBE, ProbeReport, Probing, SharedReport};
 pub use store::spawn_store;
 pub use updates::{UpdateFault, Updates};

@@ -6,8 +6,9 @@
 //! **Invariants:** one is received at a time; until all of it is on the disk it lies under another name, which is removed when it
 //! ends early and at the next start; the disk keeps room for the broker's own log.
 
-use super::machine::{Machine, MachineReport, UpdateReport, UpdateState};
+use super::machine::{Machine, MachineReport, UpdateReport};
 use super::watch::Fingerprint;
+use crate::bundle::UpdateState;
 use crate::platform::ServiceManager;
 use core::cell::{Cell, RefCell};
 use core::fmt;

@@ -167,16 +167,19 @@ pub fn send(stream: impl Read + Write, bundle: &[u8], fields: &str) -> (u16, Str
     ask(stream, &post(&format!("Content-Length: {}\r\n{fields}", bundle.len())), bundle)
 }
 
+/// A Broker with its diagnostics on this port.
+pub fn broker_resource(port: u16) -> String {
+    format!(
+        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default}}\nspec: {{diagnostics: \
+         {{metrics: {{prometheusPort: {port}}}}}}}\n"
+    )
+}
+
 /// A site with an open port of MQTT on loopback, and the diagnostics behind it: on loopback, or over TLS with a `guard`.
 pub fn site(name: &str, mqtt: u16, guard: Option<&str>) -> Folder {
     let folder = Folder::new(name);
     folder.write("site/listener.yaml", super::plain_listener(mqtt));
-    let broker = format!(
-        "apiVersion: mqttbroker.iotoperations.azure.com/v1\nkind: Broker\nmetadata: {{name: default}}\nspec: {{diagnostics: \
-         {{metrics: {{prometheusPort: {}}}}}}}\n",
-        mqtt + 1
-    );
-    folder.write("site/broker.yaml", broker);
+    folder.write("site/broker.yaml", broker_resource(mqtt + 1));
     let Some(guard) = guard else { return folder };
     pki::demo::create(&folder.join("demo")).unwrap();
     let copy = |from: &str, to: &str| folder.write(&format!("site/{to}"), std::fs::read(folder.join(from)).unwrap());

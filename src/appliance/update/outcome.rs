@@ -4,11 +4,10 @@
 //! Nothing decides by it which system or configuration is in force; the boot state and the link `current` do.
 
 use super::super::boot_state::Slot;
-use super::super::machine::UpdateState;
 use super::super::mounts;
 use super::replace;
 use super::trial::Excuse;
-use crate::bundle::Kind;
+use crate::bundle::{Kind, UpdateState};
 use core::fmt;
 use std::fs;
 use std::io;

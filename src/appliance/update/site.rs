@@ -4,7 +4,7 @@
 
 use super::super::boot_state::{BootState, Slot};
 use super::super::disk::{Card, Device};
-use super::super::machine::{Image, UpdateState};
+use super::super::machine::Image;
 use super::super::seed;
 use super::configuration::{self, Begin};
 use super::offer::Offer;
@@ -12,7 +12,7 @@ use super::outcome::{Outcome, SILENCE};
 use super::refusal::Refusal;
 use super::trial::Excuse;
 use super::{Progress, system};
-use crate::bundle::Kind;
+use crate::bundle::{Kind, UpdateState};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::path::PathBuf;

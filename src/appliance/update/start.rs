@@ -2,12 +2,12 @@
 
 use super::super::boot_state::BootState;
 use super::super::disk::Device;
-use super::super::machine::{Update, UpdateState};
+use super::super::machine::Update;
 use super::configuration::{self, Interrupted};
 use super::offer;
 use super::outcome::{Outcome, SILENCE};
 use super::site::Site;
-use crate::bundle::Kind;
+use crate::bundle::{Kind, UpdateState};
 use std::io;
 use std::path::PathBuf;
 

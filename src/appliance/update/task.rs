@@ -8,7 +8,7 @@
 //!
 //! **Invariant:** one update at a time, from its first byte to its end: whoever rings meanwhile is heard afterwards.
 
-use super::super::machine::{self, Area, Configuration, Image, Machine, UpdateState};
+use super::super::machine::{self, Area, Configuration, Image, Machine};
 use super::super::network::Network;
 use super::super::power::Ending;
 use super::super::readiness;
@@ -21,6 +21,7 @@ use super::refusal::Refusal;
 use super::site::{Gauge, Site, Taken};
 use super::start::Start;
 use super::trial::{self, Excuse, Trial};
+use crate::bundle::UpdateState;
 use async_io::Timer;
 use smol::channel::{self, Receiver, Sender};
 use smol::future;

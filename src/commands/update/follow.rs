@@ -2,9 +2,8 @@
 
 use super::gateway::{Gateway, Trouble};
 use super::text;
-use crate::bundle::{Kind, Manifest};
+use crate::bundle::{Kind, Manifest, UpdateState};
 use crate::commands::CommandError;
-use crate::service::UpdateState;
 use serde_json::Value;
 use std::io::Write;
 use std::time::{Duration, Instant};

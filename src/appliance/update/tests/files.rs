@@ -2,9 +2,10 @@
 
 use super::super::super::boot_state::{BootState, PLACES, Slot};
 use super::super::super::disk::{Card, Device};
-use super::super::super::machine::{Machine, UpdateState};
+use super::super::super::machine::Machine;
 use super::super::super::network::Network;
 use super::super::super::power::Ending;
+use super::super::super::scratch::Scratch;
 use super::super::super::supervisor::{Broker, Order};
 use super::super::configuration::{self, Begin, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
@@ -14,7 +15,7 @@ use super::super::start::Start;
 use super::super::trial::Excuse;
 use super::super::{BLOB, Progress, Update, begin};
 use super::{SLOT_BYTES, bundle, key, manifest, payload};
-use crate::bundle::{Kind, Manifest, signed_header};
+use crate::bundle::{Kind, Manifest, UpdateState, signed_header};
 use crate::config::{self, LoadOptions};
 use ed25519_dalek::SigningKey;
 use smol::{LocalExecutor, channel};
@@ -35,18 +36,9 @@ impl Progress for Steps {
     }
 }
 
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A gateway of the board rpi3 that runs on slot A, version 7, with a configuration in slot a.
-fn site(name: &str) -> (Folder, Site) {
-    let folder = std::env::temp_dir().join(format!("portcullis-update-{name}-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
+fn site(name: &str) -> (Scratch, Site) {
+    let folder = Scratch::new(&format!("update-{name}"));
     fs::create_dir_all(folder.join("state/update")).unwrap();
     fs::create_dir_all(folder.join("configuration/a/secrets/server")).unwrap();
     fs::write(folder.join("configuration/a").join(BLOB), blob("rpi3", "")).unwrap();
@@ -59,7 +51,7 @@ fn site(name: &str) -> (Folder, Site) {
     };
     let card = Card::of_files(device("disk", 2 << 20), device("a", SLOT_BYTES), device("b", SLOT_BYTES));
     let site = Site { card: Some(card), key: Some(key().verifying_key().to_bytes()), ..Site::for_tests(&folder) };
-    (Folder(folder), site)
+    (folder, site)
 }
 
 /// A configuration that has this interval of `$SYS` topics and these other fields.
@@ -90,7 +82,7 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
     let new = payload(500_001);
     let taken = site.offer(&bundle(&manifest(Kind::System, 8, &new), &new)).unwrap();
     assert!(matches!(taken, Taken::System));
-    assert_eq!(fs::read(folder.0.join("b")).unwrap()[..new.len()], new);
+    assert_eq!(fs::read(folder.join("b")).unwrap()[..new.len()], new);
     assert_eq!(site.boots(), BootState { once: Some(Slot::B), ..BootState::default() });
     let outcome = Outcome::read(&site.outcome).unwrap();
     assert_eq!((outcome.state, outcome.slot, outcome.version), (UpdateState::Trial, Slot::B, 8));
@@ -111,7 +103,7 @@ fn a_signed_system_goes_from_the_file_to_the_idle_slot_and_is_tried() {
 #[test]
 fn after_a_system_that_is_to_be_tried_no_other_update_is_taken() {
     let (folder, site) = site("order");
-    let machine = Machine::new(&folder.0.join("machine"), site.image.clone(), site.running, false);
+    let machine = Machine::new(&folder.join("machine"), site.image.clone(), site.running, false);
     let (network, broker) = (Network::default(), Broker::new(PathBuf::new(), false));
     let (orders, bell) = (channel::bounded(2), channel::bounded(1));
     let new = payload(5_000);
@@ -192,8 +184,8 @@ fn what_is_not_for_here_is_refused_with_its_reason_and_nothing_has_changed() {
         assert!(refusal.contains(expected), "{refusal}");
     }
     let untouched = vec![0; usize::try_from(SLOT_BYTES).unwrap()];
-    assert_eq!(fs::read(folder.0.join("b")).unwrap(), untouched);
-    assert_eq!(fs::read(folder.0.join("a")).unwrap(), untouched);
+    assert_eq!(fs::read(folder.join("b")).unwrap(), untouched);
+    assert_eq!(fs::read(folder.join("a")).unwrap(), untouched);
     assert!(!site.outcome.exists());
 }
 
@@ -201,7 +193,7 @@ fn what_is_not_for_here_is_refused_with_its_reason_and_nothing_has_changed() {
 fn a_signed_header_with_anything_behind_it_does_not_wipe_what_is_in_the_idle_slot() {
     let (folder, site) = site("exchanged");
     let former = payload(usize::try_from(SLOT_BYTES).unwrap());
-    fs::write(folder.0.join("b"), &former).unwrap();
+    fs::write(folder.join("b"), &former).unwrap();
     let disk = Device::open(&site.card.as_ref().unwrap().disk).unwrap();
     let boots = BootState { tried: Some(Slot::B), floor: 6, ..BootState::default() };
     boots.write(&disk).unwrap();
@@ -212,7 +204,7 @@ fn a_signed_header_with_anything_behind_it_does_not_wipe_what_is_in_the_idle_slo
         let mut bundle = bundle(&manifest(kind, 8, &new), &new);
         *bundle.last_mut().unwrap() ^= 1;
         assert!(matches!(site.offer(&bundle), Err(Refusal::Digest)));
-        assert_eq!(fs::read(folder.0.join("b")).unwrap(), former);
+        assert_eq!(fs::read(folder.join("b")).unwrap(), former);
         assert_eq!(site.boots(), boots);
         assert_eq!(fs::read_to_string(site.configurations.join("b").join(BLOB)).unwrap(), "former");
     }
@@ -222,7 +214,7 @@ fn a_signed_header_with_anything_behind_it_does_not_wipe_what_is_in_the_idle_slo
 fn links_that_the_broker_s_user_may_put_there_are_not_followed() {
     let (folder, site) = site("links");
     let new = payload(5_000);
-    let outside = folder.0.join("outside");
+    let outside = folder.join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("incoming"), bundle(&manifest(Kind::System, 8, &new), &new)).unwrap();
     let taken = || site.take(Vec::new(), &Gauge::default());
