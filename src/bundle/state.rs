@@ -20,7 +20,7 @@ pub enum UpdateState {
 
 impl UpdateState {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Idle, Self::Working, Self::Trial, Self::Kept, Self::Refused, Self::Back];
+    const ALL: [Self; 6] = [Self::Idle, Self::Working, Self::Trial, Self::Kept, Self::Refused, Self::Back];
 
     /// The one with this word.
     #[must_use]

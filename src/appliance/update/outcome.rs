@@ -47,10 +47,9 @@ impl Outcome {
         };
         let excuse =
             |name: &str| Excuse { name: name.to_owned(), detail: value(&format!("before.{name}")).map(str::to_owned) };
-        let state = value("state")?;
         let kind = value("kind")?;
         Some(Self {
-            state: UpdateState::ALL.into_iter().find(|known| known.name() == state)?,
+            state: UpdateState::parse(value("state")?)?,
             kind: [Kind::System, Kind::Configuration].into_iter().find(|known| known.name() == kind)?,
             slot: Slot::parse(value("slot")?)?,
             version: value("version")?.parse().ok()?,
