@@ -20,7 +20,7 @@ const RESERVE_BYTES: usize = 96 * 1024;
 const SMALL_BYTES: usize = 256 * 1024;
 /// How long a record for which nobody waits stays in memory at most.
 const LAZY_MILLISECONDS: u64 = 200;
-/// Records are told the time when so much of it has passed since they were told last.
+/// Records are told the time when so much of it has passed since they were told last; those that name one are always.
 const CLOCK_MILLISECONDS: u64 = 1_000;
 
 /// Whether somebody waits for a record.
@@ -159,9 +159,8 @@ impl Journal {
     }
 
     fn tell_time_alone(&mut self) {
-        self.told = None;
         if !self.lost {
-            self.tell_time();
+            self.tell_time(0);
             self.since.get_or_insert(self.now.instant);
         }
     }
@@ -198,7 +197,8 @@ impl Journal {
         rest: impl FnOnce(&mut Body<'_>) -> Result<(), NoRoom>,
     ) -> u64 {
         if !self.lost {
-            self.tell_time();
+            // What is left of a time is counted from what the clock showed last: that is not from before it was set.
+            self.tell_time(if record.has_time() { 1 } else { CLOCK_MILLISECONDS });
             if self.put(record, rest).is_err() {
                 self.lose();
             }
@@ -212,8 +212,9 @@ impl Journal {
         self.sequence
     }
 
-    fn tell_time(&mut self) {
-        if self.told.is_some_and(|told| self.now.instant.milliseconds_since(told) < CLOCK_MILLISECONDS) {
+    /// The log is told the time, if so much of it has passed since it was told last.
+    fn tell_time(&mut self, milliseconds: u64) {
+        if self.told.is_some_and(|told| self.now.instant.milliseconds_since(told) < milliseconds) {
             return;
         }
         let clock = Clock {

@@ -139,6 +139,22 @@ pub enum Record<'a> {
     },
 }
 
+impl Record<'_> {
+    /// Whether it says when something ends or is due.
+    #[must_use]
+    pub const fn has_time(&self) -> bool {
+        match self {
+            Self::Session(Session { ends, will_due, .. }) | Self::Detached { ends, will_due, .. } => {
+                ends.is_some() || will_due.is_some()
+            }
+            Self::Message(message) | Self::Published { message, .. } | Self::PublishedWill { message, .. } => {
+                message.expires.is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What the clocks showed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clock {

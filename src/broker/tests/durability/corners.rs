@@ -242,6 +242,28 @@ fn a_disk_that_fails_for_long_does_not_use_up_the_log() {
 }
 
 #[test]
+fn no_restart_gives_a_message_or_a_session_more_time_than_it_was_given() {
+    let mut kiln = Kiln::new();
+    kiln.absent("s", "t", 1);
+    let (publisher, _) = kiln.client("p", &[], true);
+    let (brief, _) = kiln.client("brief", &[0x11, 0, 0, 0, 2], true);
+    // The log was told the time a while ago, and is told it again with what is to end.
+    kiln.pass(900);
+    kiln.give(publisher, &wire::publish("t", 1, &[2, 0, 0, 0, 2], b"x"));
+    kiln.bench.hang_up(brief);
+    // It is written without haste, and no orderly end tells the time once more.
+    let batch = kiln.bench.broker.next_batch(kiln.bench.now.instant.plus_seconds(1)).unwrap();
+    kiln.log.write(&batch).unwrap();
+    let mut kiln = kiln.restart(0);
+    kiln.pass(1_999);
+    assert_eq!(kiln.bench.broker.in_use().sessions, 2);
+    kiln.pass(1);
+    assert_eq!(kiln.bench.broker.in_use().sessions, 1);
+    let (subscriber, _) = kiln.client("s", &LASTING, false);
+    assert_eq!(kiln.kinds(subscriber), [0_u8; 0]);
+}
+
+#[test]
 fn time_of_an_idle_process_counts() {
     let mut kiln = Kiln::new();
     kiln.bench.broker.set_clock(kiln.bench.now, false);
