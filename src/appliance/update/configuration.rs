@@ -18,11 +18,10 @@
 use super::super::boot_state::Slot;
 use super::super::disk;
 use super::super::tree;
+use super::payload::Payload;
 use super::refusal::Refusal;
 use super::{Progress, replace};
-use crate::bundle::Manifest;
 use crate::config::blob::Configuration;
-use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
@@ -129,40 +128,40 @@ pub enum Begin {
     AtStart,
 }
 
-/// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds. The payload
-/// was found to be right, which is seen again, because it lies where others can change it.
-///
-/// # Errors
-/// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
-pub fn fill(
-    payload: &mut dyn Read,
-    manifest: &Manifest,
-    root: &Path,
-    from: Slot,
-    owner: u32,
-    progress: &dyn Progress,
-) -> Result<Configuration, Refusal> {
-    if manifest.bytes > BLOB_BYTES_MAX {
-        return Err(Refusal::TooLarge { bytes: manifest.bytes, room: BLOB_BYTES_MAX });
-    }
-    let idle = from.other();
-    let filled = fill_slot(payload, manifest, root, from, owner, progress);
-    if filled.is_err() {
-        // Room for the next one. Nothing names this folder.
-        let _ = fs::remove_dir_all(folder(root, idle));
-    }
-    filled
+/// The slots, and what is to be told while one is filled.
+pub struct Filling<'a> {
+    /// The folder of configurations.
+    pub root: &'a Path,
+    /// The slot in force, which stays as it is.
+    pub from: Slot,
+    /// Whom the files belong to: the broker's user and group.
+    pub owner: u32,
+    /// Is told of each step.
+    pub progress: &'a dyn Progress,
 }
 
-fn fill_slot(
-    payload: &mut dyn Read,
-    manifest: &Manifest,
-    root: &Path,
-    from: Slot,
-    owner: u32,
-    progress: &dyn Progress,
-) -> Result<Configuration, Refusal> {
-    let idle = from.other();
+impl Filling<'_> {
+    /// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds.
+    ///
+    /// # Errors
+    /// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
+    pub fn run(&self, payload: Payload<'_>) -> Result<Configuration, Refusal> {
+        let bytes = payload.manifest().bytes;
+        if bytes > BLOB_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes, room: BLOB_BYTES_MAX });
+        }
+        let filled = fill(self, payload);
+        if filled.is_err() {
+            // Room for the next one. Nothing names this folder.
+            let _ = fs::remove_dir_all(folder(self.root, self.from.other()));
+        }
+        filled
+    }
+}
+
+fn fill(filling: &Filling<'_>, mut payload: Payload<'_>) -> Result<Configuration, Refusal> {
+    let &Filling { root, from, owner, progress } = filling;
+    let (manifest, idle) = (payload.manifest(), from.other());
     let target = folder(root, idle);
     let failed = Refusal::io("the idle slot for configurations cannot be filled");
     let absent = |error: io::Error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
@@ -176,20 +175,16 @@ fn fill_slot(
     // The folder is PID 1's until all of it is right.
     let path = target.join(BLOB);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(&failed)?;
-    let (mut hash, mut piece, mut at) = (Sha256::new(), vec![0; PIECE_BYTES], 0_u64);
-    while at < manifest.bytes {
-        let left = usize::try_from(manifest.bytes - at).unwrap_or(usize::MAX);
-        let piece = piece.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
-        payload.read_exact(piece).map_err(Refusal::NoFile)?;
-        hash.update(&*piece);
-        file.write_all(piece).map_err(&failed)?;
-        at += piece.len() as u64;
-        progress.advanced(at).map_err(&failed)?;
+    let mut room = vec![0; PIECE_BYTES];
+    loop {
+        let piece = payload.next(&mut room)?;
+        if piece.is_empty() {
+            break;
+        }
+        file.write_all(piece).and_then(|()| progress.advanced(payload.read())).map_err(&failed)?;
     }
     file.sync_all().map_err(&failed)?;
-    if <[u8; 32]>::from(hash.finalize()) != manifest.digest {
-        return Err(Refusal::Digest);
-    }
+    payload.finish()?;
     let failed_back = Refusal::io("the idle slot for configurations cannot be read back");
     if disk::digest(&path, manifest.bytes).map_err(&failed_back)? != manifest.digest {
         return Err(Refusal::ReadBack);
@@ -203,7 +198,7 @@ fn fill_slot(
     tree::lay(&target, BLOB, owner).and_then(|()| file.sync_all()).map_err(&failed)?;
     let version = root.join(format!("{idle}.version"));
     sync(&target).and_then(|()| replace(&version, &manifest.version.to_string())).map_err(&failed)?;
-    progress.advanced(at).map_err(&failed)?;
+    progress.advanced(manifest.bytes).map_err(&failed)?;
     Ok(configuration)
 }
 

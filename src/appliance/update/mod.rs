@@ -6,7 +6,7 @@
 //! that goes) leads back to what was in force. A kernel that hangs does so too once PID 1 has opened the watchdog; before, somebody
 //! has to pull the plug.
 //!
-//! - `offer`: what was received, and whether it is to be believed.
+//! - `offer`: what was received, and whether it is to be believed. `payload`: reading it piece by piece.
 //! - `system`, `configuration`: writing each to the slot that is not in force, and putting it in force.
 //! - `trial`: whether what is new can serve. `outcome`: what is remembered of it. `start`: what is found when the machine starts.
 //! - `site`: where everything is, and taking one. `task`: the order of it all.
@@ -16,6 +16,7 @@
 mod configuration;
 mod offer;
 mod outcome;
+mod payload;
 mod refusal;
 mod site;
 mod start;

@@ -6,10 +6,10 @@
 //!
 //! **Invariant:** no link that the broker's user may have put there leads PID 1 to another file.
 
+use super::payload::Payload;
 use super::refusal::Refusal;
 use crate::bundle::{HEADER_BYTES_MAX, Header, Kind, Manifest};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, unlinkat};
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -98,18 +98,10 @@ impl Offer {
     /// # Errors
     /// [`Refusal::Digest`], [`Refusal::NoFile`].
     pub fn must_be_whole(&mut self) -> Result<(), Refusal> {
-        let (mut hash, mut piece) = (Sha256::new(), vec![0; PIECE_BYTES]);
-        let mut left = self.manifest().bytes;
-        while left > 0 {
-            let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-            let piece = piece.get_mut(..length).unwrap_or_default();
-            self.file.read_exact(piece).map_err(Refusal::NoFile)?;
-            hash.update(&*piece);
-            left -= length as u64;
-        }
-        if <[u8; 32]>::from(hash.finalize()) != self.manifest().digest {
-            return Err(Refusal::Digest);
-        }
+        let mut room = vec![0; PIECE_BYTES];
+        let mut payload = self.payload();
+        while !payload.next(&mut room)?.is_empty() {}
+        payload.finish()?;
         self.file.seek(SeekFrom::Start(self.header.length() as u64)).map_err(Refusal::NoFile)?;
         Ok(())
     }
@@ -120,7 +112,7 @@ impl Offer {
     }
 
     /// The payload, from its beginning.
-    pub const fn payload(&mut self) -> &mut File {
-        &mut self.file
+    pub fn payload(&mut self) -> Payload<'_> {
+        Payload::new(&mut self.file, self.header.manifest())
     }
 }

@@ -6,7 +6,7 @@ use super::super::boot_state::{BootState, Slot};
 use super::super::disk::{Card, Device};
 use super::super::machine::Image;
 use super::super::seed;
-use super::configuration::{self, Begin};
+use super::configuration::{self, Begin, Filling};
 use super::offer::Offer;
 use super::outcome::{Outcome, SILENCE};
 use super::refusal::Refusal;
@@ -87,7 +87,7 @@ impl Site {
                 let slot = Device::open(card.slot(idle)).map_err(&open)?;
                 offer.must_be_whole()?;
                 log::info!("the system of version {} is being written to slot {idle}", manifest.version);
-                system::write(offer.payload(), &manifest, (running, self.is_trial), &disk, &slot, gauge)?;
+                system::write(offer.payload(), (running, self.is_trial), &disk, &slot, gauge)?;
                 outcome(idle, SILENCE).write(&self.outcome).map_err(noted)?;
                 system::switch(&disk, running)?;
                 Ok(Taken::System)
@@ -102,7 +102,7 @@ impl Site {
                     manifest.version,
                     from.other()
                 );
-                let filled = configuration::fill(offer.payload(), &manifest, root, from, self.owner, gauge)?;
+                let filled = Filling { root, from, owner: self.owner, progress: gauge }.run(offer.payload())?;
                 // Of one that cannot be read, nothing is in force either.
                 let former = seed::read_blob(&configuration::folder(root, from)).ok().and_then(|former| former.network);
                 let begin = if former == filled.network { Begin::Now } else { Begin::AtStart };

@@ -13,30 +13,27 @@
 use super::super::boot_state::{BootState, Slot};
 use super::super::disk::{Medium, PIECE_BYTES};
 use super::Progress;
+use super::payload::Payload;
 use super::refusal::Refusal;
-use crate::bundle::Manifest;
-use sha2::{Digest as _, Sha256};
-use std::io::Read;
 
 /// What is held back until the rest is right, bytes: the boot sector and the tables behind it.
 const BEGIN_BYTES: usize = 4_096;
 /// After so many bytes they are waited for, so that the broker's own writes to the card never stand behind more.
 const SYNC_BYTES: u64 = 1 << 20;
 
-/// Writes the payload to the idle slot and reads it back: a payload that was found to be right, which is to be seen again, because
-/// it lies where others can change it. The slot is wiped first; only a success leaves a file system on it.
+/// Writes the payload to the idle slot and reads it back. The slot is wiped first; only a success leaves a file system on it.
 /// `is_trial`: the system that runs was started on trial.
 ///
 /// # Errors
 /// Why the slot is not what was signed; it is none then.
 pub fn write(
-    payload: &mut dyn Read,
-    manifest: &Manifest,
+    mut payload: Payload<'_>,
     (running, is_trial): (Slot, bool),
     disk: &dyn Medium,
     slot: &dyn Medium,
     progress: &dyn Progress,
 ) -> Result<(), Refusal> {
+    let manifest = payload.manifest();
     if manifest.bytes > slot.bytes() {
         return Err(Refusal::TooLarge { bytes: manifest.bytes, room: slot.bytes() });
     }
@@ -50,21 +47,18 @@ pub fn write(
     let failed = Refusal::io("the idle slot cannot be written");
     slot.write_at(&[0; BEGIN_BYTES], 0).and_then(|()| slot.sync()).map_err(&failed)?;
 
-    let (mut begin, mut piece) = (Vec::new(), vec![0; PIECE_BYTES]);
-    let (mut hash, mut at, mut synced) = (Sha256::new(), 0_u64, 0_u64);
-    while at < manifest.bytes {
-        let left = usize::try_from(manifest.bytes - at).unwrap_or(usize::MAX);
-        // The first piece is what is held back, so that all others begin where a block does.
-        let length = left.min(if at == 0 { BEGIN_BYTES } else { PIECE_BYTES });
-        let piece = piece.get_mut(..length).unwrap_or_default();
-        payload.read_exact(piece).map_err(Refusal::NoFile)?;
-        hash.update(&*piece);
-        if at == 0 {
-            begin.extend_from_slice(piece);
-        } else {
-            slot.write_at(piece, at).map_err(&failed)?;
+    // What is held back is read alone, so that all pieces begin where a block does.
+    let (mut begin, mut room) = ([0; BEGIN_BYTES], vec![0; PIECE_BYTES]);
+    let begin = payload.next(&mut begin)?;
+    let mut synced = 0;
+    loop {
+        let at = payload.read();
+        let piece = payload.next(&mut room)?;
+        if piece.is_empty() {
+            break;
         }
-        at += length as u64;
+        slot.write_at(piece, at).map_err(&failed)?;
+        let at = payload.read();
         if at - synced >= SYNC_BYTES {
             slot.sync().map_err(&failed)?;
             synced = at;
@@ -72,10 +66,8 @@ pub fn write(
         progress.advanced(at).map_err(&failed)?;
     }
     slot.sync().map_err(&failed)?;
-    if <[u8; 32]>::from(hash.finalize()) != manifest.digest {
-        return Err(Refusal::Digest);
-    }
-    slot.write_at(&begin, 0).and_then(|()| slot.sync()).map_err(&failed)?;
+    payload.finish()?;
+    slot.write_at(begin, 0).and_then(|()| slot.sync()).map_err(&failed)?;
     match slot.digest(manifest.bytes) {
         Ok(digest) if digest == manifest.digest => Ok(()),
         outcome => {

@@ -7,8 +7,9 @@ use super::super::super::network::Network;
 use super::super::super::power::Ending;
 use super::super::super::scratch::Scratch;
 use super::super::super::supervisor::{Broker, Order};
-use super::super::configuration::{self, Begin, Interrupted};
+use super::super::configuration::{self, Begin, Filling, Interrupted};
 use super::super::outcome::{Outcome, SILENCE};
+use super::super::payload::Payload;
 use super::super::refusal::Refusal;
 use super::super::site::{Gauge, Site, Taken};
 use super::super::start::Start;
@@ -328,8 +329,8 @@ fn a_full_disk_is_said_and_its_room_given_back() {
     let (_folder, site) = site("full");
     let new = blob("rpi3", "sysIntervalSeconds: 7");
     let manifest = manifest(Kind::Configuration, 1, &new);
-    let refusal =
-        configuration::fill(&mut &*new, &manifest, &site.configurations, Slot::A, site.owner, &Full).unwrap_err();
+    let filling = Filling { root: &site.configurations, from: Slot::A, owner: site.owner, progress: &Full };
+    let refusal = filling.run(Payload::new(&mut &*new, &manifest)).unwrap_err();
     assert!(refusal.to_string().ends_with("no room left on the data partition"), "{refusal}");
     assert!(!site.configurations.join("b").exists());
 }
@@ -343,7 +344,9 @@ fn power_that_goes_at_any_step_of_a_configuration_leaves_one_that_is_whole() {
         let (_folder, site) = site(&format!("steps-{steps}"));
         let root = &site.configurations;
         let power = Steps(Cell::new(steps));
-        let done = configuration::fill(&mut &*new, &manifest, root, Slot::A, site.owner, &power)
+        let filling = Filling { root, from: Slot::A, owner: site.owner, progress: &power };
+        let done = filling
+            .run(Payload::new(&mut &*new, &manifest))
             .map_err(|refusal| io::Error::other(refusal.to_string()))
             .and_then(|_| configuration::begin_trial(root, Slot::B, Begin::Now))
             .and_then(|()| power.advanced(0))

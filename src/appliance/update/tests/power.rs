@@ -3,6 +3,7 @@
 use super::super::super::boot_state::{BootState, Slot};
 use super::super::super::disk::Medium as _;
 use super::super::super::disk::simulated::{Disk, Part};
+use super::super::payload::Payload;
 use super::super::refusal::Refusal;
 use super::super::site::Gauge;
 use super::super::system;
@@ -19,7 +20,7 @@ fn slot_b(disk: &Disk) -> Part<'_> {
 /// Both steps of an update from slot A.
 fn update(disk: &Disk, payload: &[u8]) -> Result<(), Refusal> {
     let manifest = manifest(Kind::System, 8, payload);
-    system::write(&mut &*payload, &manifest, (Slot::A, false), disk, &slot_b(disk), &Gauge::default())?;
+    system::write(Payload::new(&mut &*payload, &manifest), (Slot::A, false), disk, &slot_b(disk), &Gauge::default())?;
     system::switch(disk, Slot::A)
 }
 
@@ -143,7 +144,13 @@ fn a_payload_that_is_not_what_was_signed_never_becomes_a_system() {
     let mut bad = good.clone();
     bad[299_999] ^= 1;
     let write = |payload: &[u8]| {
-        system::write(&mut &*payload, &manifest, (Slot::A, false), &disk, &slot_b(&disk), &Gauge::default())
+        system::write(
+            Payload::new(&mut &*payload, &manifest),
+            (Slot::A, false),
+            &disk,
+            &slot_b(&disk),
+            &Gauge::default(),
+        )
     };
     assert!(matches!(write(&bad), Err(Refusal::Digest)));
     let mut begin = [1; 4_096];
@@ -152,7 +159,8 @@ fn a_payload_that_is_not_what_was_signed_never_becomes_a_system() {
     assert!(matches!(write(&good[..200_000]), Err(Refusal::NoFile(_))));
     assert_eq!(BootState::read(&disk).unwrap(), BootState::default());
     let large = Manifest { bytes: SLOT_BYTES + 1, ..manifest.clone() };
-    let written = system::write(&mut &*good, &large, (Slot::A, false), &disk, &slot_b(&disk), &Gauge::default());
+    let written =
+        system::write(Payload::new(&mut &*good, &large), (Slot::A, false), &disk, &slot_b(&disk), &Gauge::default());
     assert!(matches!(written, Err(Refusal::TooLarge { .. })));
 }
 
@@ -164,7 +172,9 @@ fn a_system_on_trial_is_not_confirmed_by_an_update() {
     let before = BootState { slot: Slot::B, tried: Some(Slot::A), ..BootState::default() };
     before.write(&disk).unwrap();
     slot_b(&disk).write_at(&new, 0).unwrap();
-    let write = || system::write(&mut &*new, &manifest, (Slot::A, true), &disk, &slot_b(&disk), &Gauge::default());
+    let write = || {
+        system::write(Payload::new(&mut &*new, &manifest), (Slot::A, true), &disk, &slot_b(&disk), &Gauge::default())
+    };
     assert!(matches!(write(), Err(Refusal::OnTrial)));
     assert_eq!((BootState::read(&disk).unwrap(), has(&disk, &new)), (before, true), "and the confirmed one is whole");
     system::confirm(&disk, Slot::A, 7).unwrap();
