@@ -42,7 +42,8 @@ impl core::fmt::Display for BindError {
 }
 
 /// Binds one port on several addresses. An address of a family that the system does not have is passed over as long as
-/// another one is bound. Without `listening` the port is only reserved: who connects is turned away until
+/// another one is bound. One that the machine does not have yet, because its network comes up later, is bound all the same and
+/// serves from then on; the log says so. Without `listening` the port is only reserved: who connects is turned away until
 /// [`Network::listen`].
 ///
 /// # Errors
@@ -74,17 +75,33 @@ fn open(address: SocketAddr, listening: bool) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         net::sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    net::bind(&socket, &address)?;
+    match net::bind(&socket, &address) {
+        Err(Errno::ADDRNOTAVAIL) if !is_general(&address) => {
+            // ip(7), IP_FREEBIND. Both families have it.
+            if address.is_ipv6() {
+                net::sockopt::set_ipv6_freebind(&socket, true)?;
+            } else {
+                net::sockopt::set_ip_freebind(&socket, true)?;
+            }
+            net::bind(&socket, &address)?;
+            log::warn!("{} is no address of this machine yet; it is served once it is one", address.ip());
+        }
+        outcome => outcome?,
+    }
     if listening {
         net::listen(&socket, BACKLOG)?;
     }
     Ok(socket.into())
 }
 
+/// Whether every machine has it that has its family: loopback, or the wildcard.
+fn is_general(address: &SocketAddr) -> bool {
+    address.ip().is_loopback() || address.ip().is_unspecified()
+}
+
 /// Whether `error` says that a system without IPv6 (or IPv4) was asked for its loopback or wildcard address.
 fn is_missing_family(address: &SocketAddr, error: &io::Error) -> bool {
-    let general = address.ip().is_loopback() || address.ip().is_unspecified();
-    general
+    is_general(address)
         && [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
             .iter()
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
@@ -195,5 +212,27 @@ impl Network for SystemNetwork {
         } else {
             let _ = epoll::delete(&self.epoll, listener);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_not_there_yet_is_bound_and_one_that_is_taken_is_not() {
+        // RFC 5737, RFC 3849: for documentation, so no machine has them.
+        let mut addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
+        if TcpListener::bind("[::1]:0").is_ok() {
+            addresses.push("2001:db8::1".parse().unwrap());
+        }
+        let listeners = bind(&addresses, 0, true).unwrap();
+        let bound: Vec<IpAddr> = listeners.iter().map(|listener| listener.local_addr().unwrap().ip()).collect();
+        assert_eq!(bound, addresses);
+        let loopback: IpAddr = [127, 0, 0, 1].into();
+        let taken = bind(&[loopback], 0, true).unwrap();
+        let refused = bind(&[loopback], taken[0].local_addr().unwrap().port(), true).unwrap_err();
+        assert_eq!(refused.error.kind(), ErrorKind::AddrInUse);
     }
 }

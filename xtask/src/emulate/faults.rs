@@ -1,20 +1,84 @@
-//! What a person has to be told of: no cable, no time, a card that cannot be written, one that has spoiled a slot.
-//!
-//! A card that turns read-only while it runs, and a full one, are not here: nothing makes the emulator's card do so.
+//! What a person has to be told of: no cable, no time, a card that cannot be written or turns so, is full, or has spoiled a slot.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
+use std::process::Command;
 
-use super::machine::With;
+use super::machine::{Machine, With};
 use super::site::PATIENCE;
 use super::trial::Bench;
+use super::updates;
 use crate::image::{disk, fat};
-use crate::process::{Failure, Outcome};
+use crate::process::{self, Failure, Outcome};
 
 /// One start with each of them.
 pub fn run(bench: &Bench<'_>) -> Outcome {
     world(bench)?;
+    worn_out(bench)?;
+    full(bench)?;
     spoiled(bench)
+}
+
+/// A card that takes no more writes while messages come: what was acknowledged is there once it does again.
+fn worn_out(bench: &Bench<'_>) -> Outcome {
+    let mut gateway = bench.start(With::default())?;
+    let _ = bench.site.until_reached(&mut gateway)?;
+    let acknowledged = bench.site.publish_until(95, 40, || {
+        gateway.wear_out()?;
+        gateway.wait_for("has turned read-only", PATIENCE).map(|_| ())
+    })?;
+    let _ = bench.site.until_reached(&mut gateway)?;
+    told(bench, "can only be read")?;
+    gateway.pull_plug()?;
+    let mut gateway = bench.start(With::default())?;
+    let _ = bench.site.until_reached(&mut gateway)?;
+    let missing = acknowledged.difference(&bench.site.receive()?).count();
+    if missing > 0 {
+        return Err(Failure::new(format!("{missing} of {} acknowledged messages are lost", acknowledged.len())));
+    }
+    println!("a card that turns read-only: told; all {} acknowledged messages are there", acknowledged.len());
+    switch_off(&mut gateway)
+}
+
+/// A data partition without room: served, and an update is refused.
+fn full(bench: &Bench<'_>) -> Outcome {
+    let data = format!("{}?offset={}", bench.card.display(), disk::data(0).start * fat::SECTOR);
+    let free = |what: &str| -> Outcome<u64> {
+        let said = process::capture(Command::new("dumpe2fs").args(["-h", &data]))?;
+        let number = said.lines().find_map(|line| line.strip_prefix(what)?.trim().parse().ok());
+        number.ok_or_else(|| Failure::new(format!("dumpe2fs does not say \"{what}\"")))
+    };
+    let filler = bench.folder.join("filler");
+    // Its own tables take some.
+    let bytes = free("Free blocks:")?.saturating_sub(64) * free("Block size:")?;
+    let contents = vec![0xA5; usize::try_from(bytes).unwrap_or(0)];
+    std::fs::write(&filler, contents).map_err(|error| Failure::file("write", &filler, &error))?;
+    let write = format!("write {} filler", filler.display());
+    process::run(Command::new("debugfs").args(["-w", "-R", &write, &data]))?;
+    let mut gateway = bench.start(With::default())?;
+    let _ = bench.site.until_reached(&mut gateway)?;
+    updates::refused(bench, &mut gateway, "less than 16 MiB left")?;
+    let acknowledged = bench.site.publish_until(96, 40, || Ok(()))?;
+    if !acknowledged.is_subset(&bench.site.receive()?) {
+        return Err(Failure::new("acknowledged messages are lost on a full card"));
+    }
+    println!("a full card: served, and an update is refused");
+    switch_off(&mut gateway)?;
+    process::run(Command::new("debugfs").args(["-w", "-R", "rm filler", &data]))
+}
+
+/// Whether the gateway tells a person so.
+fn told(bench: &Bench<'_>, wanted: &str) -> Outcome {
+    let (_, said) = bench.site.asked()?;
+    if said.contains(wanted) { Ok(()) } else { Err(Failure::new(format!("\"{wanted}\" is not told:\n{said}"))) }
+}
+
+/// As a person does who wants the card.
+pub fn switch_off(gateway: &mut Machine) -> Outcome {
+    gateway.press_power_button()?;
+    let _ = gateway.wait_for("switching off", PATIENCE)?;
+    gateway.show_all();
+    Ok(())
 }
 
 /// A slot that the card has spoiled gives way to the other one.
@@ -61,10 +125,7 @@ fn world(bench: &Bench<'_>) -> Outcome {
     let mut gateway = bench.start(With { writable: false, ..With::default() })?;
     let _ = gateway.wait_for("can only be read", PATIENCE)?;
     let _ = bench.site.until_reached(&mut gateway)?;
-    let (_, said) = bench.site.asked()?;
-    if !said.contains("can only be read") {
-        return Err(Failure::new(format!("a card that can only be read is not told of:\n{said}")));
-    }
+    told(bench, "can only be read")?;
     println!("a card that can only be read: served, and told");
     gateway.pull_plug()
 }

@@ -17,6 +17,7 @@ use crate::image::boards;
 use crate::process::{Failure, Outcome};
 use crate::workspace;
 use machine::{Emulator, Kind, Machine};
+use trial::Extent;
 
 const HELP: &str = "\
 Starts an SD card's image in qemu, prints its console, and forwards its ports 8883, 8884
@@ -31,9 +32,10 @@ Usage: cargo xtask emulate [IMAGE] [options]
   --keep           goes on with the card of the last time, instead of a fresh copy
   --test           makes an image of the tutorial and tries it: the tutorial, the plug pulled
                    under load as often as --times says, updates (kept, refused, gone back
-                   from, cut off by the plug), no cable, a card that cannot be written
+                   from, cut off by the plug), and faults of cable, clock and card
   --times N        how often (default: 3)
   --short          without what takes long
+  --faults         the start and the faults alone
   --programs DIR   as for `image`";
 
 /// Runs the command.
@@ -41,7 +43,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("emulate", error);
     let (mut board, mut image, mut machine, mut port) = ("rpi3".to_owned(), None, "virt".to_owned(), 8_883_u16);
-    let (mut keep, mut test, mut is_short, mut times, mut programs) = (false, false, false, 3_u32, None);
+    let (mut keep, mut test, mut extent, mut times, mut programs) = (false, false, None, None, None);
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
             lexopt::Arg::Long("board") => {
@@ -54,14 +56,15 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
                 port = parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?;
             }
             lexopt::Arg::Long("times") => {
-                times = parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?;
+                times = Some(parser.value().and_then(|value| value.parse()).map_err(|error| usage(&error))?);
             }
             lexopt::Arg::Long("programs") => {
                 programs = Some(PathBuf::from(parser.value().map_err(|error| usage(&error))?));
             }
             lexopt::Arg::Long("keep") => keep = true,
             lexopt::Arg::Long("test") => test = true,
-            lexopt::Arg::Long("short") => is_short = true,
+            lexopt::Arg::Long("short") => extent = Some(Extent::Short),
+            lexopt::Arg::Long("faults") => extent = Some(Extent::Faults),
             lexopt::Arg::Value(path) => image = Some(PathBuf::from(path)),
             lexopt::Arg::Short('h') | lexopt::Arg::Long("help") => {
                 println!("{HELP}");
@@ -72,11 +75,17 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     let board = boards::named(&board)?;
     let kind = Kind::named(&machine, board)?;
+    if !test && (extent.is_some() || times.is_some() || programs.is_some()) {
+        return Err(Failure::new("--times, --short, --faults and --programs go with --test"));
+    }
+    if extent == Some(Extent::Faults) && !kind.is_virtual() {
+        return Err(Failure::new("--faults needs a machine with a power button: virt"));
+    }
     let emulator = Emulator::find()?;
     let folder = workspace::target_folder().join("appliance/emulated");
     workspace::make_folder(&folder)?;
     if test {
-        let extent = if is_short { trial::Extent::Short } else { trial::Extent::Whole };
+        let (times, extent) = (times.unwrap_or(3), extent.unwrap_or(Extent::Whole));
         let asked = trial::Asked { kind, board, times, extent, programs };
         return trial::run(&emulator, &asked, &folder);
     }

@@ -30,6 +30,8 @@ pub enum Extent {
     Gate,
     /// All but what waits for minutes.
     Short,
+    /// A start, and what is wrong with cable, clock and card.
+    Faults,
     /// All.
     Whole,
 }
@@ -64,23 +66,28 @@ pub fn run(emulator: &Emulator, asked: &Asked, folder: &Path) -> Outcome {
         ready.as_secs_f32(),
         reached.as_secs_f32()
     );
-    if asked.extent != Extent::Gate {
+    if matches!(asked.extent, Extent::Short | Extent::Whole) {
         bench.site.tutorial()?;
     }
     // The tutorial's clients leave no session behind, nor one that was there.
     bench.site.subscribe()?;
-    if asked.extent == Extent::Gate {
-        updates::gate(&bench, &mut gateway)?;
-        return gateway.pull_plug();
+    match asked.extent {
+        Extent::Gate => {
+            updates::gate(&bench, &mut gateway)?;
+            return gateway.pull_plug();
+        }
+        Extent::Faults => {
+            faults::switch_off(&mut gateway)?;
+            return faults::run(&bench);
+        }
+        Extent::Short | Extent::Whole => {}
     }
     lose_power(&bench, &mut gateway, asked.times)?;
     bench.make_again()?;
     updates::run(&bench, &mut gateway, asked.extent)?;
     if asked.kind.is_virtual() {
         let pressed = Instant::now();
-        gateway.press_power_button()?;
-        let _ = gateway.wait_for("switching off", PATIENCE)?;
-        gateway.show_all();
+        faults::switch_off(&mut gateway)?;
         println!("power button: off after {:.1} s", pressed.elapsed().as_secs_f32());
         if asked.extent == Extent::Whole {
             faults::run(&bench)?;

@@ -47,6 +47,11 @@ pub fn run(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> Outcome 
     if extent == Extent::Whole { broken_and_cut(bench, gateway) } else { Ok(()) }
 }
 
+/// The system that the card has, as an update, is refused with these words.
+pub fn refused(bench: &Bench<'_>, gateway: &mut Machine, why: &str) -> Outcome {
+    expect(bench, gateway, &bench.folder.join("version-1.update"), Refused(why), "for a card without room")
+}
+
 /// Version 2 is kept and has the messages from before.
 fn kept(bench: &Bench<'_>, gateway: &mut Machine, second: &Path) -> Outcome {
     let acknowledged = bench.site.publish_until(90, 20, || Ok(()))?;
