@@ -90,10 +90,10 @@ fn a_ticket_ends_with_the_certificate_that_it_stands_for() {
         let clock = clock();
         let server = server_with(crypto::shared_provider(), Ask::Must, clock.clone());
         let client = remembering(version, Some("client"));
-        clock.set(UnixTime(unix_now() + 20 * 86_400 - 100));
+        clock.set(UnixTime(unix_now() + 20 * 86_400 - 3_600));
         met(&server, &client);
         assert_eq!(met(&server, &client).1, Resumed);
-        clock.set(UnixTime(unix_now() + 20 * 86_400 + 100));
+        clock.set(UnixTime(unix_now() + 20 * 86_400 + 3_600));
         let connection = ClientConnection::new(client, "localhost".try_into().unwrap()).unwrap();
         let fault = Pair::new(&server, connection).talk().0.unwrap_err();
         assert_eq!(fault.to_string(), "certificate expired", "{version:?}");
