@@ -84,7 +84,7 @@ fn execute() -> Result<(), CommandError> {
         }
         Command::Bundle(options, level) => {
             portcullis::platform::install(level);
-            bundle::run(&options, &mut out)
+            bundle::run(&options, &mut out, &mut diagnostics)
         }
         Command::Update(options, level) => {
             portcullis::platform::install(level);

@@ -3,7 +3,8 @@
 
 mod support;
 
-use portcullis::bundle::{Header, Kind};
+use portcullis::bundle::{Contents, Header, Kind};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use support::image::{Image, WELL, bundle, site};
@@ -57,7 +58,8 @@ fn what_is_bundled_openssl_verifies_and_it_holds_what_it_was_made_of() {
         ("--key key.pem --board host --version 8 --blob site.blob", "site.blob", Kind::Configuration),
     ] {
         let (code, output, errors) = bundled(&folder, arguments);
-        assert_eq!((code, errors.as_str()), (0, ""));
+        assert_eq!(code, 0, "{errors}");
+        assert_eq!(errors.contains("takes no other update"), kind == Kind::Configuration, "{errors}");
         assert!(output.contains(&format!("{} version 8 for host, ", kind.name())), "{output}");
         let bytes = std::fs::read(folder.join("out.update")).unwrap();
         let header = Header::parse(&bytes).unwrap();
@@ -82,6 +84,48 @@ fn what_is_bundled_openssl_verifies_and_it_holds_what_it_was_made_of() {
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert!(left.iter().all(|name| !name.to_str().unwrap().ends_with(".new")), "{left:?}");
+}
+
+#[test]
+fn folders_go_with_a_blob_and_nobody_else_reads_them() {
+    let folder = workshop("bundle-folders");
+    for (file, contents) in [("revocation/deny.yaml", "[]"), ("secrets/server/tls.key", "key"), ("secrets/a", "b")] {
+        folder.write(file, contents);
+    }
+    let with =
+        |names: &str| bundled(&folder, &format!("--key key.pem --board host --version 8 --blob site.blob{names}"));
+    let here = |name: &str| format!(" --with {}", text(&folder.join(name)));
+    let (code, _, errors) = with(&(here("revocation") + &here("secrets")));
+    assert_eq!(code, 0, "{errors}");
+    let bytes = std::fs::read(folder.join("out.update")).unwrap();
+    let payload = &bytes[Header::parse(&bytes).unwrap().length()..];
+    let contents = Contents::read(payload).unwrap();
+    assert!(contents.blob == std::fs::read(folder.join("site.blob")).unwrap());
+    let names: Vec<&str> = contents.beside.iter().map(|entry| entry.name).collect();
+    let expected = ["revocation", "revocation/deny.yaml", "secrets", "secrets/a", "secrets/server"];
+    assert_eq!(names, [&expected[..], &["secrets/server/tls.key"]].concat());
+    assert_eq!(contents.beside[5].contents, b"key");
+    let mode = std::fs::metadata(folder.join("out.update")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    // By somebody who knows nothing of this program.
+    folder.write("payload", payload);
+    let listed = Command::new("sh").args(["-c", "cpio -t < payload"]).current_dir(folder.path()).output();
+    if let Ok(listed) = listed.as_ref().map(|listed| String::from_utf8_lossy(&listed.stdout)) {
+        assert!(listed.is_empty() || listed.lines().eq(names.iter().copied().chain(["portcullis.blob"])), "{listed}");
+    }
+    folder.write("revocation/large", vec![0; 4 * MEBIBYTE]);
+    folder.write("issuers", "a file");
+    std::os::unix::fs::symlink("..", folder.join("secrets/server/around")).unwrap();
+    for (names, code, part) in [
+        (here("revocation"), 3, "a gateway takes 4194304"),
+        (here("secrets"), 4, "too large"),
+        (here("issuers"), 4, "Not a directory"),
+        (here("missing/secrets"), 4, "No such file"),
+        (here("site"), 2, "secrets, or issuers, or revocation"),
+    ] {
+        let (found, _, errors) = with(&names);
+        assert!(found == code && errors.contains(part), "{names}: {found}, {errors}");
+    }
 }
 
 #[test]

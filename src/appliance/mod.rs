@@ -16,7 +16,6 @@
 //! file: whether a clock that starts in the past may be believed is the broker's to judge (`clockPolicy`), so only a time server
 //! sets it. It does not grow or repair file systems: no system call without `unsafe` does.
 
-mod archive;
 mod boot_state;
 mod dhcp;
 mod disk;

@@ -3,9 +3,9 @@
 //! Partitions are known by the labels that the image gave them, never by a device's name: a card is `mmcblk0` on one board, `vda`
 //! in an emulator and `sda` in a reader.
 
-use super::archive;
 use super::machine::{Area, Machine};
 use super::settings::FILE_BYTES_MAX;
+use crate::bundle::archive;
 use async_io::Timer;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};

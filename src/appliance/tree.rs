@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** a copy is the owner's only when it is complete: until then nobody but PID 1 reaches into it.
 
+use crate::bundle::FOLDERS;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, openat};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -24,8 +25,6 @@ use std::path::Path;
 const DEPTH_MAX: u32 = 4;
 const ENTRIES_MAX: u32 = 4_096;
 const BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Folders of a slot in which the broker writes, or somebody for it.
-const OF_THE_BROKER: [&str; 3] = ["secrets", "issuers", "revocation"];
 
 /// Copies everything in the folder `from` into a new folder `to`, but for entries of `from` itself that have these names, for this
 /// owner, user and group. The new folder itself stays PID 1's alone, until [`lay`]. What is copied is on the disk when this
@@ -46,7 +45,7 @@ pub fn copy(from: &Path, to: &Path, without: &[&str], owner: u32) -> io::Result<
 pub fn lay(slot: &Path, blob: &str, owner: u32) -> io::Result<()> {
     // Nobody else reaches into it until the last step, so that nothing in it is exchanged meanwhile.
     keep(slot, 0o700, None)?;
-    for name in OF_THE_BROKER {
+    for name in FOLDERS {
         match DirBuilder::new().mode(0o700).create(slot.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}

@@ -1,7 +1,8 @@
-//! The archive of the image's configuration, `seed.bin` on the first partition: cpio in its `newc` form (kernel:
-//! `Documentation/driver-api/early-userspace/buffer-format.rst`), as the kernel's own initramfs is.
+//! The archive of a configuration and of what lies beside it: cpio in its `newc` form (kernel:
+//! `Documentation/driver-api/early-userspace/buffer-format.rst`), as the kernel's own initramfs is. `seed.bin` on the first partition
+//! of a card is one, and the payload of an update may be one.
 //!
-//! It comes from a partition that anybody with the card in hand can write: names lead nowhere but below the folder that it is
+//! The first comes from a partition that anybody with the card in hand can write: names lead nowhere but below the folder that it is
 //! unpacked into, and everything is bounded.
 
 use std::fs;
@@ -12,7 +13,8 @@ use std::path::{Component, Path};
 pub const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Most entries.
 const ENTRIES_MAX: usize = 4_096;
-const MAGIC: &[u8] = b"070701";
+/// What each begins with.
+pub const MAGIC: &[u8] = b"070701";
 const HEADER_BYTES: usize = 110;
 const END: &str = "TRAILER!!!";
 const KIND: u32 = 0o170_000;
@@ -20,11 +22,77 @@ const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 
 /// One entry.
-#[derive(Debug, PartialEq, Eq)]
-struct Entry<'a> {
-    name: &'a str,
-    mode: u32,
-    contents: &'a [u8],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// Its path: parts with `/` between them, which lead down only.
+    pub name: &'a str,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Of a file.
+    pub contents: &'a [u8],
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A folder.
+    Folder,
+    /// A file.
+    File,
+    /// Something else that an archive can hold.
+    Other,
+}
+
+impl EntryKind {
+    const fn of(mode: u32) -> Self {
+        match mode & KIND {
+            FOLDER => Self::Folder,
+            FILE => Self::File,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An archive that is being made. Who reads it wants a folder before what is in it.
+#[derive(Debug, Default)]
+pub struct Archive(Vec<u8>);
+
+impl Archive {
+    /// Adds a folder.
+    pub fn folder(&mut self, name: &str) {
+        self.entry(name, FOLDER | 0o700, b"");
+    }
+
+    /// Adds a file.
+    pub fn file(&mut self, name: &str, contents: &[u8]) {
+        self.entry(name, FILE | 0o600, contents);
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Ends it.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.entry(END, 0, b"");
+        self.0
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, contents: &[u8]) {
+        // Nobody takes an archive of more than `BYTES_MAX`.
+        let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(MAGIC);
+        for word in [0, mode, 0, 0, 1, 0, length(contents.len()), 0, 0, 0, 0, length(name.len() + 1), 0] {
+            self.0.extend_from_slice(format!("{word:08x}").as_bytes());
+        }
+        for part in [&[name.as_bytes(), b"\0"].concat(), contents] {
+            self.0.extend_from_slice(part);
+            self.0.resize(self.0.len().next_multiple_of(4), 0);
+        }
+    }
 }
 
 /// Unpacks files and folders; anything else that an archive can hold is left out.
@@ -34,19 +102,20 @@ struct Entry<'a> {
 pub fn unpack(archive: &[u8], folder: &Path) -> io::Result<()> {
     let entries = read(archive).ok_or(io::ErrorKind::InvalidData)?;
     fs::create_dir_all(folder)?;
-    for Entry { name, mode, contents } in entries {
+    for Entry { name, kind, contents } in entries {
         let path = folder.join(name);
-        match mode & KIND {
-            FOLDER => fs::create_dir_all(path)?,
-            FILE => fs::write(path, contents)?,
-            _ => {}
+        match kind {
+            EntryKind::Folder => fs::create_dir_all(path)?,
+            EntryKind::File => fs::write(path, contents)?,
+            EntryKind::Other => {}
         }
     }
     Ok(())
 }
 
 /// All entries; `None` where it is no archive, or not a harmless one.
-fn read(mut archive: &[u8]) -> Option<Vec<Entry<'_>>> {
+#[must_use]
+pub fn read(mut archive: &[u8]) -> Option<Vec<Entry<'_>>> {
     let mut entries = Vec::new();
     loop {
         let header = archive.get(..HEADER_BYTES)?;
@@ -68,7 +137,7 @@ fn read(mut archive: &[u8]) -> Option<Vec<Entry<'_>>> {
         let end = begin.checked_add(length)?;
         let is_below = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
         let contents = archive.get(begin..end).filter(|_| is_below && !name.is_empty())?;
-        entries.push(Entry { name, mode: field(1)?, contents });
+        entries.push(Entry { name, kind: EntryKind::of(field(1)?), contents });
         archive = archive.get(end.checked_next_multiple_of(4)?..)?;
     }
 }
@@ -77,20 +146,10 @@ fn read(mut archive: &[u8]) -> Option<Vec<Entry<'_>>> {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, mode: u32, contents: &[u8]) -> Vec<u8> {
-        let length = |bytes: usize| u32::try_from(bytes).unwrap();
-        let words = [1, mode, 0, 0, 1, 0, length(contents.len()), 0, 0, 0, 0, length(name.len() + 1), 0];
-        let words = words.map(|word| format!("{word:08x}"));
-        let mut bytes = format!("070701{}{name}\0", words.concat()).into_bytes();
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes.extend(contents);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
     fn made(parts: &[(&str, u32, &[u8])]) -> Vec<u8> {
-        let entries = parts.iter().map(|(name, mode, contents)| entry(name, *mode, contents));
-        [entries.collect::<Vec<_>>().concat(), entry(END, 0, b"")].concat()
+        let mut archive = Archive::default();
+        parts.iter().for_each(|(name, mode, contents)| archive.entry(name, *mode, contents));
+        archive.finish()
     }
 
     #[test]

@@ -495,6 +495,8 @@ mod tests {
             ("bundle --key k --board b --version 1 --out o", "--blob"),
             ("bundle --key k --board b --version 1 --slot s", "--out"),
             ("bundle --slot s --blob b", "one --blob"),
+            ("bundle --slot s --with secrets", "belongs to --blob"),
+            ("bundle --blob b --blob c", "--blob"),
             ("update --no-wait", "FILE"),
             ("update file --wait 0", "86400"),
             ("update file --no-wait --wait 5", "exclude"),

@@ -21,17 +21,15 @@ use super::super::tree;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::{Progress, replace};
+use crate::bundle::archive::{Entry, EntryKind};
+use crate::bundle::{BLOB, CONFIGURATION_BYTES_MAX, Contents};
 use crate::config::blob::Configuration;
-use std::fs::{self, File, OpenOptions};
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-/// The blob's name in a slot.
-pub const BLOB: &str = "portcullis.blob";
-/// Longest blob that PID 1 reads, bytes. Decoded it takes many times as much of a small machine's memory. The card's own is bounded
-/// likewise.
-pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Beside the blob of a new card: its version, a decimal number. It is no part of the slot.
 pub const VERSION: &str = "version";
 const CURRENT: &str = "current";
@@ -39,6 +37,7 @@ const TRYING: &str = "trying";
 /// Behind the slot's name in [`TRYING`].
 const AT_START: &str = "at-start";
 const NEXT: &str = "next";
+const NOT_FILLED: &str = "the idle slot for configurations cannot be filled";
 const PIECE_BYTES: usize = 64 * 1024;
 /// Longest file that is read whole here, bytes.
 const TEXT_BYTES_MAX: u64 = 64;
@@ -141,14 +140,14 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Fills the slot that is not in force: the payload as its blob, and everything else as it is in force. What it holds.
+    /// Fills the slot that is not in force: what the payload brings, and everything else as it is in force. What it holds.
     ///
     /// # Errors
     /// Why the slot is not what was signed, or not for this board; it is empty then, as far as the card lets it.
     pub fn run(&self, payload: Payload<'_>) -> Result<Configuration, Refusal> {
         let bytes = payload.manifest().bytes;
-        if bytes > BLOB_BYTES_MAX {
-            return Err(Refusal::TooLarge { bytes, room: BLOB_BYTES_MAX });
+        if bytes > CONFIGURATION_BYTES_MAX {
+            return Err(Refusal::TooLarge { bytes, room: CONFIGURATION_BYTES_MAX });
         }
         let filled = fill(self, payload);
         if filled.is_err() {
@@ -159,47 +158,73 @@ impl Filling<'_> {
     }
 }
 
-fn fill(filling: &Filling<'_>, mut payload: Payload<'_>) -> Result<Configuration, Refusal> {
+fn fill(filling: &Filling<'_>, payload: Payload<'_>) -> Result<Configuration, Refusal> {
     let &Filling { root, from, owner, progress } = filling;
     let (manifest, idle) = (payload.manifest(), from.other());
     let target = folder(root, idle);
-    let failed = Refusal::io("the idle slot for configurations cannot be filled");
+    let failed = Refusal::io(NOT_FILLED);
     let absent = |error: io::Error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) };
     end_trial(root).map_err(&failed)?;
     fs::remove_file(root.join(format!("{idle}.version"))).or_else(absent).map_err(&failed)?;
     fs::remove_dir_all(&target).or_else(absent).map_err(&failed)?;
-    progress.advanced(0).map_err(&failed)?;
-    tree::copy(&folder(root, from), &target, &[BLOB], owner).map_err(&failed)?;
-    progress.advanced(0).map_err(&failed)?;
+    let step = |bytes: u64| progress.advanced(bytes).map_err(&failed);
+    step(0)?;
 
+    let bytes = read(payload, progress)?;
+    let contents = Contents::read(&bytes).map_err(Refusal::Contents)?;
+    let configuration = crate::config::decode(contents.blob).map_err(Refusal::Blob)?;
+    let (named, ours) = (&configuration.board.name, &manifest.board);
+    if named != ours {
+        return Err(Refusal::Board { named: named.clone(), ours: ours.clone() });
+    }
     // The folder is PID 1's until all of it is right.
-    let path = target.join(BLOB);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(&failed)?;
-    let mut room = vec![0; PIECE_BYTES];
+    let brought: Vec<&str> = contents.folders().chain([BLOB]).collect();
+    tree::copy(&folder(root, from), &target, &brought, owner).map_err(&failed)?;
+    step(0)?;
+    for Entry { name, kind, contents } in &contents.beside {
+        let path = target.join(name);
+        match kind {
+            EntryKind::Folder => DirBuilder::new().mode(0o700).create(&path).map_err(&failed)?,
+            EntryKind::File => put(&path, contents)?,
+            // `Contents` has none.
+            EntryKind::Other => {}
+        }
+        step(0)?;
+    }
+    put(&target.join(BLOB), contents.blob)?;
+    step(manifest.bytes)?;
+    // With the folders' own entries, and whom it all belongs to.
+    tree::lay(&target, BLOB, owner).map_err(&failed)?;
+    let file_system = File::open(root).map_err(&failed)?;
+    rustix::fs::syncfs(file_system).map_err(|error| failed(error.into()))?;
+    replace(&root.join(format!("{idle}.version")), &manifest.version.to_string()).map_err(&failed)?;
+    step(manifest.bytes)?;
+    Ok(configuration)
+}
+
+/// The payload whole, which is what was signed.
+fn read(mut payload: Payload<'_>, progress: &dyn Progress) -> Result<Vec<u8>, Refusal> {
+    let (mut bytes, mut room) = (Vec::new(), vec![0; PIECE_BYTES]);
     loop {
         let piece = payload.next(&mut room)?;
         if piece.is_empty() {
             break;
         }
-        file.write_all(piece).and_then(|()| progress.advanced(payload.read())).map_err(&failed)?;
+        bytes.extend_from_slice(piece);
+        progress.advanced(payload.read()).map_err(Refusal::io(NOT_FILLED))?;
     }
-    file.sync_all().map_err(&failed)?;
     payload.finish()?;
-    let failed_back = Refusal::io("the idle slot for configurations cannot be read back");
-    if disk::digest(&path, manifest.bytes).map_err(&failed_back)? != manifest.digest {
-        return Err(Refusal::ReadBack);
-    }
-    let blob = fs::read(&path).map_err(&failed_back)?;
-    let configuration = crate::config::decode(&blob).map_err(Refusal::Blob)?;
-    let (named, ours) = (&configuration.board.name, &manifest.board);
-    if named != ours {
-        return Err(Refusal::Board { named: named.clone(), ours: ours.clone() });
-    }
-    tree::lay(&target, BLOB, owner).and_then(|()| file.sync_all()).map_err(&failed)?;
-    let version = root.join(format!("{idle}.version"));
-    sync(&target).and_then(|()| replace(&version, &manifest.version.to_string())).map_err(&failed)?;
-    progress.advanced(manifest.bytes).map_err(&failed)?;
-    Ok(configuration)
+    Ok(bytes)
+}
+
+/// Writes a new file for PID 1's eyes and reads it back.
+fn put(path: &Path, contents: &[u8]) -> Result<(), Refusal> {
+    let failed = Refusal::io(NOT_FILLED);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&failed)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(&failed)?;
+    let found = disk::digest(path, contents.len() as u64)
+        .map_err(Refusal::io("the idle slot for configurations cannot be read back"))?;
+    if found == <[u8; 32]>::from(Sha256::digest(contents)) { Ok(()) } else { Err(Refusal::ReadBack) }
 }
 
 /// Says on the disk that a slot is on trial.

@@ -27,10 +27,12 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::{BLOB, BLOB_BYTES_MAX, VERSION, note_version};
+pub use configuration::{VERSION, note_version};
 pub use site::Site;
 pub use start::begin;
 pub use task::Update;
+
+pub use crate::bundle::{BLOB, CONFIGURATION_BYTES_MAX as BLOB_BYTES_MAX};
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -54,6 +54,8 @@ pub enum Refusal {
     ReadBack,
     /// The payload is no configuration that this system reads.
     Blob(BlobError),
+    /// The payload is no configuration.
+    Contents(&'static str),
     /// Something could not be done.
     Io {
         /// What.
@@ -88,6 +90,7 @@ impl fmt::Display for Refusal {
                 f.write_str("the card does not give back what was written to it: it is worn out or broken")
             }
             Self::Blob(error) => write!(f, "its configuration cannot be used: {error}"),
+            Self::Contents(why) => f.write_str(why),
             Self::Io { what, error } if error.kind() == ErrorKind::StorageFull => {
                 write!(f, "{what}: no room left on the data partition")
             }

@@ -14,7 +14,7 @@ const BUNDLE_HELP: &str = "\
 Make a signed update for gateways that run the SD-card image
 
 Usage: portcullis bundle --key FILE --board NAME --version N [--release TEXT]
-                         (--blob FILE | --slot FILE) --out FILE
+                         (--blob FILE [--with FOLDER]... | --slot FILE) --out FILE
 
 A gateway takes it if its image has the public half of the key, if it is for its
 board, and if N is greater than that of what it replaces.
@@ -27,6 +27,9 @@ Options:
   --release TEXT  What people call it, at most 64 characters (default: the version of
                   this program)
   --blob FILE     A configuration: what `portcullis bake --board NAME` wrote
+  --with FOLDER   A folder `secrets`, `issuers` or `revocation` that takes the place of
+                  the gateway's as a whole. What is not sent stays as it is there.
+                  May stand several times
   --slot FILE     The system: portcullis-BOARD.slot, which `cargo xtask image` wrote
   --out FILE      Where the update goes; replaced only when all is well
 ";
@@ -70,35 +73,39 @@ const WAIT_SECONDS_MAX: u64 = 86_400;
 /// Reads the words behind `bundle`.
 pub fn bundle_command(mut level: Option<Levels>, parser: &mut Parser) -> Result<Command, CommandError> {
     let (mut key, mut board, mut version, mut out) = (None, None, None, None);
-    let (mut payload, mut release) = (None, env!("CARGO_PKG_VERSION").to_owned());
-    let twice = || CommandError::Usage("bundle takes one --blob FILE or one --slot FILE".to_owned());
+    let (mut blob, mut folders, mut slot) = (None, Vec::new(), None);
+    let mut release = env!("CARGO_PKG_VERSION").to_owned();
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Arg::Long("key") => key = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("board") => board = Some(parser.value().map_err(usage)?.string().map_err(usage)?),
             Arg::Long("version") => version = Some(parser.value().and_then(|value| value.parse()).map_err(usage)?),
             Arg::Long("release") => release = parser.value().map_err(usage)?.string().map_err(usage)?,
-            Arg::Long("blob") => {
-                let given = Payload::Blob(PathBuf::from(parser.value().map_err(usage)?));
-                payload.replace(given).map_or(Ok(()), |_| Err(twice()))?;
-            }
-            Arg::Long("slot") => {
-                let given = Payload::Slot(PathBuf::from(parser.value().map_err(usage)?));
-                payload.replace(given).map_or(Ok(()), |_| Err(twice()))?;
-            }
+            Arg::Long("blob") if blob.is_none() => blob = Some(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("with") => folders.push(PathBuf::from(parser.value().map_err(usage)?)),
+            Arg::Long("slot") if slot.is_none() => slot = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("out") | Arg::Short('o') => out = Some(PathBuf::from(parser.value().map_err(usage)?)),
             Arg::Long("log") => level = Some(log_level(parser)?),
             other => return common(other, BUNDLE_HELP),
         }
     }
     let needs = |what: &str| CommandError::Usage(format!("bundle needs {what}"));
+    let payload = match (blob, slot) {
+        (Some(blob), None) => Payload::Configuration { blob, folders },
+        (None, Some(slot)) if folders.is_empty() => Payload::Slot(slot),
+        (None, Some(_)) => return Err(CommandError::Usage("--with FOLDER belongs to --blob FILE".to_owned())),
+        (Some(_), Some(_)) => {
+            return Err(CommandError::Usage("bundle takes one --blob FILE or one --slot FILE".to_owned()));
+        }
+        (None, None) => return Err(needs("--blob FILE or --slot FILE")),
+    };
     let version = version.filter(|version| *version > 0).ok_or_else(|| needs("--version N, at least 1"))?;
     let options = BundleOptions {
         key: key.ok_or_else(|| needs("--key FILE"))?,
         board: board.ok_or_else(|| needs("--board NAME"))?,
         version,
         release,
-        payload: payload.ok_or_else(|| needs("--blob FILE or --slot FILE"))?,
+        payload,
         out: out.ok_or_else(|| needs("--out FILE"))?,
     };
     Ok(Command::Bundle(options, level.unwrap_or(LevelFilter::Info.into())))

@@ -16,6 +16,7 @@ use super::super::start::Start;
 use super::super::trial::Excuse;
 use super::super::{BLOB, Progress, Update, begin};
 use super::{SLOT_BYTES, bundle, key, manifest, payload};
+use crate::bundle::archive::Archive;
 use crate::bundle::{Kind, Manifest, UpdateState, signed_header};
 use crate::config::{self, LoadOptions};
 use ed25519_dalek::SigningKey;
@@ -23,7 +24,7 @@ use smol::{LocalExecutor, channel};
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// A power that goes after so many steps.
@@ -259,6 +260,32 @@ fn a_signed_configuration_takes_its_secrets_over_is_tried_and_kept() {
     assert_eq!((served(&root), site.in_force()), (new.clone(), Some((Slot::B, 1))));
     let refusal = site.offer(&bundle(&manifest(Kind::Configuration, 1, &new), &new)).unwrap_err().to_string();
     assert_eq!(refusal, "version 1 is not newer than 1");
+}
+
+#[test]
+fn folders_that_a_configuration_brings_take_the_place_of_those_in_force() {
+    let (_folder, site) = site("folders");
+    let root = site.configurations.clone();
+    let write = |path: &str| {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), "of the gateway").unwrap();
+    };
+    ["a/revocation/deny.yaml", "a/revocation/old.crl", "a/issuers/own/ca.key"].iter().for_each(|path| write(path));
+    let new = blob("rpi3", "sysIntervalSeconds: 7");
+    let mut archive = Archive::default();
+    archive.folder("revocation");
+    archive.file("revocation/deny.yaml", b"[]");
+    archive.file(BLOB, &new);
+    let payload = archive.finish();
+    site.offer(&bundle(&manifest(Kind::Configuration, 1, &payload), &payload)).unwrap();
+    configuration::keep(&root, Slot::B, &Gauge::default()).unwrap();
+    assert_eq!(served(&root), new);
+    let text = |path: &str| fs::read_to_string(root.join("current").join(path)).ok();
+    assert_eq!(text("revocation/deny.yaml").as_deref(), Some("[]"));
+    assert_eq!(text("revocation/old.crl"), None);
+    assert_eq!(text("issuers/own/ca.key").as_deref(), Some("of the gateway"));
+    let found = fs::metadata(root.join("b/revocation/deny.yaml")).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o777), (site.owner, 0o600));
 }
 
 #[test]
