@@ -119,6 +119,16 @@ impl Site {
         Ok(())
     }
 
+    /// Whether somebody who came in before does not any more.
+    pub fn is_put_out(&self, name: &str) -> Outcome {
+        let said = self.says("mosquitto_pub", name, &["-t", "health/heartbeat", "-m", "x"])?;
+        if said.contains("received CONNACK (0)") {
+            return Err(Failure::new(format!("{name} still comes in")));
+        }
+        println!("{name} is put out");
+        Ok(())
+    }
+
     /// Runs `portcullis` with these arguments; its exit code, and what it says.
     pub fn portcullis(&self, arguments: &[&str]) -> Outcome<(Option<i32>, String)> {
         said(self.target.command(&self.program).args(arguments).stdin(Stdio::null()))

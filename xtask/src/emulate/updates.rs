@@ -115,7 +115,7 @@ fn refusals(bench: &Bench<'_>, gateway: &mut Machine, first: &Path, second: &Pat
         ("a key of somebody else", &stranger, board, "its signature"),
         ("another board", &bench.key, "rpi9", "is for the board rpi9"),
     ] {
-        let bundle = bundle(bench, key, board, 2, ("--slot", &slot))?;
+        let bundle = bundle(bench, key, board, 2, &["--slot", &text(&slot)])?;
         expect(bench, gateway, &bundle, Refused(why), what)?;
     }
     runs(bench, gateway, 1)
@@ -125,13 +125,12 @@ fn refusals(bench: &Bench<'_>, gateway: &mut Machine, first: &Path, second: &Pat
 fn configurations(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> Outcome {
     let blob = |board: &str, name: &str, sources: &Path| -> Outcome<PathBuf> {
         let out = bench.folder.join(name);
-        let text = |path: &Path| path.display().to_string();
         let (code, said) = bench.site.portcullis(&["bake", &text(sources), "--board", board, "--out", &text(&out)])?;
         if code == Some(0) { Ok(out) } else { Err(Failure::new(format!("no blob: {said}"))) }
     };
     let board = bench.board().name;
     let good = blob(board, "good.blob", &bench.site.configuration)?;
-    let update = bundle(bench, &bench.key, board, 7, ("--blob", &good))?;
+    let update = bundle(bench, &bench.key, board, 7, &["--blob", &text(&good)])?;
     expect(bench, gateway, &update, Kept, "a configuration")?;
     expect(bench, gateway, &update, Refused("is not newer than 7"), "the same configuration again")?;
     if extent != Extent::Whole {
@@ -139,15 +138,21 @@ fn configurations(bench: &Bench<'_>, gateway: &mut Machine, extent: Extent) -> O
     }
     let moved = changed_site(bench, "gateway.yaml", "spec:", "spec:\n  network: {hostname: renamed}")?;
     let moved = blob(board, "moved.blob", &moved)?;
-    let update = bundle(bench, &bench.key, board, 8, ("--blob", &moved))?;
+    let update = bundle(bench, &bench.key, board, 8, &["--blob", &text(&moved)])?;
     expect(bench, gateway, &update, Kept, "a configuration with other network settings")?;
     // Its ports' certificate is one that this gateway has not got: they never open.
     let bad = changed_site(bench, "listener.yaml", "broker-server-cert", "no-such-cert")?;
     let bad = blob(board, "bad.blob", &bad)?;
-    let update = bundle(bench, &bench.key, board, 9, ("--blob", &bad))?;
+    let update = bundle(bench, &bench.key, board, 9, &["--blob", &text(&bad)])?;
     expect(bench, gateway, &update, Back("no certificate to listen with"), "a configuration without its certificate")?;
     let _ = bench.site.until_reached(gateway)?;
-    Ok(())
+    // Somebody is put out, by a list that goes with the blob.
+    let denied = bench.folder.join("revocation");
+    workspace::make_folder(&denied)?;
+    workspace::write(&denied.join("deny.yaml"), "- subject: CN = lightbulb\n  reason: stolen\n")?;
+    let update = bundle(bench, &bench.key, board, 10, &["--blob", &text(&good), "--with", &text(&denied)])?;
+    expect(bench, gateway, &update, Kept, "a configuration with a list of who is denied")?;
+    bench.site.is_put_out("lightbulb")
 }
 
 /// The site's sources with one of them changed.
@@ -173,24 +178,16 @@ fn made(bench: &Bench<'_>, number: u64, programs: &Path) -> Outcome<PathBuf> {
 }
 
 /// An update of its own, signed with this key.
-fn bundle(bench: &Bench<'_>, key: &Path, board: &str, version: u64, payload: (&str, &Path)) -> Outcome<PathBuf> {
+fn bundle(bench: &Bench<'_>, key: &Path, board: &str, version: u64, payload: &[&str]) -> Outcome<PathBuf> {
     let out = bench.folder.join(format!("{board}-{version}.update"));
-    let text = |path: &Path| path.display().to_string();
-    let (what, file) = payload;
-    let (code, said) = bench.site.portcullis(&[
-        "bundle",
-        "--key",
-        &text(key),
-        "--board",
-        board,
-        "--version",
-        &version.to_string(),
-        what,
-        &text(file),
-        "--out",
-        &text(&out),
-    ])?;
+    let (key, number, out_text) = (text(key), version.to_string(), text(&out));
+    let words = ["bundle", "--key", &key, "--board", board, "--version", &number, "--out", &out_text];
+    let (code, said) = bench.site.portcullis(&[&words, payload].concat())?;
     if code == Some(0) { Ok(out) } else { Err(Failure::new(format!("no update could be made: {said}"))) }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// A folder of programs in which both are this one.
