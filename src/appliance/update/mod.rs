@@ -26,7 +26,7 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::{BLOB, BLOB_BYTES_MAX, VERSION, note_version};
+pub use configuration::{BLOB, BLOB_BYTES_MAX, VERSION, note_version, version};
 pub use site::Site;
 pub use start::begin;
 pub use task::Update;
