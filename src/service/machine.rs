@@ -19,9 +19,6 @@ const FILE_BYTES_MAX: u64 = 8 * 1024;
 /// Notices that are kept, those that stand first.
 const NOTICES_MAX: usize = 32;
 
-/// What it says of a data partition that keeps what is written.
-pub const DATA_KEPT: &str = "kept";
-
 /// Where the machine says it.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -52,7 +49,7 @@ pub struct MachineReport {
     pub slot: String,
     /// Whether this slot runs for a trial.
     pub is_trial: bool,
-    /// [`DATA_KEPT`], `read-only` or `absent`.
+    /// `kept`, `read-only` or `absent`.
     pub data: String,
     /// The slot of the configuration in force, `a` or `b`, or `image`.
     pub configuration: String,

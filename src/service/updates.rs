@@ -6,7 +6,7 @@
 //! **Invariants:** one is received at a time; until all of it is on the disk it lies under another name, which is removed when it
 //! ends early and at the next start; the disk keeps room for the broker's own log.
 
-use super::machine::{DATA_KEPT, Machine, MachineReport, UpdateReport};
+use super::machine::{Machine, MachineReport, UpdateReport};
 use super::watch::Fingerprint;
 use crate::bundle::UpdateState;
 use crate::platform::ServiceManager;
@@ -145,7 +145,7 @@ impl Updates {
         let report = self.machine().ok_or(UpdateFault::NotAnImage)?;
         let folder = self.folder.clone().ok_or(UpdateFault::NoPlace)?;
         // Its state folder is in memory then: what little room that has would be given as the reason. Who says nothing is believed.
-        if !matches!(report.data.as_str(), "" | DATA_KEPT) {
+        if !matches!(report.data.as_str(), "" | "kept") {
             return Err(UpdateFault::NotKept);
         }
         if bytes > BUNDLE_BYTES_MAX {
