@@ -92,6 +92,22 @@ fn what_is_no_update_leaves_nothing_behind_and_nobody_is_told() {
 }
 
 #[test]
+fn a_card_that_keeps_nothing_is_the_reason_and_not_the_room_in_memory() {
+    let image = Image::start(site("update-not-kept", free_ports(2), None), WELL);
+    let bytes = update(8, 1_000);
+    for data in ["read-only", "absent"] {
+        image.says(&WELL.replace("data=kept", &format!("data={data}")));
+        let (status, text) = send(image.control(), &bytes, "");
+        assert_eq!(status, 501, "{text}");
+        assert!(text.contains("the card can only be read, or has no data partition"), "{text}");
+        assert!(!image.partial().exists() && !image.incoming().exists() && !image.has_word());
+    }
+    // A machine that does not say is not in the way.
+    image.says(&WELL.replace("data=kept\n", ""));
+    assert_eq!(send(image.control(), &bytes, "").0, 202);
+}
+
+#[test]
 fn one_is_received_at_a_time_and_half_of_one_is_removed() {
     let mut image = Image::start(site("update-half", free_ports(2), None), WELL);
     let bytes = update(8, 3 * MEBIBYTE);

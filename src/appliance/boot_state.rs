@@ -2,7 +2,8 @@
 //!
 //! 512 bytes as U-Boot's `env export -c -s 200` writes them: a CRC-32 of what follows, little-endian; then `name=value`, each with
 //! a zero behind it, sorted by name; a further zero; zeros to the end. They stand twice on the whole disk, outside of every
-//! partition. The first copy whose checksum is right is believed; without one, slot A is confirmed and nothing is on trial.
+//! partition. The first copy whose checksum is right is believed; without one, slot A is confirmed and nothing is on trial. A copy that
+//! the card does not read any more counts as torn as long as the other one is believed, and is written anew.
 //!
 //! **Invariant:** before copy 1 is overwritten, copy 2 says what is believed. So what power takes away in the middle of a write
 //! leaves the state from before or the new one, never an older one.
@@ -15,10 +16,13 @@ use std::io;
 
 /// Bytes of one copy.
 pub const COPY_BYTES: usize = 512;
-/// Where the copies begin, bytes from the beginning of the disk.
+/// Bytes that are written of each place; behind the copy they are zeros. The kernel reads a block that is written in part first, which
+/// a card that has lost it refuses for ever; one that is written whole is given other flash by the card.
+const BLOCK_BYTES: usize = 4_096;
+/// Where the copies begin, bytes from the beginning of the disk: each in a block of its own.
 pub const PLACES: [u64; 2] = [0x800 * 512, 0x808 * 512];
 /// First byte that belongs to neither copy, whatever the disk's erase or sector size up to 4 KiB.
-pub const END: u64 = PLACES[1] + 4_096;
+pub const END: u64 = PLACES[1] + BLOCK_BYTES as u64;
 
 /// One of the two places of a system, or of a configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,7 +139,7 @@ impl BootState {
     /// What the disk says.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Of the disk: a copy cannot be read, and the other one is not believed.
     pub fn read(disk: &dyn Medium) -> io::Result<Self> {
         Ok(copies(disk)?.believed())
     }
@@ -143,7 +147,7 @@ impl BootState {
     /// Makes both copies say this. Returns when it is on the disk; after an error the disk says this or what it said before.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Of the disk. Nothing is written where [`BootState::read`] fails.
     pub fn write(self, disk: &dyn Medium) -> io::Result<()> {
         let found = copies(disk)?;
         let [first, second] = PLACES;
@@ -162,7 +166,7 @@ impl BootState {
     /// Makes a copy that was torn, or that a loss of power left behind, say what is believed. Does nothing where both do.
     ///
     /// # Errors
-    /// Of the disk.
+    /// Of the disk. Nothing is written where [`BootState::read`] fails.
     pub fn heal(disk: &dyn Medium) -> io::Result<Self> {
         let found = copies(disk)?;
         let believed = found.believed();
@@ -175,7 +179,7 @@ impl BootState {
     }
 }
 
-/// What the two copies say; `None`: torn, or never written.
+/// What the two copies say; `None`: torn, never written, or unreadable.
 struct Copies {
     first: Option<BootState>,
     second: Option<BootState>,
@@ -193,12 +197,29 @@ fn copies(disk: &dyn Medium) -> io::Result<Copies> {
         disk.read_at(&mut copy, place)?;
         Ok(BootState::decode(&copy))
     };
-    let [first, second] = PLACES;
-    Ok(Copies { first: read(first)?, second: read(second)? })
+    let [first, second] = PLACES.map(read);
+    let (first, second) = match (first, second) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Ok(Some(good)), Err(error)) => {
+            log::warn!("the second copy of the boot state cannot be read: {error}");
+            (Some(good), None)
+        }
+        (Err(error), Ok(Some(good))) => {
+            log::warn!("the first copy of the boot state cannot be read: {error}");
+            (None, Some(good))
+        }
+        // What is lost may have confirmed slot B: slot A must not be written down in its place.
+        (Err(error), Ok(None) | Err(_)) | (Ok(None), Err(error)) => return Err(error),
+    };
+    Ok(Copies { first, second })
 }
 
 fn put(disk: &dyn Medium, place: u64, state: BootState) -> io::Result<()> {
-    disk.write_at(&state.encode(), place)?;
+    let mut block = [0; BLOCK_BYTES];
+    for (place, byte) in block.iter_mut().zip(state.encode()) {
+        *place = byte;
+    }
+    disk.write_at(&block, place)?;
     disk.sync()
 }
 
@@ -225,6 +246,9 @@ mod tests {
         BootState { slot: Slot::A, once: None, tried: Some(Slot::B), floor: u64::MAX },
         BootState { slot: Slot::B, once: Some(Slot::A), tried: Some(Slot::A), floor: 8 },
     ];
+
+    /// What may be there of a block that was being written: nothing, its beginning without its end, a little of its beginning.
+    const RESTARTS: [fn(&mut Disk); 3] = [|disk| disk.restart(false), |disk| disk.restart(true), Disk::restart_begun];
 
     #[test]
     fn the_checksum_is_that_of_the_standard() {
@@ -272,6 +296,64 @@ mod tests {
         assert_eq!(disk.operations(), 0);
     }
 
+    #[test]
+    fn an_unreadable_copy_counts_as_torn_and_is_written_anew() {
+        for lost in PLACES {
+            for after in STATES {
+                let disk = Disk::new(2 << 20);
+                STATES[3].write(&disk).unwrap();
+                disk.lose_block(lost);
+                assert_eq!(BootState::read(&disk).unwrap(), STATES[3]);
+                let healed = disk.clone();
+                assert_eq!(BootState::heal(&healed).unwrap(), STATES[3]);
+                let found = copies(&healed).unwrap();
+                assert_eq!((found.first, found.second), (Some(STATES[3]), Some(STATES[3])));
+                for end in 0..4 {
+                    let mut disk = disk.clone();
+                    disk.lose_power_after(end);
+                    let done = after.write(&disk).is_ok();
+                    disk.restart_begun();
+                    let found = BootState::read(&disk).unwrap();
+                    assert!(found == after || (!done && found == STATES[3]), "{lost} {end}: {found:?}");
+                }
+                after.write(&disk).unwrap();
+                let found = copies(&disk).unwrap();
+                assert_eq!((found.first, found.second), (Some(after), Some(after)));
+            }
+        }
+    }
+
+    #[test]
+    fn where_no_copy_is_left_that_can_be_believed_nothing_is_written_in_its_place() {
+        for (lost, torn) in
+            [(vec![PLACES[0], PLACES[1]], None), (vec![PLACES[0]], Some(PLACES[1])), (vec![PLACES[1]], Some(PLACES[0]))]
+        {
+            let disk = Disk::new(2 << 20);
+            STATES[3].write(&disk).unwrap();
+            if let Some(torn) = torn {
+                disk.write_at(&[0; COPY_BYTES], torn).unwrap();
+            }
+            lost.iter().for_each(|place| disk.lose_block(*place));
+            let operations = disk.operations();
+            assert!(BootState::read(&disk).is_err() && BootState::heal(&disk).is_err());
+            assert!(STATES[0].write(&disk).is_err());
+            assert_eq!(disk.operations(), operations);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_a_whole_block_with_the_copy_at_its_beginning() {
+        let disk = Disk::new(2 << 20);
+        PLACES.iter().for_each(|place| disk.write_at(&[0xFF; BLOCK_BYTES], *place).unwrap());
+        STATES[3].write(&disk).unwrap();
+        for place in PLACES {
+            let mut block = [0xFF; BLOCK_BYTES];
+            disk.read_at(&mut block, place).unwrap();
+            assert_eq!(block[..COPY_BYTES], STATES[3].encode());
+            assert!(block[COPY_BYTES..].iter().all(|byte| *byte == 0));
+        }
+    }
+
     /// **The promise of the file:** whatever was written before and however far it came, a write that loses its power leaves the
     /// state from before or the new one.
     #[test]
@@ -286,14 +368,14 @@ mod tests {
                             before.write(&disk).unwrap();
                             disk.lose_power_after(first_end);
                             let _ = between.write(&disk);
-                            for torn in [false, true] {
+                            for restart in RESTARTS {
                                 let mut disk = disk.clone();
-                                disk.restart(torn);
+                                restart(&mut disk);
                                 let found = BootState::read(&disk).unwrap();
                                 assert!([before, between].contains(&found), "{found:?}");
                                 disk.lose_power_after(second_end);
                                 let _ = after.write(&disk);
-                                disk.restart(torn);
+                                restart(&mut disk);
                                 let last = BootState::read(&disk).unwrap();
                                 assert!([found, after].contains(&last), "{before:?} {between:?} {after:?}: {last:?}");
                                 let healed = BootState::heal(&disk).unwrap();

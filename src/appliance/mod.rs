@@ -9,7 +9,7 @@
 //! read: each is said on the console, and the gateway serves as far as it can.
 //!
 //! **Invariant:** nothing of the card is written but the data partition, in an update the slot that does not run, and the boot
-//! state, 512 bytes twice from 1 MiB on, outside of all partitions. What power takes away at any moment is what was not
+//! state, 4 KiB twice from 1 MiB on, outside of all partitions. What power takes away at any moment is what was not
 //! acknowledged.
 //!
 //! It deliberately has no shell (but in a rescue image), no login and no way in from the network. It does not set the clock from a

@@ -11,8 +11,10 @@
 //! A slot's folder and its blob are PID 1's, which the broker's group may read; the folders in it are the broker's
 //! ([`super::tree`]). What else lies in `configuration/` is of updates, and in [`super::update`].
 //!
-//! **Invariant:** `current` appears in one step after what it names is on the disk, so that a first start that lost its power is
-//! done again from the beginning.
+//! **Invariant:** slot A appears in one step with the whole of what the card brought, and `current` after it, so that a first start
+//! that lost its power is done again from the beginning.
+//!
+//! **Invariant:** a slot with a blob is never deleted here. Where `current` is gone, it is made anew.
 
 use super::boot_state::Slot;
 use super::mounts::{self, DATA, Data};
@@ -89,6 +91,8 @@ pub fn current(configurations: &Path) -> PathBuf {
     configurations.join("current")
 }
 
+/// What the card brought, until all of it is on the disk.
+const FIRST: &str = "first";
 /// Bits of a mode: group and others may write.
 const OTHERS_WRITE: u32 = 0o022;
 
@@ -115,27 +119,57 @@ pub fn read_blob(folder: &Path) -> io::Result<Configuration> {
 
 /// Puts the configuration that the card brought in its place where there is none, and makes both slots as they have to be.
 fn place(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
-    let (slot, current) = (configurations.join(Slot::A.name()), current(configurations));
-    if fs::symlink_metadata(&current).is_err() {
-        match fs::remove_dir_all(&slot) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        fs::create_dir_all(configurations)?;
-        tree::copy(seed, &slot, &[update::VERSION], owner)?;
-        tree::lay(&slot, BLOB, owner)?;
-        update::note_version(configurations, Slot::A, seed)?;
-        rustix::fs::sync();
-        symlink(Slot::A.name(), &current)?;
-        File::open(configurations)?.sync_all()?;
-        log::info!("first start: the configuration of the image is in {}", configurations.display());
-    }
     for slot in [Slot::A, Slot::B].map(|slot| configurations.join(slot.name())) {
         if fs::symlink_metadata(&slot).is_ok_and(|found| found.is_dir()) {
             tree::lay(&slot, BLOB, owner)?;
         }
     }
-    Ok(())
+    let current = current(configurations);
+    match fs::symlink_metadata(&current) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // Of a card that fails nothing is known, and nothing is deleted.
+        Err(error) => return Err(error),
+    }
+    let slot = match most_recent(configurations) {
+        Some(slot) => {
+            log::error!("nothing said which configuration is in force: it is the one in slot {slot} again");
+            slot
+        }
+        None => {
+            bring(seed, configurations, owner)?;
+            log::info!("first start: the configuration of the image is in {}", configurations.display());
+            Slot::A
+        }
+    };
+    symlink(slot.name(), &current)?;
+    File::open(configurations)?.sync_all()
+}
+
+/// Of the slots with a blob, the one that can be read, then the one with the higher version, then slot A; `None`: neither has one.
+fn most_recent(configurations: &Path) -> Option<Slot> {
+    let folder = |slot: Slot| configurations.join(slot.name());
+    // Of equals the last is taken.
+    let slots = [Slot::B, Slot::A].into_iter().filter(|slot| folder(*slot).join(BLOB).exists());
+    slots.max_by_key(|slot| (read_blob(&folder(*slot)).is_ok(), update::version(configurations, *slot)))
+}
+
+/// Puts what the card brought into slot A, which has no blob. All of it is on the disk when this returns.
+fn bring(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
+    let (slot, first) = (configurations.join(Slot::A.name()), configurations.join(FIRST));
+    for left in [&slot, &first] {
+        match fs::remove_dir_all(left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::create_dir_all(configurations)?;
+    tree::copy(seed, &first, &[update::VERSION], owner)?;
+    tree::lay(&first, BLOB, owner)?;
+    update::note_version(configurations, Slot::A, seed)?;
+    rustix::fs::sync();
+    fs::rename(&first, &slot)?;
+    File::open(configurations)?.sync_all()
 }
 
 #[cfg(test)]
@@ -181,6 +215,83 @@ mod tests {
         place(&seed, &configurations, owner).unwrap();
         assert!(read_blob(&current).is_ok());
         assert!(configurations.join("b/secrets").is_dir());
+    }
+
+    /// A folder of configurations whose slots have these blobs and versions, and nothing that says which is in force.
+    fn without_current(folder: &Path, slots: &[(Slot, &[u8], &str)]) -> PathBuf {
+        let configurations = folder.join("configuration");
+        fs::write(folder.join("seed").join(BLOB), blob()).unwrap();
+        for (slot, blob, version) in slots {
+            let slot = configurations.join(slot.name());
+            fs::create_dir_all(slot.join("secrets")).unwrap();
+            fs::write(slot.join(BLOB), blob).unwrap();
+            fs::write(slot.join("secrets/key"), "theirs").unwrap();
+            fs::write(slot.with_extension("version"), version).unwrap();
+        }
+        configurations
+    }
+
+    #[test]
+    fn where_nothing_says_what_is_in_force_a_slot_with_a_blob_is_and_nothing_is_deleted() {
+        let (good, bad) = (blob(), b"half".to_vec());
+        for (index, (slots, expected)) in [
+            (vec![(Slot::A, &good[..], "3")], "a"),
+            (vec![(Slot::B, &good[..], "3")], "b"),
+            (vec![(Slot::A, &good[..], "3"), (Slot::B, &good[..], "4")], "b"),
+            (vec![(Slot::A, &good[..], "10"), (Slot::B, &good[..], "9")], "a"),
+            (vec![(Slot::A, &good[..], "3"), (Slot::B, &good[..], "3")], "a"),
+            (vec![(Slot::A, &good[..], "3"), (Slot::B, &bad[..], "4")], "a"),
+            (vec![(Slot::A, &bad[..], "0")], "a"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let folder = folder(&format!("lost-{index}"));
+            let configurations = without_current(&folder, &slots);
+            place(&folder.join("seed"), &configurations, me()).unwrap();
+            assert_eq!(fs::read_link(current(&configurations)).unwrap(), Path::new(expected), "{index}");
+            for (slot, blob, version) in slots {
+                let slot = configurations.join(slot.name());
+                assert_eq!(fs::read(slot.join(BLOB)).unwrap(), blob);
+                assert_eq!(fs::read_to_string(slot.join("secrets/key")).unwrap(), "theirs");
+                assert_eq!(fs::read_to_string(slot.with_extension("version")).unwrap(), version);
+            }
+        }
+    }
+
+    #[test]
+    fn a_first_start_that_lost_its_power_is_done_again() {
+        let folder = folder("again");
+        let configurations = without_current(&folder, &[]);
+        // Half of it, and what of a slot may be there without a blob.
+        for left in ["first/secrets", "a/secrets"] {
+            fs::create_dir_all(configurations.join(left)).unwrap();
+            fs::write(configurations.join(left).join("half"), "half").unwrap();
+        }
+        fs::write(configurations.join("first").join(BLOB), "half").unwrap();
+        place(&folder.join("seed"), &configurations, me()).unwrap();
+        assert!(read_blob(&current(&configurations)).is_ok());
+        assert!(!configurations.join("a/secrets/half").exists() && !configurations.join("first").exists());
+    }
+
+    #[test]
+    fn only_a_link_that_is_not_there_makes_a_first_start() {
+        let folder = folder("longest");
+        fs::write(folder.join("seed").join(BLOB), blob()).unwrap();
+        // So deep that the name of slot A is short enough for the system, and `current` is not.
+        const PATH_BYTES_MAX: usize = 4_095;
+        let mut configurations = folder.to_path_buf();
+        loop {
+            let left = PATH_BYTES_MAX - "/a".len() - configurations.as_os_str().len();
+            if left < 2 {
+                break;
+            }
+            configurations.push("x".repeat((left - 1).min(if left > 300 { 200 } else { 100 })));
+        }
+        fs::create_dir_all(configurations.join("a")).unwrap();
+        let error = place(&folder.join("seed"), &configurations, me()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidFilename);
+        assert!(configurations.join("a").is_dir());
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //!
 //! One that ends is started again, at once the first time and then later and later; one that says nothing for the watchdog's time
 //! is killed. **Invariant:** there is never more than one.
+//!
+//! **Invariant:** whatever the broker says or does, the other tasks of PID 1 have their turn between two events, the hardware's watchdog
+//! among them; and what is ordered or due comes before what it says.
 
 use super::power::{self, Ending};
 use super::seed::Folders;
@@ -36,6 +39,9 @@ const NOTIFY_SOCKET: &str = "/run/notify";
 const UPDATE_RECEIVED: &str = "X_PORTCULLIS_UPDATE=1";
 /// Longest datagram that is read, bytes.
 const DATAGRAM_BYTES_MAX: usize = 4_096;
+/// Most datagrams that are read in a second. A broker that is as it should be sends a few in ten seconds; what is more waits in the socket,
+/// which takes little, and its sender with it.
+const DATAGRAMS_A_SECOND_MAX: u32 = 32;
 /// How long a broker may say nothing, once it is ready.
 const WATCHDOG: Duration = Duration::from_secs(30);
 /// How long it may take to be ready: it reads its log first.
@@ -308,8 +314,31 @@ fn memory() -> String {
 struct Watch {
     signals: Signals,
     notify: Async<UnixDatagram>,
+    heard: Heard,
     orders: Receiver<Order>,
     bell: Sender<()>,
+}
+
+/// How much was read of what the broker says, since the first of it in this second.
+#[derive(Debug)]
+struct Heard {
+    since: Instant,
+    datagrams: u32,
+}
+
+impl Heard {
+    /// Until when nothing more is to be read; not later than this: at once.
+    fn rests_until(&self) -> Instant {
+        if self.datagrams < DATAGRAMS_A_SECOND_MAX { self.since } else { self.since + Duration::from_secs(1) }
+    }
+
+    /// One was read.
+    fn count(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, datagrams: 0 };
+        }
+        self.datagrams += 1;
+    }
 }
 
 impl Watch {
@@ -319,11 +348,13 @@ impl Watch {
         let notify = Async::<UnixDatagram>::bind(NOTIFY_SOCKET)?;
         chown(NOTIFY_SOCKET, Some(BROKER_USER), Some(BROKER_USER))?;
         let signals = Signals::new([Signal::Child, Signal::Int, Signal::Term, Signal::Usr2])?;
-        Ok(Self { signals, notify, orders, bell })
+        Ok(Self { signals, notify, heard: Heard { since: Instant::now(), datagrams: 0 }, orders, bell })
     }
 
     async fn next(&mut self, due: Instant) -> Event {
-        let Self { signals, notify, orders, bell: _ } = self;
+        let Self { signals, notify, heard, orders, bell: _ } = self;
+        // What comes without a pause is always ready, and nothing else would run.
+        future::yield_now().await;
         let signal = async {
             match signals.next().await {
                 Some(Ok(signal)) => Event::Signal(signal),
@@ -331,9 +362,11 @@ impl Watch {
             }
         };
         let told = async {
+            Timer::at(heard.rests_until()).await;
             let mut bytes = [0; DATAGRAM_BYTES_MAX];
             match notify.recv(&mut bytes).await {
                 Ok(length) => {
+                    heard.count(Instant::now());
                     Event::Told(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned())
                 }
                 Err(_) => future::pending().await,
@@ -349,7 +382,7 @@ impl Watch {
             Timer::at(due).await;
             Event::Late
         };
-        future::or(future::or(signal, told), future::or(order, late)).await
+        future::or(future::or(order, late), future::or(signal, told)).await
     }
 
     /// Says that there is an update. A bell that has been rung and not been heard yet is rung.
@@ -374,5 +407,70 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::channel;
+
+    /// A watch, and the end of its socket that a broker has.
+    fn watch(name: &str) -> (Watch, UnixDatagram) {
+        let path = std::env::temp_dir().join(format!("portcullis-notify-{name}-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let notify = Async::<UnixDatagram>::bind(&path).unwrap();
+        let broker = UnixDatagram::unbound().unwrap();
+        broker.connect(&path).unwrap();
+        broker.set_nonblocking(true).unwrap();
+        fs::remove_file(&path).unwrap();
+        let signals = Signals::new([Signal::Usr2]).unwrap();
+        let heard = Heard { since: Instant::now(), datagrams: 0 };
+        (Watch { signals, notify, heard, orders: channel::bounded(1).1, bell: channel::bounded(1).0 }, broker)
+    }
+
+    #[test]
+    fn a_flood_of_what_the_broker_says_keeps_neither_a_deadline_nor_another_task_from_its_turn() {
+        let (mut watch, broker) = watch("flood");
+        let fed = Cell::new(0_u32);
+        let executor = LocalExecutor::new();
+        let feeding = executor.spawn(async {
+            loop {
+                fed.set(fed.get() + 1);
+                future::yield_now().await;
+            }
+        });
+        let told = smol::block_on(executor.run(async {
+            let due = Instant::now() + Duration::from_millis(100);
+            let mut told = 0;
+            loop {
+                while broker.send(b"STATUS=x").is_ok() {}
+                let is_due = Instant::now() >= due;
+                match watch.next(due).await {
+                    Event::Late => return told,
+                    Event::Told(_) => told += 1,
+                    Event::Signal(_) | Event::Order(_) => panic!("nobody sends one"),
+                }
+                assert!(!is_due, "{told} came before what was due");
+                assert!(fed.get() >= told, "another task had {} turns in {told}", fed.get());
+            }
+        }));
+        drop(feeding);
+        assert!(fed.get() >= told);
+    }
+
+    #[test]
+    fn what_is_said_beyond_so_much_a_second_is_left_unread() {
+        let begin = Instant::now();
+        let mut heard = Heard { since: begin, datagrams: 0 };
+        let after = |milliseconds| begin + Duration::from_millis(milliseconds);
+        for _ in 0..DATAGRAMS_A_SECOND_MAX {
+            assert_eq!(heard.rests_until(), begin);
+            heard.count(after(900));
+        }
+        assert_eq!(heard.rests_until(), after(1_000));
+        heard.count(after(1_000));
+        assert_eq!(heard.rests_until(), after(1_000), "a second later all of it may be said again");
+        assert_eq!(heard.datagrams, 1);
     }
 }

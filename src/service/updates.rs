@@ -40,6 +40,8 @@ pub enum UpdateFault {
     NotAnImage,
     /// It keeps nothing, so that there is no place for it.
     NoPlace,
+    /// The machine says that its data partition does not keep what is written.
+    NotKept,
     /// It is longer than [`BUNDLE_BYTES_MAX`].
     TooLarge,
     /// Another one is being received.
@@ -59,6 +61,7 @@ impl fmt::Display for UpdateFault {
                 f.write_str("updates of this kind are for the SD-card image; here use your package manager")
             }
             Self::NoPlace => f.write_str("this gateway keeps nothing, so there is no place for an update"),
+            Self::NotKept => f.write_str("the card can only be read, or has no data partition"),
             Self::TooLarge => write!(f, "larger than {} MiB", BUNDLE_BYTES_MAX >> 20),
             Self::Receiving => f.write_str("another update is being received"),
             Self::UnderWay => f.write_str("another update is being worked on"),
@@ -141,6 +144,10 @@ impl Updates {
     pub fn reserve(&self, bytes: u64) -> Result<Place, UpdateFault> {
         let report = self.machine().ok_or(UpdateFault::NotAnImage)?;
         let folder = self.folder.clone().ok_or(UpdateFault::NoPlace)?;
+        // Its state folder is in memory then: what little room that has would be given as the reason. Who says nothing is believed.
+        if !matches!(report.data.as_str(), "" | "kept") {
+            return Err(UpdateFault::NotKept);
+        }
         if bytes > BUNDLE_BYTES_MAX {
             return Err(UpdateFault::TooLarge);
         }

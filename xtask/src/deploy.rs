@@ -2,7 +2,8 @@
 //!
 //! Comes in: a package for the gateway's architecture, which is asked of it, and ssh. Goes out: the new version running and ready, or
 //! the previous version as it was. **Invariant:** nothing on the gateway is changed before the package of the previous version is
-//! kept there, or it is known that there is none.
+//! kept there, or it is known that there is none. **Invariant:** until the new version was seen to be well, the previous one is what
+//! the next deploy goes back to, whatever power does in between.
 //!
 //! Everything that changes the gateway is one script that runs there to its end, so that a connection that breaks leaves no
 //! half: what the script does not get to say, it has done all the same.
@@ -40,10 +41,11 @@ without a password, which is found out before anything else.
 The previous version and configuration stay in /var/lib/portcullis-deploy, and what the
 gateway said, which goes on by itself when the connection breaks. They come
 back by themselves when the new one cannot be installed, refuses the configuration,
-or is not well in time.";
+or is not well in time, but for checks that were not passed before either. What a power
+cut there ends half way, the next deploy finishes.";
 
 /// What the gateway does. `@SECONDS@` is how long it waits for health. Standard input is an archive with `new.deb` and perhaps
-/// `sources/`; exit code 0: the new version is well, 10: the previous one is, 11: neither.
+/// `sources/`; exit code 0: the new version is well, or no worse than the one before was, 10: the previous one is, 11: neither.
 const SCRIPT: &str = include_str!("../../cross/debian/deploy");
 
 /// What the gateway says of itself, a line each, and what changes nothing there: its architecture, how its package is and of which

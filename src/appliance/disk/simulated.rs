@@ -1,8 +1,8 @@
-//! A disk that loses its power after so many operations.
+//! A disk that loses its power after so many operations, and blocks for good.
 
 use super::*;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const SECTOR_BYTES: usize = 512;
 /// Of a sector that was being written: less than any text that begins there.
@@ -17,6 +17,8 @@ pub struct Disk {
     seen: RefCell<Sectors>,
     /// What power cannot take away.
     kept: RefCell<Sectors>,
+    /// Numbers of blocks of [`BLOCK_BYTES`] that cannot be read.
+    lost: RefCell<BTreeSet<u64>>,
     /// What was written since, in order.
     unsynced: RefCell<Vec<(u64, [u8; SECTOR_BYTES])>>,
     operations: Cell<u32>,
@@ -31,6 +33,7 @@ impl Disk {
             bytes,
             seen: RefCell::default(),
             kept: RefCell::default(),
+            lost: RefCell::default(),
             unsynced: RefCell::default(),
             operations: Cell::new(0),
             left: Cell::new(Some(u32::MAX)),
@@ -62,9 +65,34 @@ impl Disk {
                 }
             }
         }
+        self.restart_with(kept);
+    }
+
+    /// The power comes back. Of what was not synced a little of the first sector is there.
+    pub fn restart_begun(&mut self) {
+        let mut kept = self.kept.borrow().clone();
+        if let Some((place, sector)) = self.unsynced.take().first() {
+            let into = kept.entry(*place).or_insert([0; SECTOR_BYTES]);
+            into[..TORN_BYTES].copy_from_slice(&sector[..TORN_BYTES]);
+        }
+        self.restart_with(kept);
+    }
+
+    fn restart_with(&mut self, kept: Sectors) {
         self.kept = RefCell::new(kept.clone());
         self.seen = RefCell::new(kept);
         self.left.set(Some(u32::MAX));
+    }
+
+    /// From now on the block at this place cannot be read, until it is written whole. To write a part of it, it is read first.
+    pub fn lose_block(&self, at: u64) {
+        self.lost.borrow_mut().insert(at / BLOCK_BYTES as u64);
+    }
+
+    /// Whether these bytes touch a block that cannot be read.
+    fn is_lost(&self, bytes: usize, at: u64) -> bool {
+        let block = BLOCK_BYTES as u64;
+        self.lost.borrow().range(at / block..(at + bytes as u64).div_ceil(block)).next().is_some()
     }
 
     /// Whether the power is there for the whole of one more operation.
@@ -124,6 +152,9 @@ impl Medium for Disk {
     fn read_at(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
         assert!(at.is_multiple_of(512) && at + piece.len() as u64 <= self.bytes);
         self.left.get().ok_or(ErrorKind::BrokenPipe)?;
+        if self.is_lost(piece.len(), at) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         let seen = self.seen.borrow();
         for (index, part) in piece.chunks_mut(SECTOR_BYTES).enumerate() {
             match seen.get(&(at / 512 + index as u64)) {
@@ -136,6 +167,12 @@ impl Medium for Disk {
 
     fn write_at(&self, piece: &[u8], at: u64) -> io::Result<()> {
         assert!(at.is_multiple_of(512) && at + piece.len() as u64 <= self.bytes);
+        let block = BLOCK_BYTES as u64;
+        let end = at + piece.len() as u64;
+        self.lost.borrow_mut().retain(|lost| lost * block < at || (lost + 1) * block > end);
+        if self.is_lost(piece.len(), at) {
+            return Err(rustix::io::Errno::IO.into());
+        }
         let has_power = self.operate()?;
         for (index, part) in piece.chunks(SECTOR_BYTES).enumerate() {
             let place = at / 512 + index as u64;

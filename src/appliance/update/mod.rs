@@ -27,7 +27,7 @@ mod trial;
 #[cfg(test)]
 mod tests;
 
-pub use configuration::{VERSION, note_version};
+pub use configuration::{VERSION, note_version, version};
 pub use site::Site;
 pub use start::begin;
 pub use task::Update;

@@ -94,7 +94,7 @@ impl From<UpdateFault> for Ended {
 
 const fn status(fault: &UpdateFault) -> Status {
     match fault {
-        UpdateFault::NotAnImage | UpdateFault::NoPlace => Status::NotImplemented,
+        UpdateFault::NotAnImage | UpdateFault::NoPlace | UpdateFault::NotKept => Status::NotImplemented,
         UpdateFault::TooLarge => Status::ContentTooLarge,
         UpdateFault::Receiving | UpdateFault::UnderWay => Status::Conflict,
         UpdateFault::NoRoom => Status::InsufficientStorage,

@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -203,7 +204,8 @@ fn texts(root: &Path) -> Outcome {
 fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
     let unit = root.join("usr/lib/systemd/system/portcullis.service");
     let unit = fs::read_to_string(&unit).map_err(|error| Failure::file("read", &unit, &error))?;
-    let (sources, state, runtime) = (root.join("etc/portcullis"), folder.join("state"), folder.join("runtime"));
+    let sockets = Sockets::new()?;
+    let (sources, state, runtime) = (root.join("etc/portcullis"), folder.join("state"), sockets.0.join("runtime"));
     for made in [&state, &runtime] {
         workspace::make_folder(made)?;
     }
@@ -221,7 +223,7 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
         }
         workspace::write(&file, &text.replacen(former, &next, 1))?;
     }
-    let socket_path = folder.join("notify");
+    let socket_path = sockets.0.join("notify");
     let manager = UnixDatagram::bind(&socket_path).map_err(|error| Failure::file("bind", &socket_path, &error))?;
     manager.set_read_timeout(Some(PATIENCE)).map_err(|error| Failure::file("use", &socket_path, &error))?;
     let command = |line: &str| {
@@ -258,6 +260,25 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
     let ended = broker.end();
     let said = || fs::read_to_string(&log).unwrap_or_default();
     outcome.and(ended).map_err(|failure| Failure::new(format!("{failure}; the broker said:\n{}", said())))
+}
+
+/// A folder for sockets, which goes away with this value. Their names may have 107 bytes (unix(7)), which a deep checkout exceeds.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn new() -> Outcome<Self> {
+        let folder = std::env::temp_dir().join(format!("portcullis-{}", std::process::id()));
+        workspace::remove_folder(&folder)?;
+        // For the eyes of this user: others may put things beside it.
+        let made = fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|error| Failure::file("make", &folder, &error)).map(|()| Self(folder))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A line of the unit, without the mark for failures that do not count.

@@ -5,8 +5,18 @@ use super::*;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 
-/// Programs of the gateway. `$ROOT` is put before them.
-const PROGRAMS: [(&str, &str); 10] = [
+/// Writes the steps of a deploy down, with their numbers. Before the one that `cut` says the power goes: whoever has called it ends at
+/// once, and it does nothing.
+const STEP: &str = "if [ -f $ROOT/cut ]; then\n\
+    read -r cut <$ROOT/cut; read -r number <$ROOT/number; number=$((number + 1)); echo $number >$ROOT/number\n\
+    case \"$number ${0##*/} $1\" in $cut) kill -KILL $PPID; exit 1 ;; esac\n\
+    echo \"$number ${0##*/} $1\" >>$ROOT/steps; fi";
+
+/// Those before which the power may go.
+const STEPS: [&str; 5] = ["dpkg", "systemctl", "portcullis", "mv", "sync"];
+
+/// Programs of the gateway. `$ROOT` is put before them, and [`STEP`] before those that are steps.
+const PROGRAMS: [(&str, &str); 11] = [
     ("id", "echo ${AS-$(cat $ROOT/user)}"),
     ("sudo", "[ \"$1\" = -n ] && [ -f $ROOT/trusted ] || exit 1\nshift\necho \"$1\" >>$ROOT/sudo\nAS=0 exec \"$@\""),
     (
@@ -24,8 +34,13 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("systemctl", "echo \"$1\" >>$ROOT/systemctl"),
     (
         "portcullis",
-        "case $1 in health) ! grep -q bad $ROOT/installed && ! grep -rqs stuck $ROOT/etc/portcullis ;; esac",
+        "case $1 in health) ;; *) exit 0 ;; esac\n\
+         cat $ROOT/amiss 2>/dev/null && ill=1\n\
+         grep -qs bad $ROOT/installed && ill=1 && echo '  listeners     NOT OK  none'\n\
+         grep -rqs stuck $ROOT/etc/portcullis && ill=1\n\
+         [ -z \"$ill\" ]",
     ),
+    ("mv", "exec /bin/mv \"$@\""),
     ("sleep", ":"),
     ("sync", ":"),
     ("ssh", "for last; do :; done\nPATH=$ROOT/bin:$PATH exec sh -c \"$last\""),
@@ -43,7 +58,8 @@ impl Gateway {
         }
         for (program, text) in PROGRAMS {
             let path = root.join("bin").join(program);
-            workspace::write(&path, &format!("#!/bin/sh\nROOT={}\n{text}\n", root.display())).unwrap();
+            let step = if STEPS.contains(&program) { STEP } else { "" };
+            workspace::write(&path, &format!("#!/bin/sh\nROOT={}\n{step}\n{text}\n", root.display())).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         if let Some(version) = installed {
@@ -86,6 +102,26 @@ impl Gateway {
         }
     }
 
+    /// What is amiss whatever version runs.
+    fn is_amiss(&self, checks: &[&str]) {
+        let lines = checks.iter().map(|check| format!("  {check:12}  NOT OK  what was seen\n")).collect::<String>();
+        workspace::write(&self.0.join("amiss"), &format!("Degraded, not ready\n  probe         ok      fine\n{lines}"))
+            .unwrap();
+    }
+
+    /// Lets the power go before the step of the next deploy that this pattern of the shell says: `NUMBER PROGRAM FIRST-ARGUMENT`.
+    fn lose_power_before(&self, step: &str) {
+        for (name, text) in [("number", "0\n"), ("steps", ""), ("cut", step)] {
+            workspace::write(&self.0.join(name), text).unwrap();
+        }
+    }
+
+    /// The power is back, and stays. Whether a step with these words had been done.
+    fn power_is_back(&self, words: &str) -> bool {
+        fs::remove_file(self.0.join("cut")).unwrap();
+        self.read("steps").contains(words)
+    }
+
     fn read(&self, path: &str) -> String {
         fs::read_to_string(self.0.join(path)).unwrap_or_default()
     }
@@ -123,6 +159,117 @@ fn a_version_that_is_not_well_gives_way_to_the_one_before_with_its_configuration
     gateway.deploy("2", Some("next")).unwrap();
     assert_eq!(gateway.read("etc/portcullis/listener.yaml"), "next");
     assert_eq!(gateway.read("etc/portcullis/secrets/key"), "key");
+}
+
+#[test]
+fn power_that_goes_at_any_step_leaves_a_way_back_to_what_was_well() {
+    let (mut ends_with_old, mut ends_with_new) = (0, 0);
+    for step in 1.. {
+        let gateway = Gateway::new(&format!("cut-{step}"), Some("1"));
+        gateway.lose_power_before(&format!("{step} *"));
+        let is_done = gateway.deploy("2", Some("next")).is_ok();
+        // The first thing that is done once the new version is well.
+        let is_known_well = gateway.power_is_back("/current.deb");
+        let sources = gateway.read("etc/portcullis/listener.yaml");
+        let is_whole = ["former", "next"].contains(&sources.as_str());
+        let is_refused = gateway.0.join("etc/portcullis/unfinished.yaml").exists();
+        assert!(is_whole || is_refused, "step {step}: half of the sources could be baked");
+        assert_eq!(gateway.read("etc/portcullis/secrets/key"), "key");
+        if is_done {
+            break;
+        }
+        assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"), "step {step}");
+        let expected = if is_known_well { ("2", "next") } else { ("1", "former") };
+        let found = (gateway.read("installed"), gateway.read("etc/portcullis/listener.yaml"));
+        assert_eq!((found.0.as_str(), found.1.as_str()), expected, "step {step}");
+        assert_eq!(gateway.read("var/lib/portcullis-deploy/current.deb"), expected.0, "step {step}");
+        for left in ["etc/portcullis/unfinished.yaml", "etc/portcullis.deploy", "var/lib/portcullis-deploy/begun"] {
+            assert!(!gateway.0.join(left).exists(), "step {step}: {left}");
+        }
+        *(if is_known_well { &mut ends_with_new } else { &mut ends_with_old }) += 1;
+    }
+    assert!(ends_with_old > 8 && ends_with_new > 1, "{ends_with_old} {ends_with_new}");
+}
+
+/// A gateway whose power goes when a version and its sources have been put, before it is known whether they are well.
+fn cut_off(name: &str, former: Option<&str>, version: &str) -> Gateway {
+    let gateway = Gateway::new(name, former);
+    gateway.lose_power_before("* systemctl restart");
+    assert!(gateway.deploy(version, Some("next")).is_err());
+    assert!(gateway.power_is_back(" dpkg --force"));
+    assert_eq!(
+        (gateway.read("installed").as_str(), gateway.read("etc/portcullis/listener.yaml").as_str()),
+        (version, "next")
+    );
+    gateway
+}
+
+#[test]
+fn a_deploy_that_was_cut_off_is_told_and_the_next_one_takes_its_place() {
+    let gateway = cut_off("told-cut", Some("1"), "2");
+    gateway.deploy("3", None).unwrap();
+    let told = gateway.read("var/lib/portcullis-deploy/said");
+    assert!(told.contains("the last deploy, of 2, was cut off") && told.contains("from 1 to 3"), "{told}");
+    // Its sources were not known to be good either.
+    assert_eq!(gateway.read("etc/portcullis/listener.yaml"), "former");
+    assert_eq!(gateway.read("var/lib/portcullis-deploy/previous.deb"), "1");
+    gateway.deploy("4", None).unwrap();
+    let told = gateway.read("var/lib/portcullis-deploy/said");
+    assert!(!told.contains("cut off") && told.contains("from 3 to 4"), "{told}");
+}
+
+#[test]
+fn what_somebody_installed_after_a_deploy_was_cut_off_is_what_counts() {
+    let gateway = cut_off("by-hand", Some("1"), "2");
+    workspace::write(&gateway.0.join("installed"), "9").unwrap();
+    assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"));
+    assert_eq!(
+        (gateway.read("installed").as_str(), gateway.read("etc/portcullis/listener.yaml").as_str()),
+        ("9", "next")
+    );
+}
+
+#[test]
+fn a_first_deploy_that_was_cut_off_has_nothing_to_go_back_to() {
+    let gateway = cut_off("first-cut", None, "1-bad");
+    assert!(said(&gateway.deploy("2-bad", None)).contains("not well either"));
+    assert_eq!(gateway.read("installed"), "");
+}
+
+#[test]
+fn what_a_cut_off_deploy_has_broken_does_not_count_as_amiss_before() {
+    let gateway = cut_off("amiss-cut", Some("1"), "2-bad");
+    assert!(said(&gateway.deploy("3-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "1");
+}
+
+#[test]
+fn what_was_amiss_before_is_no_reason_to_go_back_and_anything_else_is() {
+    let gateway = Gateway::new("amiss", Some("1"));
+    gateway.is_amiss(&["certificates", "clock"]);
+    gateway.deploy("2", None).unwrap();
+    let told = gateway.read("var/lib/portcullis-deploy/said");
+    assert!(told.contains("not well before: certificates clock"), "{told}");
+    assert!(told.contains("as before, and no reason to go back: certificates clock"), "{told}");
+    // What is made good meanwhile is good.
+    gateway.is_amiss(&["clock"]);
+    gateway.deploy("3", None).unwrap();
+    assert!(said(&gateway.deploy("4-bad", None)).contains("the previous one is back"));
+    assert_eq!(gateway.read("installed"), "3");
+    // Who does not answer names nothing.
+    fs::remove_file(gateway.0.join("amiss")).unwrap();
+    assert!(said(&gateway.deploy("4", Some("stuck"))).contains("the previous one is back"));
+}
+
+#[test]
+fn lists_of_what_is_revoked_stay_where_they_are() {
+    let gateway = Gateway::new("revoked", Some("1"));
+    workspace::make_folder(&gateway.0.join("etc/portcullis/revocation")).unwrap();
+    workspace::write(&gateway.0.join("etc/portcullis/revocation/deny.yaml"), "mallory").unwrap();
+    assert!(said(&gateway.deploy("2", Some("stuck"))).contains("the previous one is back"));
+    gateway.deploy("2", Some("next")).unwrap();
+    assert_eq!(gateway.read("etc/portcullis/revocation/deny.yaml"), "mallory");
+    assert!(!gateway.0.join("var/lib/portcullis-deploy/previous-sources/revocation").exists());
 }
 
 #[test]
