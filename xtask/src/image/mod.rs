@@ -21,14 +21,14 @@ use lexopt::ValueExt as _;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
 use crate::{build, install, workspace};
-use boards::Board;
+use boards::{Board, Model};
 
 const HELP: &str = "\
 Makes the image of an SD card that starts straight into the broker.
 
 Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
 
-  --board NAME     the board; rpi3 serves the 3B and 3B+
+  --board NAME     the board; rpi3 serves the 3B and 3B+, and rpi2 the 2B, 3B and 3B+ with 32 bits
   --config DIR     the configuration's sources. Its folders secrets/, issuers/ and revocation/
                    go onto the card beside the baked blob
   --settings FILE  gateway.cfg: host name, address, time servers (default: all of it from DHCP)
@@ -289,10 +289,21 @@ fn check_seed(files: &[(String, Vec<u8>)]) -> Outcome {
     )))
 }
 
-/// The models' device trees, under their names on the card.
+/// The models' device trees, under their names on the card, with what U-Boot is to find in them.
 fn trees(board: &Board, unpacked: &packages::Unpacked) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let folder = unpacked.kernel.join(format!("usr/lib/linux-image-{}", unpacked.kernel_release));
-    board.models.iter().map(|model| Ok((model.file, read(&folder.join(model.tree))?))).collect()
+    let tree = |model: &Model| {
+        let path = folder.join(model.tree);
+        let tree = device_tree::for_loader(&read(&path)?, model.card).ok_or_else(|| {
+            Failure::new(format!(
+                "{} is no device tree, has no {} that is switched on, or settings for U-Boot already",
+                path.display(),
+                model.card
+            ))
+        })?;
+        Ok((model.file, tree))
+    };
+    board.models.iter().map(tree).collect()
 }
 
 fn devices(trees: &[(&str, Vec<u8>)]) -> Outcome<BTreeSet<String>> {
@@ -401,15 +412,12 @@ fn slot(
 /// What the firmware reads.
 fn firmware_configuration(board: &Board) -> String {
     let mut text = format!(
-        "kernel={}\nenable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\n\
-         display_auto_detect=0\n",
-        boot::LOADER_FILE
+        "enable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\ndisplay_auto_detect=0\n\
+         arm_64bit={}\n",
+        u8::from(board.is_64_bit())
     );
-    if board.is_64_bit() {
-        text.push_str("arm_64bit=1\n");
-    }
-    for model in board.models {
-        text.push_str(&format!("[{}]\ndevice_tree={}\n", model.filter, model.file));
+    for Model { filter, loader, file, .. } in board.models {
+        text.push_str(&format!("[{filter}]\nkernel={}\ndevice_tree={file}\n", loader.file));
     }
     text
 }
@@ -426,16 +434,18 @@ fn first_partition(
         Some(path) => read(path)?,
         None => SETTINGS.as_bytes().to_vec(),
     };
-    let loader = unpacked.loader.join("usr/lib/u-boot").join(board.loader).join("u-boot.bin");
     let mut files = vec![
         file(SETTINGS_FILE, settings),
         file(SEED_FILE, seed),
         file("config.txt", firmware_configuration(board)),
-        file(boot::LOADER_FILE, read(&loader)?),
         file(boot::ENVIRONMENT_FILE, boot::environment(board)),
         file(boot::SCRIPT_FILE, boot::script(board)),
         file(boot::EXTRA_FILE, boot::extra()),
     ];
+    for loader in board.models.iter().map(|model| model.loader).collect::<BTreeSet<_>>() {
+        let path = unpacked.loader.join("usr/lib/u-boot").join(loader.folder).join("u-boot.bin");
+        files.push(file(loader.file, read(&path)?));
+    }
     for part in board.firmware.iter().chain(["bootcode.bin"].iter()) {
         files.push(file(part, read(&unpacked.firmware.join("usr/lib/raspi-firmware").join(part))?));
     }
