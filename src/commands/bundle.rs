@@ -160,8 +160,13 @@ fn write(out: &Path, header: &str, payload: &Path, manifest: &Manifest) -> Resul
     name.push(out.file_name().ok_or_else(|| CommandError::Usage("--out is no file".to_owned()))?);
     name.push(format!(".{}.new", std::process::id()));
     let temporary = out.with_file_name(name);
+    // A blob may have keys in it (`bake --embed-secrets`), a system has nobody's.
+    let mode = match manifest.kind {
+        Kind::Configuration => 0o600,
+        Kind::System => 0o644,
+    };
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(header.as_bytes())?;
         let copied = copy(&mut File::open(payload)?, &mut file)?;
         if copied != (manifest.bytes, manifest.digest) {

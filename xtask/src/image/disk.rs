@@ -65,12 +65,14 @@ fn bytes(sectors: usize) -> u64 {
 
 /// Writes an image. It is sparse: what is empty takes no room on this disk.
 ///
+/// The first partition has the configuration's keys: the image is its owner's only.
+///
 /// Both slots get the same contents: a slot that cannot be read has another one from the first day on.
 pub fn write(image: &Path, first: &[u8], slot: &[u8], data_mebibytes: usize) -> Outcome {
     let fault = |error: &std::io::Error| Failure::file("write", image, error);
     let data = data(data_mebibytes);
     let partial = image.with_extension("partial");
-    let mut file = File::create(&partial).map_err(|error| fault(&error))?;
+    let mut file = workspace::private_file(&partial)?;
     file.set_len(bytes(data.start + data.sectors)).map_err(|error| fault(&error))?;
     let mut put = |at: usize, what: &[u8]| -> std::io::Result<()> {
         for (index, piece) in (0..).zip(what.chunks(4_096)) {
