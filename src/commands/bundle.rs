@@ -181,3 +181,27 @@ fn write(out: &Path, header: &str, payload: &Path, manifest: &Manifest) -> Resul
         CommandError::file(out, &error)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn an_update_of_a_configuration_is_its_owner_s_because_keys_may_be_in_it() {
+        let folder = std::env::temp_dir().join(format!("portcullis-bundle-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (payload, out) = (folder.join("payload"), folder.join("update"));
+        fs::write(&payload, "payload").unwrap();
+        let (bytes, digest) = copy(&mut File::open(&payload).unwrap(), &mut io::sink()).unwrap();
+        for (kind, others) in [(Kind::System, 0o044), (Kind::Configuration, 0)] {
+            let (board, release) = ("rpi3".to_owned(), String::new());
+            let manifest = Manifest { kind, board, version: 1, release, bytes, digest };
+            write(&out, "header\n", &payload, &manifest).unwrap();
+            assert_eq!(fs::read_to_string(&out).unwrap(), "header\npayload");
+            // Whatever the mask of the tests takes away, it gives nobody anything.
+            assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o077 & !others, 0);
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
