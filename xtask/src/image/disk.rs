@@ -171,7 +171,7 @@ pub fn read(image: &Path, number: usize) -> Outcome<Vec<u8>> {
     Ok(contents)
 }
 
-/// Makes sure that a file is the image of a card, and all of it: the partitions of [`write`], the first one with its label, and as many
+/// Makes sure that a file is the image of a card, and all of it: the partitions of [`write()`], the first one with its label, and as many
 /// bytes as they say. A boot slot ends its first sector with the same mark as a card does, and so does a copy that broke off.
 pub fn recognise(image: &Path) -> Outcome {
     let fault = |error: &std::io::Error| Failure::file("read", image, error);
