@@ -1,5 +1,7 @@
 //! Where things are: the workspace's root, its build folders, and cargo.
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,10 +58,34 @@ pub fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))
 }
 
+/// Begins a file that has private keys in it: empty, and for its owner only, whoever made it before.
+pub fn private_file(path: &Path) -> Outcome<File> {
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)).map(|()| file))
+        .map_err(|error| Failure::file("write", path, &error))
+}
+
 /// Removes a folder with all that is in it; that it is not there is no failure.
 pub fn remove_folder(path: &Path) -> Outcome {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Failure::file("remove", path, &error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_keys_in_it_is_its_owner_s_even_if_it_was_there_before() {
+        let path = std::env::temp_dir().join(format!("portcullis-private-{}", std::process::id()));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let file = private_file(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.len()), (0o600, 0));
+        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -373,8 +373,9 @@ pub fn shown(line: &str) -> String {
     line.replace(char::is_control, "?")
 }
 
-/// A copy of an image to run on, as large as a card of its kind is: a power of two.
+/// A copy of an image to run on, as large as a card of its kind is: a power of two. For its owner only, as the image is.
 pub fn card(image: &Path, copy: &Path) -> Outcome {
+    drop(workspace::private_file(copy)?);
     process::run(Command::new("cp").arg("--sparse=always").arg(image).arg(copy))?;
     let file = File::options().write(true).open(copy).map_err(|error| Failure::file("open", copy, &error))?;
     let bytes = file.metadata().map_err(|error| Failure::file("read", copy, &error))?.len();

@@ -19,8 +19,72 @@ pub struct Disk {
     pub model: String,
     /// Its size.
     pub bytes: u64,
+    /// What it is.
+    pub kind: Kind,
     /// Why it is not written to: what no option overrides, and what `--force` does.
     pub objections: Vec<Objection>,
+}
+
+/// What a disk is, as far as the kernel knows. A card in a reader at USB cannot be told from a stick or an external disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A card in a slot of this machine.
+    SdCard,
+    /// What is soldered in, which often is this machine's own disk.
+    Emmc,
+    /// What of an eMMC the machine may start from, or keeps keys in.
+    EmmcArea,
+    /// Something at USB.
+    Usb,
+    /// A file that is taken for a disk.
+    Loop,
+    /// Something else whose medium can be taken out.
+    Removable,
+    /// Something else.
+    Fixed,
+}
+
+impl Kind {
+    /// `type` is the file of the MMC bus, `SD` or `MMC`; `place` where the device is in sysfs.
+    fn of(name: &str, kind: Option<&str>, place: &str, is_removable: bool) -> Self {
+        if let Some(rest) = name.strip_prefix("mmcblk") {
+            let is_whole = rest.bytes().all(|byte| byte.is_ascii_digit());
+            return match (is_whole, kind) {
+                (true, Some("SD")) => Self::SdCard,
+                (true, _) => Self::Emmc,
+                (false, _) => Self::EmmcArea,
+            };
+        }
+        if name.starts_with("loop") {
+            Self::Loop
+        } else if place.contains("/usb") {
+            Self::Usb
+        } else if is_removable {
+            Self::Removable
+        } else {
+            Self::Fixed
+        }
+    }
+
+    fn is_built_in(self) -> bool {
+        match self {
+            Self::Emmc | Self::EmmcArea | Self::Fixed => true,
+            Self::SdCard | Self::Usb | Self::Loop | Self::Removable => false,
+        }
+    }
+
+    /// In words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::SdCard => "an SD card",
+            Self::Emmc => "an eMMC",
+            Self::EmmcArea => "an area of an eMMC",
+            Self::Usb => "a USB disk, or a card in a reader",
+            Self::Loop => "a file as a disk",
+            Self::Removable => "a removable disk",
+            Self::Fixed => "a disk",
+        }
+    }
 }
 
 /// What speaks against writing to a disk.
@@ -78,15 +142,21 @@ pub fn disk(root: &Path, name: &str) -> Option<Disk> {
         objections.push(Objection::ReadOnly);
     }
     let place = fs::canonicalize(&folder).unwrap_or_default();
-    let is_card = name.starts_with("mmcblk") || name.starts_with("loop") || place.to_string_lossy().contains("/usb");
-    if !is_card && read("removable").as_deref() != Some("1") {
+    let kind = Kind::of(
+        name,
+        read("device/type").as_deref(),
+        &place.to_string_lossy(),
+        read("removable").as_deref() == Some("1"),
+    );
+    if kind.is_built_in() {
         objections.push(Objection::BuiltIn);
     }
     if bytes > CARD_BYTES_MAX {
         objections.push(Objection::Large);
     }
     let model = read("device/model").or_else(|| read("device/name")).or_else(|| read("loop/backing_file"));
-    Some(Disk { name: name.to_owned(), model: model.unwrap_or_else(|| "unknown".to_owned()), bytes, objections })
+    let model = model.unwrap_or_else(|| "unknown".to_owned());
+    Some(Disk { name: name.to_owned(), model, bytes, kind, objections })
 }
 
 /// What a disk is used for: a mounted file system or swap on it, on a partition of it, or on whatever is made of these.
@@ -204,10 +274,45 @@ mod tests {
         root.disk("sda", "sda1", "8", "1", 8 << 30);
         assert_eq!(
             all(&root.0),
-            [Disk { name: "sda".to_owned(), model: "Flash Disk".to_owned(), bytes: 8 << 30, objections: Vec::new() }]
+            [Disk {
+                name: "sda".to_owned(),
+                model: "Flash Disk".to_owned(),
+                bytes: 8 << 30,
+                kind: Kind::Removable,
+                objections: Vec::new()
+            }]
         );
         assert_eq!(disk(&root.0, "sda1"), None, "a partition is no disk");
         assert_eq!(disk(&root.0, "../sda"), None);
+    }
+
+    #[test]
+    fn an_emmc_and_its_areas_are_no_cards_and_a_disk_at_usb_is_called_so() {
+        let root = Root::new("emmc");
+        for (name, kind) in [("mmcblk0", Some("SD")), ("mmcblk1", Some("MMC")), ("mmcblk2", None)] {
+            root.disk(name, &format!("{name}p1"), "179", "0", 8 << 30);
+            if let Some(kind) = kind {
+                root.put(&format!("sys/block/{name}/device/type"), &format!("{kind}\n"));
+            }
+        }
+        for name in ["mmcblk1boot0", "mmcblk1rpmb"] {
+            root.disk(name, &format!("{name}p1"), "180", "0", 4 << 20);
+            root.put(&format!("sys/block/{name}/device/type"), "SD\n");
+        }
+        let found = |name: &str| disk(&root.0, name).map(|disk| (disk.kind, disk.objections)).unwrap();
+        assert_eq!(found("mmcblk0"), (Kind::SdCard, Vec::new()));
+        assert_eq!(found("mmcblk1"), (Kind::Emmc, vec![Objection::BuiltIn]));
+        assert_eq!(found("mmcblk2"), (Kind::Emmc, vec![Objection::BuiltIn]), "what does not say what it is");
+        for name in ["mmcblk1boot0", "mmcblk1rpmb"] {
+            assert_eq!(found(name), (Kind::EmmcArea, vec![Objection::BuiltIn]), "{name}");
+        }
+        // In sysfs, a disk is a link to where it is plugged in.
+        let place = "sys/devices/pci/usb1/1-1/host/block/sdd";
+        root.disk("plugged", "sdd1", "11", "0", 8 << 30);
+        fs::create_dir_all(root.0.join(place).parent().unwrap()).unwrap();
+        fs::rename(root.0.join("sys/block/plugged"), root.0.join(place)).unwrap();
+        std::os::unix::fs::symlink(root.0.join(place), root.0.join("sys/block/sdd")).unwrap();
+        assert_eq!(found("sdd"), (Kind::Usb, Vec::new()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crate::image::disk;
 use crate::process::{Failure, Outcome};
 use disks::{Disk, Objection};
 use lexopt::ValueExt as _;
@@ -22,7 +23,8 @@ Usage: cargo xtask flash IMAGE DEVICE [--yes NAME] [--force]
 
   --list       the disks of this machine, and why they would be refused
   --yes NAME   does not ask; NAME is the device's, again, as in `sdx`
-  --force      also a disk that is built in or larger than a card. Never one in use
+  --force      also a disk that is built in, as eMMC is, or larger than a card.
+               Never one in use
 
 Refuses partitions, disks that are mounted, used as swap or part of something else,
 and such as are too small. DEVICE can be a file, for a try.";
@@ -68,50 +70,59 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 
 fn line(disk: &Disk) -> String {
     let size = format!("{}.{} GB", disk.bytes / 1_000_000_000, disk.bytes % 1_000_000_000 / 100_000_000);
-    let objections: Vec<String> = disk.objections.iter().map(Objection::text).collect();
-    let verdict = if objections.is_empty() { "a card".to_owned() } else { objections.join("; ") };
-    format!("/dev/{:10} {size:>10}  {}  ({verdict})", disk.name, disk.model.escape_debug())
+    let objections: String = disk.objections.iter().map(|objection| format!("; {}", objection.text())).collect();
+    format!("/dev/{:10} {size:>10}  {}  ({}{objections})", disk.name, disk.model.escape_debug(), disk.kind.text())
+}
+
+/// What may be written to.
+#[derive(Debug)]
+struct Target {
+    /// Its path without links.
+    device: PathBuf,
+    /// What a person has to repeat.
+    name: String,
+    /// Bytes; of a file as many as it takes.
+    room: u64,
+    /// Whether it is a file, for a try.
+    is_file: bool,
+}
+
+/// The disk or file at this path, if nothing speaks against writing to it.
+fn target(device: &Path, force: bool) -> Outcome<Target> {
+    let device = fs::canonicalize(device).map_err(|error| Failure::file("find", device, &error))?;
+    let kind = fs::metadata(&device).map_err(|error| Failure::file("find", &device, &error))?.file_type();
+    if kind.is_file() {
+        return Ok(Target { name: device.display().to_string(), device, room: u64::MAX, is_file: true });
+    }
+    if !kind.is_block_device() {
+        return Err(Failure::new(format!("{} is no disk", device.display())));
+    }
+    let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let disk = disks::disk(Path::new("/"), &name)
+        .ok_or_else(|| Failure::new(format!("{} is no whole disk, or there is no card in it", device.display())))?;
+    println!("{}", line(&disk));
+    let objections = disk.objections.iter().filter(|objection| !(force && objection.may_be_overridden()));
+    let refused: Vec<String> = objections.map(Objection::text).collect();
+    if !refused.is_empty() {
+        return Err(Failure::new(format!("{} is not written to: {}", device.display(), refused.join("; "))));
+    }
+    Ok(Target { device, name, room: disk.bytes, is_file: false })
 }
 
 fn flash(image: &Path, device: &Path, yes: Option<&str>, force: bool) -> Outcome {
+    disk::recognise(image)?;
     let mut source = File::open(image).map_err(|error| Failure::file("read", image, &error))?;
     let bytes = source.metadata().map_err(|error| Failure::file("read", image, &error))?.len();
-    let mut signature = [0; 512];
-    let is_image = source.read_exact(&mut signature).is_ok() && signature.ends_with(&[0x55, 0xAA]);
-    if !is_image {
-        return Err(Failure::new(format!("{} is no image of a card", image.display())));
-    }
-    let device = fs::canonicalize(device).map_err(|error| Failure::file("find", device, &error))?;
-    let kind = fs::metadata(&device).map_err(|error| Failure::file("find", &device, &error))?.file_type();
-    let (name, room) = if kind.is_file() {
-        (device.display().to_string(), u64::MAX)
-    } else if kind.is_block_device() {
-        let name = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let disk = disks::disk(Path::new("/"), &name)
-            .ok_or_else(|| Failure::new(format!("{} is no whole disk, or there is no card in it", device.display())))?;
-        println!("{}", line(&disk));
-        let refused: Vec<String> = disk
-            .objections
-            .iter()
-            .filter(|objection| !(force && objection.may_be_overridden()))
-            .map(Objection::text)
-            .collect();
-        if !refused.is_empty() {
-            return Err(Failure::new(format!("{} is not written to: {}", device.display(), refused.join("; "))));
-        }
-        (name, disk.bytes)
-    } else {
-        return Err(Failure::new(format!("{} is no disk", device.display())));
-    };
+    let Target { device, name, room, is_file } = target(device, force)?;
     if room < bytes {
         return Err(Failure::new(format!("the image has {bytes} bytes, {} only {room}", device.display())));
     }
-    if !is_confirmed(&name, kind.is_file(), yes)? {
+    if !is_confirmed(&name, is_file, yes)? {
         return Err(Failure::new("nothing was written"));
     }
     let mut options = OpenOptions::new();
     options.read(true).write(true);
-    if kind.is_block_device() {
+    if !is_file {
         options.custom_flags(EXCLUSIVE);
     }
     let mut target = options.open(&device).map_err(|error| Failure::file("open", &device, &error))?;
@@ -243,35 +254,45 @@ mod tests {
     #[test]
     fn an_image_arrives_whole_and_a_fault_of_the_card_is_found() {
         let (image, card) = (scratch("image"), scratch("card"));
-        let mut contents: Vec<u8> = (0..PIECE * 2 + 12_345).map(|at| u8::try_from(at % 251).unwrap()).collect();
-        contents[510..512].copy_from_slice(&[0x55, 0xAA]);
+        let contents: Vec<u8> = (0..PIECE * 2 + 12_345).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let bytes = u64::try_from(contents.len()).unwrap();
         fs::write(&image, &contents).unwrap();
         fs::write(&card, vec![9; PIECE * 3]).unwrap();
-        flash(&image, &card, None, false).unwrap();
+        let mut source = File::open(&image).unwrap();
+        let mut target = OpenOptions::new().write(true).open(&card).unwrap();
+        write(&mut source, &mut target, bytes).unwrap();
         assert!(fs::read(&card).unwrap().starts_with(&contents));
+        assert_eq!(verify(&mut source, &card, bytes).unwrap(), None);
         let mut damaged = fs::read(&card).unwrap();
         damaged[PIECE + 7] ^= 1;
         fs::write(&card, damaged).unwrap();
-        let found = verify(&mut File::open(&image).unwrap(), &card, u64::try_from(contents.len()).unwrap()).unwrap();
-        assert_eq!(found, Some(u64::try_from(PIECE + 7).unwrap()));
+        assert_eq!(verify(&mut source, &card, bytes).unwrap(), Some(u64::try_from(PIECE + 7).unwrap()));
         for path in [image, card] {
             fs::remove_file(path).unwrap();
         }
     }
 
     #[test]
-    fn what_is_no_image_or_no_disk_is_refused() {
-        let (text, image) = (scratch("text"), scratch("small"));
-        fs::write(&text, "not an image").unwrap();
+    fn what_is_no_image_leaves_a_card_as_it_is() {
+        let (image, card) = (scratch("slot"), scratch("kept"));
+        // The mark alone, which a boot slot has too.
         let mut contents = vec![0; 512];
         contents[510..].copy_from_slice(&[0x55, 0xAA]);
         fs::write(&image, &contents).unwrap();
-        assert!(flash(&text, &image, None, false).is_err());
-        assert!(flash(&image, Path::new("/dev/null"), None, false).unwrap_err().to_string().contains("no disk"));
-        assert!(flash(&image, &std::env::temp_dir(), None, false).is_err());
-        assert!(flash(&image, &text, Some("sdx"), false).is_err(), "another name than that of the device");
-        for path in [text, image] {
+        fs::write(&card, "somebody's").unwrap();
+        assert!(flash(&image, &card, None, true).unwrap_err().to_string().contains("no image"));
+        assert_eq!(fs::read(&card).unwrap(), b"somebody's");
+        for path in [image, card] {
             fs::remove_file(path).unwrap();
         }
+    }
+
+    #[test]
+    fn only_a_disk_that_is_named_again_is_written() {
+        let null = target(Path::new("/dev/null"), false).unwrap_err();
+        assert!(null.to_string().contains("no disk"));
+        assert!(target(&std::env::temp_dir(), false).is_err());
+        assert!(is_confirmed("sdy", false, Some("sdx")).is_err(), "another name than that of the device");
+        assert!(is_confirmed("sdx", false, Some("sdx")).unwrap());
     }
 }

@@ -17,12 +17,8 @@ pub struct Board {
     pub architecture: &'static str,
     /// What a kernel is called on the card.
     pub kernel_file: &'static str,
-    /// Where Debian's package has U-Boot for it: a folder of `usr/lib/u-boot`.
-    pub loader: &'static str,
-    /// Where this U-Boot puts kernels, an address.
+    /// Where its U-Boots put kernels, an address.
     pub kernel_address: &'static str,
-    /// Its serial console, as Linux calls it.
-    pub console: &'static str,
     /// The models that it may be.
     pub models: &'static [Model],
     /// The parts of the VideoCore's firmware that it starts with.
@@ -40,6 +36,21 @@ pub struct Model {
     pub loader_tree: &'static str,
     /// What it is called on the card.
     pub file: &'static str,
+    /// The controller that the SD card is at: a path in that device tree.
+    pub card: &'static str,
+    /// Its U-Boot.
+    pub loader: Loader,
+    /// Its serial console, as Linux calls it.
+    pub console: &'static str,
+}
+
+/// A U-Boot of Debian's package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loader {
+    /// A folder of `usr/lib/u-boot`.
+    pub folder: &'static str,
+    /// What it is called on the card.
+    pub file: &'static str,
 }
 
 impl Board {
@@ -50,6 +61,10 @@ impl Board {
 }
 
 const OLDER: [&str; 2] = ["start.elf", "fixup.dat"];
+const SDHOST: &str = "/soc/mmc@7e202000";
+const MINI_UART: &str = "ttyS1,115200";
+const U_BOOT_64: Loader = Loader { folder: "rpi_arm64", file: "u-boot.bin" };
+const U_BOOT_PI_3: Loader = Loader { folder: "rpi_3_32b", file: "u-boot3.bin" };
 const PI_4: [&str; 2] = ["start4.elf", "fixup4.dat"];
 
 const BOARDS: [Board; 4] = [
@@ -59,21 +74,25 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
-        loader: "rpi_arm64",
         kernel_address: "0x00080000",
-        console: "ttyS1,115200",
         models: &[
             Model {
                 filter: "pi3",
                 tree: "broadcom/bcm2837-rpi-3-b.dtb",
                 loader_tree: "broadcom/bcm2837-rpi-3-b.dtb",
                 file: "rpi3b.dtb",
+                card: SDHOST,
+                loader: U_BOOT_64,
+                console: MINI_UART,
             },
             Model {
                 filter: "pi3+",
                 tree: "broadcom/bcm2837-rpi-3-b-plus.dtb",
                 loader_tree: "broadcom/bcm2837-rpi-3-b-plus.dtb",
                 file: "rpi3bp.dtb",
+                card: SDHOST,
+                loader: U_BOOT_64,
+                console: MINI_UART,
             },
         ],
         firmware: &OLDER,
@@ -84,14 +103,15 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
-        loader: "rpi_arm64",
         kernel_address: "0x00080000",
-        console: "ttyS1,115200",
         models: &[Model {
             filter: "pi4",
             tree: "broadcom/bcm2711-rpi-4-b.dtb",
             loader_tree: "broadcom/bcm2711-rpi-4-b.dtb",
             file: "rpi4b.dtb",
+            card: "/emmc2bus/mmc@7e340000",
+            loader: U_BOOT_64,
+            console: MINI_UART,
         }],
         firmware: &PI_4,
     },
@@ -101,14 +121,15 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "arm64",
         architecture: "arm64",
         kernel_file: "kernel8.img",
-        loader: "rpi_arm64",
         kernel_address: "0x00080000",
-        console: "ttyS1,115200",
         models: &[Model {
             filter: "pi02",
             tree: "broadcom/bcm2837-rpi-zero-2-w.dtb",
             loader_tree: "broadcom/bcm2837-rpi-zero-2.dtb",
             file: "zero2w.dtb",
+            card: SDHOST,
+            loader: U_BOOT_64,
+            console: MINI_UART,
         }],
         firmware: &OLDER,
     },
@@ -118,15 +139,37 @@ const BOARDS: [Board; 4] = [
         kernel_flavour: "armmp",
         architecture: "armhf",
         kernel_file: "kernel7.img",
-        loader: "rpi_2",
         kernel_address: "0x00080000",
-        console: "ttyAMA0,115200",
-        models: &[Model {
-            filter: "pi2",
-            tree: "bcm2836-rpi-2-b.dtb",
-            loader_tree: "bcm2836-rpi-2-b.dtb",
-            file: "rpi2b.dtb",
-        }],
+        models: &[
+            // Also the 2B of version 1.2, whose processor is that of the 3B.
+            Model {
+                filter: "pi2",
+                tree: "bcm2836-rpi-2-b.dtb",
+                loader_tree: "bcm2836-rpi-2-b.dtb",
+                file: "rpi2b.dtb",
+                card: SDHOST,
+                loader: Loader { folder: "rpi_2", file: "u-boot2.bin" },
+                console: "ttyAMA0,115200",
+            },
+            Model {
+                filter: "pi3",
+                tree: "bcm2837-rpi-3-b.dtb",
+                loader_tree: "bcm2837-rpi-3-b.dtb",
+                file: "rpi3b.dtb",
+                card: SDHOST,
+                loader: U_BOOT_PI_3,
+                console: MINI_UART,
+            },
+            Model {
+                filter: "pi3+",
+                tree: "bcm2837-rpi-3-b-plus.dtb",
+                loader_tree: "bcm2837-rpi-3-b-plus.dtb",
+                file: "rpi3bp.dtb",
+                card: SDHOST,
+                loader: U_BOOT_PI_3,
+                console: MINI_UART,
+            },
+        ],
         firmware: &OLDER,
     },
 ];
@@ -159,6 +202,8 @@ mod tests {
             assert!(profile.contains(&format!("target: {}-", board.target)), "{}", board.name);
             for model in board.models {
                 assert!(model.file.len() <= 12, "{}", model.file);
+                assert!(model.loader.file.len() <= 12, "{}", model.loader.file);
+                assert_eq!(model.loader.folder == "rpi_arm64", board.is_64_bit());
             }
         }
     }

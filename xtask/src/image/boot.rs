@@ -18,8 +18,6 @@ pub const EXTRA: &[u8] = b"\nextra=";
 pub const EXTRA_BYTES: usize = 200;
 /// The script.
 pub const SCRIPT_FILE: &str = "boot.scr";
-/// What U-Boot is called on the card.
-pub const LOADER_FILE: &str = "u-boot.bin";
 /// U-Boot's settings.
 pub const ENVIRONMENT_FILE: &str = "uboot.env";
 /// The kernel's parameters in a slot, as a variable of U-Boot's.
@@ -123,10 +121,12 @@ fn script_text(board: &Board) -> String {
     ];
     // The emulator's machine brings its own device tree; the firmware of a Raspberry Pi passes the one that U-Boot runs on.
     lines.push("if test \"${board}\" = qemu-arm; then setenv console console=ttyAMA0; setenv model; else".to_owned());
-    lines.push(format!("setenv console \"console=tty0 console={}\"", board.console));
+    let console = |model: &Model| format!("setenv console \"console=tty0 console={}\"", model.console);
+    lines.extend(board.models.first().map(console));
     lines.push("setenv model none".to_owned());
-    for Model { loader_tree, file, .. } in board.models {
-        lines.push(format!("if test \"${{fdtfile}}\" = {loader_tree}; then setenv model {file}; fi"));
+    for model in board.models {
+        let (name, file) = (model.loader_tree, model.file);
+        lines.push(format!("if test \"${{fdtfile}}\" = {name}; then setenv model {file}; {}; fi", console(model)));
     }
     lines.push("fi".to_owned());
     if !board.is_64_bit() {
@@ -161,6 +161,8 @@ fn script_text(board: &Board) -> String {
     lines.push("if test ${chosen} = a; then setenv chosen b; else setenv chosen a; fi; setenv trial".to_owned());
     lines.push("run start".to_owned());
     lines.push("echo slot ${chosen} does not start".to_owned());
+    // With U-Boot's own settings, who returns from here has a prompt, or a start from the network.
+    lines.push("if test \"${board}\" != qemu-arm; then sleep 5; reset; fi".to_owned());
     lines.push(String::new());
     lines.join("\n")
 }
@@ -219,11 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_starts_nothing_starts_the_board_again() {
+        let text = script_text(boards::named("rpi4").unwrap());
+        assert!(text.trim_end().ends_with("sleep 5; reset; fi"), "{text}");
+    }
+
+    #[test]
     fn the_script_knows_every_model_of_its_board() {
         let text = script_text(boards::named("rpi3").unwrap());
         for needed in ["bcm2837-rpi-3-b-plus.dtb; then setenv model rpi3bp.dtb", "booti", "0x800 1", "0x808 1"] {
             assert!(text.contains(needed), "{needed}");
         }
-        assert!(script_text(boards::named("rpi2").unwrap()).contains("bootz ${kernel} "));
+        let text = script_text(boards::named("rpi2").unwrap());
+        for (model, console) in [("2836-rpi-2-b", "ttyAMA0"), ("2837-rpi-3-b", "ttyS1"), ("2837-rpi-3-b-plus", "ttyS1")]
+        {
+            let line = text.lines().find(|line| line.contains(&format!(" = bcm{model}.dtb"))).unwrap();
+            assert!(line.contains(console), "{line}");
+        }
+        assert!(text.contains("bootz ${kernel} "));
     }
 }

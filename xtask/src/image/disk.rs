@@ -15,7 +15,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-use super::fat::SECTOR;
+use super::LABELS;
+use super::fat::{self, SECTOR};
 use crate::process::{self, Failure, Outcome};
 use crate::workspace;
 
@@ -58,15 +59,20 @@ pub const fn data(mebibytes: usize) -> Partition {
     Partition { start: DATA_START, sectors: mebibytes * MEBIBYTE }
 }
 
+fn bytes(sectors: usize) -> u64 {
+    u64::try_from(sectors * SECTOR).unwrap_or(u64::MAX)
+}
+
 /// Writes an image. It is sparse: what is empty takes no room on this disk.
+///
+/// The first partition has the configuration's keys: the image is its owner's only.
 ///
 /// Both slots get the same contents: a slot that cannot be read has another one from the first day on.
 pub fn write(image: &Path, first: &[u8], slot: &[u8], data_mebibytes: usize) -> Outcome {
     let fault = |error: &std::io::Error| Failure::file("write", image, error);
     let data = data(data_mebibytes);
     let partial = image.with_extension("partial");
-    let mut file = File::create(&partial).map_err(|error| fault(&error))?;
-    let bytes = |sectors: usize| u64::try_from(sectors * SECTOR).unwrap_or(u64::MAX);
+    let mut file = workspace::private_file(&partial)?;
     file.set_len(bytes(data.start + data.sectors)).map_err(|error| fault(&error))?;
     let mut put = |at: usize, what: &[u8]| -> std::io::Result<()> {
         for (index, piece) in (0..).zip(what.chunks(4_096)) {
@@ -130,6 +136,22 @@ fn record(partitions: &[(Partition, u8); 4]) -> [u8; SECTOR] {
     record
 }
 
+/// The partitions of a master boot record; `None`: it is none.
+fn table(record: &[u8; SECTOR]) -> Option<[Partition; 4]> {
+    let word = |at: usize| {
+        let word = record.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)?;
+        usize::try_from(word).ok()
+    };
+    let partition = |index: usize| {
+        let at = 446 + 16 * index;
+        Some(Partition { start: word(at + 8)?, sectors: word(at + 12)? })
+    };
+    if !record.ends_with(&[0x55, 0xAA]) {
+        return None;
+    }
+    Some([partition(0)?, partition(1)?, partition(2)?, partition(3)?])
+}
+
 /// The partition with this number, from 1 on, as an image's own record has it, read whole.
 pub fn read(image: &Path, number: usize) -> Outcome<Vec<u8>> {
     let fault = |error: &std::io::Error| Failure::file("read", image, error);
@@ -137,18 +159,52 @@ pub fn read(image: &Path, number: usize) -> Outcome<Vec<u8>> {
     let mut record = [0; SECTOR];
     file.read_exact(&mut record).map_err(|error| fault(&error))?;
     let none = || Failure::new(format!("{} has no partition {number}", image.display()));
-    let at = 446 + 16 * number.checked_sub(1).filter(|index| *index < 4).ok_or_else(none)?;
-    let word = |at: usize| record.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes).map(u64::from);
-    let (Some(start), Some(sectors), [.., 0x55, 0xAA]) = (word(at + 8), word(at + 12), record) else {
-        return Err(none());
-    };
+    let partitions = table(&record).ok_or_else(none)?;
+    let Partition { start, sectors } =
+        *number.checked_sub(1).and_then(|index| partitions.get(index)).ok_or_else(none)?;
     if sectors == 0 || sectors > 1 << 22 {
         return Err(none());
     }
-    file.seek(SeekFrom::Start(start * 512)).map_err(|error| fault(&error))?;
+    file.seek(SeekFrom::Start(bytes(start))).map_err(|error| fault(&error))?;
     let mut contents = Vec::new();
-    file.take(sectors * 512).read_to_end(&mut contents).map_err(|error| fault(&error))?;
+    file.take(bytes(sectors)).read_to_end(&mut contents).map_err(|error| fault(&error))?;
     Ok(contents)
+}
+
+/// Makes sure that a file is the image of a card, and all of it: the partitions of [`write()`], the first one with its label, and as many
+/// bytes as they say. A boot slot ends its first sector with the same mark as a card does, and so does a copy that broke off.
+pub fn recognise(image: &Path) -> Outcome {
+    let fault = |error: &std::io::Error| Failure::file("read", image, error);
+    let mut file = File::open(image).map_err(|error| fault(&error))?;
+    let length = file.metadata().map_err(|error| fault(&error))?.len();
+    let mut sector_at = |start: usize| -> Option<[u8; SECTOR]> {
+        let mut sector = [0; SECTOR];
+        file.seek(SeekFrom::Start(bytes(start))).and_then(|_| file.read_exact(&mut sector)).ok()?;
+        Some(sector)
+    };
+    let no_image = || Failure::new(format!("{} is no image of a card", image.display()));
+    let record = sector_at(0).ok_or_else(no_image)?;
+    let [_, slot_label] = LABELS;
+    if fat::label(&record) == Some(slot_label) {
+        let card = image.with_extension("img");
+        return Err(Failure::new(format!(
+            "{} is a boot slot and no image of a card; that would be {}",
+            image.display(),
+            card.display()
+        )));
+    }
+    let [slot_a, slot_b] = SLOTS;
+    let last = match table(&record) {
+        Some([first, a, b, last]) if (first, a, b, last.start) == (FIRST, slot_a, slot_b, DATA_START) => last,
+        Some(_) | None => return Err(no_image()),
+    };
+    let whole = bytes(last.start + last.sectors);
+    if length < whole {
+        return Err(Failure::new(format!("{} is cut off: {length} of {whole} bytes", image.display())));
+    }
+    let first = sector_at(FIRST.start).ok_or_else(no_image)?;
+    let [first_label, _] = LABELS;
+    if fat::label(&first) == Some(first_label) { Ok(()) } else { Err(no_image()) }
 }
 
 #[cfg(test)]
@@ -167,5 +223,40 @@ mod tests {
         assert_eq!(record[446 + 4], FAT32);
         assert_eq!(record[446 + 8..446 + 12], 8_192_u32.to_le_bytes());
         assert_eq!(record[510..], [0x55, 0xAA]);
+    }
+
+    #[test]
+    fn a_card_is_recognised_and_a_slot_a_piece_and_another_s_card_are_not() {
+        let folder = std::env::temp_dir().join(format!("portcullis-recognise-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let image = folder.join("gateway.img");
+        let [a, b] = SLOTS;
+        let first = fat::write(LABELS[0], 1, 8_192, FIRST.sectors, &[]).unwrap();
+        let slot = fat::write(LABELS[1], 2, 0, a.sectors, &[]).unwrap();
+        let card = |partitions: [(Partition, u8); 4], first: &[u8], length: u64| {
+            let mut file = File::create(&image).unwrap();
+            file.write_all(&record(&partitions)).unwrap();
+            file.seek(SeekFrom::Start(bytes(FIRST.start))).unwrap();
+            file.write_all(first).unwrap();
+            file.set_len(length).unwrap();
+            recognise(&image).map_err(|failure| failure.to_string())
+        };
+        let ours = [(FIRST, FAT32), (a, FAT32), (b, FAT32), (data(64), LINUX)];
+        let whole = bytes(DATA_START + data(64).sectors);
+        assert_eq!(card(ours, &first, whole), Ok(()));
+        assert_eq!(card(ours, &first, whole.next_power_of_two()), Ok(()), "the copy of an emulator");
+        let cut = card(ours, &first, whole - 1).unwrap_err();
+        assert!(cut.contains(&format!("cut off: {} of {whole} bytes", whole - 1)), "{cut}");
+        assert!(card(ours, &first, 700).unwrap_err().contains("cut off: 700 of"));
+        assert!(card(ours, &slot, whole).unwrap_err().contains("no image"), "another label");
+        let another = [(FIRST, FAT32), (a, FAT32), (b, FAT32), (Partition { start: 8, sectors: 8 }, LINUX)];
+        assert!(card(another, &first, whole).unwrap_err().contains("no image"), "somebody else's card");
+        let path = folder.join("gateway.slot");
+        std::fs::write(&path, &slot).unwrap();
+        let refused = recognise(&path).unwrap_err().to_string();
+        assert!(refused.contains("boot slot") && refused.contains("gateway.img"), "{refused}");
+        std::fs::write(&path, "not an image").unwrap();
+        assert!(recognise(&path).unwrap_err().to_string().contains("no image"));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -156,6 +156,12 @@ fn short_name(name: &str) -> Option<[u8; 11]> {
     format!("{:8}{:3}", stem.to_ascii_uppercase(), extension.to_ascii_uppercase()).into_bytes().try_into().ok()
 }
 
+/// The label of the FAT32 file system whose first sector this is; `None`: it is none.
+pub fn label(sector: &[u8; SECTOR]) -> Option<&[u8; 11]> {
+    let is_fat = sector.get(82..90) == Some(b"FAT32   ") && sector.ends_with(&[0x55, 0xAA]);
+    sector.get(71..82).filter(|_| is_fat)?.try_into().ok()
+}
+
 /// Reads a file of the root folder out of a partition, following its chain as boot code does; `None`: it is not there, or the file
 /// system cannot be read.
 pub fn read(partition: &[u8], name: &str) -> Option<Vec<u8>> {

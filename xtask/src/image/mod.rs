@@ -1,6 +1,7 @@
 //! `cargo xtask image`: an SD card's contents, from Debian's kernel, the Raspberry Pi's firmware, our two programs and a
 //! configuration. Made without root, and the same bytes from the same input.
 
+mod advice;
 pub mod boards;
 pub mod boot;
 mod cpio;
@@ -9,6 +10,7 @@ pub mod disk;
 pub mod fat;
 mod modules;
 pub mod packages;
+mod seed;
 mod signing;
 
 use std::collections::BTreeSet;
@@ -21,14 +23,14 @@ use lexopt::ValueExt as _;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
 use crate::{build, install, workspace};
-use boards::Board;
+use boards::{Board, Model};
 
 const HELP: &str = "\
 Makes the image of an SD card that starts straight into the broker.
 
 Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
 
-  --board NAME     the board; rpi3 serves the 3B and 3B+
+  --board NAME     the board; rpi3 serves the 3B and 3B+, and rpi2 the 2B, 3B and 3B+ with 32 bits
   --config DIR     the configuration's sources. Its folders secrets/, issuers/ and revocation/
                    go onto the card beside the baked blob
   --settings FILE  gateway.cfg: host name, address, time servers (default: all of it from DHCP)
@@ -41,10 +43,12 @@ Usage: cargo xtask image --board rpi3|rpi4|zero2w|rpi2 --config DIR [options]
                    (default: 1)
   --configuration-number N
                    the same of the configuration (default: 1)
-  --update-key PEM the Ed25519 public key whose updates the gateway takes (default: none)
-  --sign PEM       the private key: the public one goes into the image, and beside the image
-                   an update to it is made, for `portcullis update`
-  --relock         first pin the kernel and firmware that the package sources offer now";
+  --update-key PEM the Ed25519 public key whose updates the gateway takes (default: none, or
+                   that of --sign)
+  --sign PEM       the private key that the update beside the image is signed with, for
+                   `portcullis update`
+  --relock         first pin the kernel and firmware that Debian bookworm has now; alone, for
+                   all boards";
 
 /// The settings for people.
 const SETTINGS_FILE: &str = "gateway.cfg";
@@ -54,15 +58,8 @@ const SETTINGS: &str = "# Settings of this gateway. Lines that begin with # say 
 /// The configuration that the first start puts onto the data partition. It is not in the slots: an update of the system is the same for
 /// every gateway with its board, and nobody's keys are in it.
 const SEED_FILE: &str = "seed.bin";
-/// What PID 1 takes of it: `src/appliance/archive.rs` and `tree.rs`, and a little less.
-const SEED_BYTES_MAX: usize = 4 << 20;
-const SEED_FILES_MAX: usize = 3_500;
-const SEED_DEPTH_MAX: usize = 3;
 /// Labels of the boot partitions; PID 1 looks for the first. A slot does not know which of the two it is.
 const LABELS: [&[u8; 11]; 2] = [b"PORTCULLIS ", b"SLOT       "];
-/// Beside a blob: what it refers to by name.
-const BESIDE_THE_BLOB: [&str; 3] = ["secrets", "issuers", "revocation"];
-
 /// What an image is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -92,6 +89,25 @@ pub struct Options {
     pub sign: Option<PathBuf>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            board: String::new(),
+            configuration: PathBuf::new(),
+            settings: None,
+            data_mebibytes: 512,
+            rescue: false,
+            programs: None,
+            baker: None,
+            out: None,
+            number: 1,
+            configuration_number: 1,
+            update_key: None,
+            sign: None,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Made {
@@ -105,20 +121,7 @@ pub struct Made {
 pub fn run(arguments: Vec<OsString>) -> Outcome {
     let mut parser = lexopt::Parser::from_args(arguments);
     let usage = |error: &lexopt::Error| Failure::usage("image", error);
-    let mut options = Options {
-        board: String::new(),
-        configuration: PathBuf::new(),
-        settings: None,
-        data_mebibytes: 512,
-        rescue: false,
-        programs: None,
-        baker: None,
-        out: None,
-        number: 1,
-        configuration_number: 1,
-        update_key: None,
-        sign: None,
-    };
+    let mut options = Options::default();
     let mut relock = false;
     while let Some(argument) = parser.next().map_err(|error| usage(&error))? {
         match argument {
@@ -161,27 +164,41 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
             other => return Err(usage(&other.unexpected())),
         }
     }
+    let is_image = !(relock && options.board.is_empty() && options.configuration.as_os_str().is_empty());
+    if is_image {
+        check(&options)?;
+    }
     if relock {
         packages::relock(&[boards::named("rpi3")?, boards::named("rpi2")?])?;
     }
+    if is_image { make(&options).map(|_| ()) } else { Ok(()) }
+}
+
+/// Everything of the options that can be wrong, before anything is fetched; what they stand for.
+fn check(options: &Options) -> Outcome<(&'static Board, Target, Option<[u8; 32]>)> {
     if options.configuration.as_os_str().is_empty() {
         return Err(Failure::new("which configuration? `--config DIR`"));
     }
-    make(&options).map(|_| ())
+    let configuration = &options.configuration;
+    std::fs::read_dir(configuration).map_err(|error| Failure::file("read", configuration, &error))?;
+    if let Some(settings) = &options.settings {
+        let _ = read(settings)?;
+    }
+    if options.number == 0 || options.configuration_number == 0 {
+        return Err(Failure::new("the first version is 1: `--number N`, `--configuration-number N`"));
+    }
+    if !(64..=65_536).contains(&options.data_mebibytes) {
+        return Err(Failure::new("the partition for state has 64 to 65536 MiB"));
+    }
+    let board = boards::named(&options.board)?;
+    let target =
+        Target::named(board.target)?.ok_or_else(|| Failure::new(format!("there is no target `{}`", board.target)))?;
+    Ok((board, target, signing::public_key(options)?))
 }
 
 /// Makes an image; where it is.
 pub fn make(options: &Options) -> Outcome<Made> {
-    if options.number == 0 {
-        return Err(Failure::new("the first version is 1: `--number N`"));
-    }
-    let key = signing::public_key(options)?;
-    let board = boards::named(&options.board)?;
-    if !(64..=65_536).contains(&options.data_mebibytes) {
-        return Err(Failure::new("the partition for state has 64 to 65536 MiB"));
-    }
-    let target =
-        Target::named(board.target)?.ok_or_else(|| Failure::new(format!("there is no target `{}`", board.target)))?;
+    let (board, target, key) = check(options)?;
     let unpacked = packages::unpack(board, options.rescue)?;
     install::for_targets(std::slice::from_ref(&target))?;
     let program = |name: &str| match &options.programs {
@@ -199,7 +216,7 @@ pub fn make(options: &Options) -> Outcome<Made> {
     workspace::make_folder(&workspace::dist_folder())?;
 
     let baker = options.baker.as_ref().unwrap_or(&broker);
-    let seed = seed(options, &target, baker, &image)?;
+    let seed = seed::make(options, &target, baker, &image)?;
     let trees = trees(board, &unpacked)?;
     let chosen = modules::choose(&modules_folder(&unpacked)?, &devices(&trees)?)?;
     let module_bytes: usize = chosen.iter().map(|module| module.bytes.len()).sum();
@@ -224,7 +241,7 @@ pub fn make(options: &Options) -> Outcome<Made> {
     let contents = slot(board, &unpacked, &kernel, &initramfs, &trees)?;
     let slot = image.with_extension("slot");
     std::fs::write(&slot, &contents).map_err(|error| Failure::file("write", &slot, &error))?;
-    let first = first_partition(board, options, &unpacked, &trees, archive(&seed))?;
+    let first = first_partition(board, options, &unpacked, &trees, seed::archive(&seed.files))?;
     disk::write(&image, &first, &contents, options.data_mebibytes)?;
     let digest = process::capture(Command::new("sha256sum").arg(&image))?;
     println!(
@@ -240,6 +257,9 @@ pub fn make(options: &Options) -> Outcome<Made> {
             "note: without `--update-key` or `--sign` this gateway takes no updates: it can only be flashed again"
         );
     }
+    for warning in advice::warnings(&seed.told, &seed.files, key.is_some()) {
+        println!("WARNING: {warning}");
+    }
     Ok(Made { image, update })
 }
 
@@ -247,52 +267,21 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::read(path).map_err(|error| Failure::file("read", path, &error))
 }
 
-/// What the card's first start puts beside the broker's state: names and contents.
-fn seed(options: &Options, target: &Target, baker: &Path, image: &Path) -> Outcome<Vec<(String, Vec<u8>)>> {
-    let blob = image.with_extension("blob");
-    // The broker that will read it bakes it.
-    let mut command = target.command(baker);
-    command.arg("bake").arg(&options.configuration).arg("--board").arg(&options.board).arg("--out").arg(&blob);
-    process::run(&mut command)?;
-    let number = options.configuration_number.to_string().into_bytes();
-    let mut files = vec![("portcullis.blob".to_owned(), read(&blob)?), ("version".to_owned(), number)];
-    std::fs::remove_file(&blob).map_err(|error| Failure::file("remove", &blob, &error))?;
-    for name in BESIDE_THE_BLOB {
-        let mut folders = vec![(options.configuration.join(name), name.to_owned())];
-        while let Some((folder, name)) = folders.pop() {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-            for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
-                let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
-                if path.is_dir() { folders.push((path, name)) } else { files.push((name, read(&path)?)) }
-            }
-        }
-    }
-    files.sort();
-    check_seed(&files)?;
-    Ok(files)
-}
-
-/// PID 1 takes no more than this from a card that anybody may have written to.
-fn check_seed(files: &[(String, Vec<u8>)]) -> Outcome {
-    let bytes: usize = files.iter().map(|(name, contents)| name.len() + contents.len() + 512).sum();
-    let too_much = if bytes > SEED_BYTES_MAX {
-        format!("{} MiB", SEED_BYTES_MAX >> 20)
-    } else if files.len() > SEED_FILES_MAX {
-        format!("{SEED_FILES_MAX} files")
-    } else if let Some((name, _)) = files.iter().find(|(name, _)| name.matches('/').count() > SEED_DEPTH_MAX) {
-        format!("{SEED_DEPTH_MAX} folders, one in the other ({name})")
-    } else {
-        return Ok(());
-    };
-    Err(Failure::new(format!(
-        "the blob, secrets/, issuers/ and revocation/ together are more than {too_much}: too much for a card"
-    )))
-}
-
-/// The models' device trees, under their names on the card.
+/// The models' device trees, under their names on the card, with what U-Boot is to find in them.
 fn trees(board: &Board, unpacked: &packages::Unpacked) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
     let folder = unpacked.kernel.join(format!("usr/lib/linux-image-{}", unpacked.kernel_release));
-    board.models.iter().map(|model| Ok((model.file, read(&folder.join(model.tree))?))).collect()
+    let tree = |model: &Model| {
+        let path = folder.join(model.tree);
+        let tree = device_tree::for_loader(&read(&path)?, model.card).ok_or_else(|| {
+            Failure::new(format!(
+                "{} is no device tree, has no {} that is switched on, or settings for U-Boot already",
+                path.display(),
+                model.card
+            ))
+        })?;
+        Ok((model.file, tree))
+    };
+    board.models.iter().map(tree).collect()
 }
 
 fn devices(trees: &[(&str, Vec<u8>)]) -> Outcome<BTreeSet<String>> {
@@ -348,23 +337,6 @@ fn initramfs(
     archive.finish()
 }
 
-/// Files with the folders that they are in, as one archive.
-fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut archive = cpio::Archive::default();
-    let mut folders = BTreeSet::new();
-    for (name, contents) in files {
-        for (at, _) in name.match_indices('/') {
-            if let Some(folder) = name.get(..at)
-                && folders.insert(folder)
-            {
-                archive.folder(folder, 0o700);
-            }
-        }
-        archive.file(name, 0o600, contents);
-    }
-    archive.finish()
-}
-
 /// Compressed by gzip, which every boot code and kernel unpacks. Without name and time in it.
 fn compressed(contents: &[u8], image: &Path) -> Outcome<Vec<u8>> {
     let scratch = image.with_extension("scratch");
@@ -401,15 +373,12 @@ fn slot(
 /// What the firmware reads.
 fn firmware_configuration(board: &Board) -> String {
     let mut text = format!(
-        "kernel={}\nenable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\n\
-         display_auto_detect=0\n",
-        boot::LOADER_FILE
+        "enable_uart=1\ndisable_splash=1\nboot_delay=0\ngpu_mem=32\ncamera_auto_detect=0\ndisplay_auto_detect=0\n\
+         arm_64bit={}\n",
+        u8::from(board.is_64_bit())
     );
-    if board.is_64_bit() {
-        text.push_str("arm_64bit=1\n");
-    }
-    for model in board.models {
-        text.push_str(&format!("[{}]\ndevice_tree={}\n", model.filter, model.file));
+    for Model { filter, loader, file, .. } in board.models {
+        text.push_str(&format!("[{filter}]\nkernel={}\ndevice_tree={file}\n", loader.file));
     }
     text
 }
@@ -426,16 +395,18 @@ fn first_partition(
         Some(path) => read(path)?,
         None => SETTINGS.as_bytes().to_vec(),
     };
-    let loader = unpacked.loader.join("usr/lib/u-boot").join(board.loader).join("u-boot.bin");
     let mut files = vec![
         file(SETTINGS_FILE, settings),
         file(SEED_FILE, seed),
         file("config.txt", firmware_configuration(board)),
-        file(boot::LOADER_FILE, read(&loader)?),
         file(boot::ENVIRONMENT_FILE, boot::environment(board)),
         file(boot::SCRIPT_FILE, boot::script(board)),
         file(boot::EXTRA_FILE, boot::extra()),
     ];
+    for loader in board.models.iter().map(|model| model.loader).collect::<BTreeSet<_>>() {
+        let path = unpacked.loader.join("usr/lib/u-boot").join(loader.folder).join("u-boot.bin");
+        files.push(file(loader.file, read(&path)?));
+    }
     for part in board.firmware.iter().chain(["bootcode.bin"].iter()) {
         files.push(file(part, read(&unpacked.firmware.join("usr/lib/raspi-firmware").join(part))?));
     }
@@ -449,14 +420,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_that_pid_1_would_not_take_is_not_put_onto_a_card() {
-        let file = |name: &str, bytes: usize| (name.to_owned(), vec![0; bytes]);
-        assert!(check_seed(&[file("portcullis.blob", 1_000), file("secrets/a/tls.key", 1_000)]).is_ok());
-        assert!(check_seed(&[file("portcullis.blob", SEED_BYTES_MAX)]).unwrap_err().to_string().contains("4 MiB"));
-        assert!(check_seed(&vec![file("x", 1); SEED_FILES_MAX + 1]).unwrap_err().to_string().contains("files"));
-        assert!(check_seed(&[file("secrets/a/b/c/d", 1)]).unwrap_err().to_string().contains("folders"));
-        let reader = read(&workspace::root().join("src/appliance/archive.rs")).unwrap();
-        let reader = String::from_utf8(reader).unwrap();
-        assert!(reader.contains("BYTES_MAX: u64 = 4 * 1024 * 1024;") && reader.contains("ENTRIES_MAX: usize = 4_096;"));
+    fn the_help_names_the_release_of_debian() {
+        assert!(HELP.contains(&format!("Debian {} has now", packages::SUITE)));
+    }
+
+    #[test]
+    fn what_cannot_become_an_image_is_refused_before_anything_is_fetched() {
+        let configuration = workspace::root().join("config/tutorial");
+        let good = Options { board: "rpi3".to_owned(), configuration, ..Options::default() };
+        assert!(check(&good).is_ok());
+        let absent = || Some(PathBuf::from("/absent"));
+        for (bad, why) in [
+            (Options { configuration: PathBuf::new(), ..good.clone() }, "--config"),
+            (Options { configuration: "/absent".into(), ..good.clone() }, "/absent"),
+            (Options { board: "rpi5".to_owned(), ..good.clone() }, "Ethernet"),
+            (Options { settings: absent(), ..good.clone() }, "/absent"),
+            (Options { number: 0, ..good.clone() }, "--number"),
+            (Options { data_mebibytes: 1, ..good.clone() }, "MiB"),
+            (Options { sign: absent(), ..good.clone() }, "/absent"),
+        ] {
+            let said = check(&bad).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+        }
     }
 }

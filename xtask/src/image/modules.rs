@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::process::{self, Failure, Outcome};
 
 /// What no device tree names: file systems, USB and PCI devices, what sits behind a bus, and the emulator's.
-const ALWAYS: [&str; 18] = [
+const ALWAYS: [&str; 24] = [
     "bcm2835_wdt",
     "ext4",
     "vfat",
@@ -22,6 +22,12 @@ const ALWAYS: [&str; 18] = [
     "smsc95xx",
     "lan78xx",
     "cdc_ether",
+    "cdc_ncm",
+    "r8152",
+    "r8153_ecm",
+    "asix",
+    "ax88179_178a",
+    "ax88796b",
     "smsc",
     "microchip",
     "broadcom",

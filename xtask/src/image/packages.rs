@@ -16,7 +16,7 @@ const LOADER: &str = "u-boot-rpi";
 const LOADER_EMULATED: &str = "u-boot-qemu";
 const SHELL: &str = "busybox-static";
 /// The release that `--relock` takes packages from.
-const SUITE: &str = "bookworm";
+pub const SUITE: &str = "bookworm";
 
 /// A line of the lock file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,8 +152,8 @@ fn fetch(package: &Pinned, board: &Board, suite: &str) -> Outcome {
     let wanted = format!("{}={}", package.name, package.version);
     process::run(apt.command("apt-get").arg("download").arg(&wanted)).map_err(|failure| {
         Failure::new(format!(
-            "{failure}: the package sources have not got it any more. Put it into {}, or take what they have now with \
-             `cargo xtask image --relock`",
+            "{failure}: the package sources have not got it any more. Put it into {}, or take what Debian {SUITE} has \
+             now with `cargo xtask image --relock`",
             folder().join("packages").display()
         ))
     })

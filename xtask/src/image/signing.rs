@@ -17,10 +17,8 @@ pub fn public_key(options: &Options) -> Outcome<Option<[u8; 32]>> {
     let mut command = Command::new("openssl");
     command.args(["pkey", "-pubout", "-outform", "DER"]);
     let path = match (&options.update_key, &options.sign) {
-        (Some(_), Some(_)) => {
-            return Err(Failure::new("`--sign` brings its own public key: leave `--update-key` out"));
-        }
-        (Some(public), None) => {
+        // With both, the update is signed by the key of before, and brings the one of afterwards.
+        (Some(public), _) => {
             command.arg("-pubin");
             public
         }
@@ -51,4 +49,33 @@ pub fn update(options: &Options, target: &Target, baker: &Path, slot: &Path) -> 
     process::run(command.arg("--slot").arg(slot).arg("--out").arg(&out))?;
     println!("{}: an update to version {}", out.display(), options.number);
     Ok(Some(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_that_changes_the_key_is_signed_by_the_old_one_and_brings_the_new_one() {
+        let folder = std::env::temp_dir().join(format!("portcullis-signing-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let openssl = |arguments: &[&str], file: &Path| {
+            process::bytes(Command::new("openssl").args(arguments).arg(file)).unwrap();
+        };
+        let (old, new, public) = (folder.join("old.pem"), folder.join("new.pem"), folder.join("new.pub"));
+        for key in [&old, &new] {
+            openssl(&["genpkey", "-algorithm", "ed25519", "-out"], key);
+        }
+        openssl(&["pkey", "-pubout", "-in", &new.display().to_string(), "-out"], &public);
+        let key = |update_key: Option<&PathBuf>, sign: Option<&PathBuf>| {
+            let (update_key, sign) = (update_key.cloned(), sign.cloned());
+            public_key(&Options { update_key, sign, ..Options::default() }).unwrap()
+        };
+        let (of_old, of_new) = (key(None, Some(&old)), key(None, Some(&new)));
+        assert!(of_old.is_some() && of_old != of_new);
+        assert_eq!(key(Some(&public), Some(&old)), of_new);
+        assert_eq!(key(Some(&public), None), of_new);
+        assert_eq!(key(None, None), None);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
