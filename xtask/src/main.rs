@@ -19,6 +19,8 @@ mod flash;
 mod image;
 mod install;
 mod licences;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 mod process;
 mod targets;
 mod test;

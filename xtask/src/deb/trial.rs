@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +19,7 @@ use super::chroot::{Chroot, With};
 use super::{Contents, Maintainer, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{install, workspace};
+use crate::{install, ports, workspace};
 
 const HELP: &str = "\
 Makes a Debian package and tries it.
@@ -208,8 +207,7 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
         workspace::make_folder(made)?;
     }
     // Another broker may be running here.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = port.map_err(|error| Failure::new(format!("no free port: {error}")))?.port();
+    let port = ports::free(1).ok_or_else(|| Failure::new("no port is free"))?;
     for (name, former, next) in [
         ("listener.yaml", "port: 1883", format!("port: {port}")),
         ("gateway.yaml", "/etc/portcullis", sources.display().to_string()),
