@@ -5,7 +5,7 @@
 use super::Gateway;
 use super::support::client::{Packet, publish_packet};
 use super::support::wire::{Connect, Heard, Publish, Wire};
-use super::support::{Process, portcullis};
+use super::support::{PATIENCE, Process, portcullis};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::DirEntry;
@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Says that a test shows nothing, and why; also where the output of tests that pass is kept back.
 fn skipped(why: &str, said: &str) {
@@ -302,8 +302,17 @@ fn nothing_is_written_while_nothing_changes() {
     let mut lasting = Wire::resume(port, &Connect::lasting("lasting"), false);
     assert_eq!(lasting.subscribe("telemetry", 2), Some(2));
     let mut publisher = passing(port, "publisher");
-    thread::sleep(Duration::from_millis(800));
-    let before = written(&mut gateway);
+    // What they did is written in a moment.
+    let (mut before, end) = (written(&mut gateway), Instant::now() + PATIENCE);
+    loop {
+        thread::sleep(Duration::from_millis(300));
+        let now = written(&mut gateway);
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < end, "it writes on and on: {now:?}");
+        before = now;
+    }
     for number in 0..40_u8 {
         publisher.send(&publish_packet("telemetry", 0, 0, &[number]));
         assert_eq!(lasting.message().payload, [number]);
