@@ -13,7 +13,8 @@ pub mod login;
 pub mod ports;
 pub mod wire;
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -57,6 +58,17 @@ pub fn portcullis(arguments: &[&str]) -> Command {
 /// Runs the broker's executable to its end.
 pub fn run(arguments: &[&str]) -> Output {
     portcullis(arguments).output().expect("the executable starts")
+}
+
+/// Says that a test shows nothing, and why; also where the output of tests that pass is kept back, and to the gate, which sums up.
+pub fn left_out(why: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("{test}: {}", why.split_whitespace().collect::<Vec<_>>().join(" "));
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {line}");
+    if let Some(file) = std::env::var_os("PORTCULLIS_LEFT_OUT") {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the gate's file");
+        writeln!(file, "{line}").expect("the gate's file");
+    }
 }
 
 /// A folder of its own for a test, removed at its end.

@@ -18,6 +18,7 @@ mod endurance;
 mod flash;
 mod image;
 mod install;
+mod left_out;
 mod licences;
 #[path = "../../tests/support/ports.rs"]
 mod ports;

@@ -19,7 +19,7 @@ use super::chroot::{Chroot, With};
 use super::{Contents, Maintainer, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{install, ports, workspace};
+use crate::{install, left_out, ports, workspace};
 
 const HELP: &str = "\
 Makes a Debian package and tries it.
@@ -90,8 +90,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 /// The short form. Where there is no dpkg-deb, only says so.
 pub fn short(target: &Target, binary: &Path) -> Outcome {
     if process::find("dpkg-deb").is_none() {
-        println!("note: no package is tried: dpkg-deb is missing");
-        return Ok(());
+        return left_out::tell("the package: dpkg-deb is missing");
     }
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(_, program)| process::find(program).is_none()).map(|(package, _)| *package).collect();
@@ -128,8 +127,7 @@ fn bytes(path: &Path) -> Outcome<Vec<u8>> {
 /// What systemd says of the units, where it is installed.
 fn units(root: &Path) -> Outcome {
     if process::find("systemd-analyze").is_none() {
-        println!("note: the units are not looked at: systemd-analyze is missing");
-        return Ok(());
+        return left_out::tell("the units of the package: systemd-analyze is missing");
     }
     let folder = root.join("usr/lib/systemd/system");
     let mut security = Command::new("systemd-analyze");
