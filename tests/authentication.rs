@@ -160,7 +160,7 @@ fn scenario_38_a_service_account_token_is_a_credential_and_can_be_renewed() {
     }
     // A token that ends takes its connection with it, without a word.
     let (mut client, reason) =
-        log_in(port, &connect("g", None, None, Some(("K8S-SAT", &issuer.token("my-audience", 2)))));
+        log_in(port, &connect("g", None, None, Some(("K8S-SAT", &issuer.token("my-audience", 6)))));
     assert_eq!(reason, 0);
     assert_eq!(client.receive(), None, "closed without DISCONNECT");
     site.process.wait_for("credential expired");
@@ -187,15 +187,17 @@ fn a_server_certificate_is_waited_for_and_replaced_while_clients_stay() {
     let end = std::time::Instant::now() + support::PATIENCE;
     while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(std::time::Instant::now() < end, "the port opens");
+        std::thread::sleep(Duration::from_millis(20));
     }
     let mut early = Client::accepted(tls(port, &first, None).expect("TLS"), "early");
     let second = install(&site.folder, "second");
-    let end = std::time::Instant::now() + Duration::from_secs(20);
+    let end = std::time::Instant::now() + support::PATIENCE;
     let late = loop {
         match tls(port, &second, None) {
             Ok(stream) => break stream,
             Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
         }
+        std::thread::sleep(Duration::from_millis(20));
     };
     Client::accepted(late, "late").ping();
     early.ping();

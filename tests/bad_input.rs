@@ -226,7 +226,7 @@ fn a_silent_client_is_closed_after_one_and_a_half_keep_alive_periods() {
 #[test]
 fn a_connection_without_connect_is_closed_at_its_deadline_whatever_it_sends() {
     let port = free_ports(1);
-    let gateway = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata:\n  name: default\nspec:\n  connectDeadlineSeconds: 1\n";
+    let gateway = "apiVersion: portcullis.edge/v1\nkind: Gateway\nmetadata:\n  name: default\nspec:\n  connectDeadlineSeconds: 3\n";
     let _site = Site::start("deadline", &[("l.yaml", plain_listener(port)), ("g.yaml", gateway.to_owned())]);
     let mut client = Client::accepted(tcp(port), "honest");
     let mut dripping = tcp(port);

@@ -409,13 +409,16 @@ fn rules_apply_to_a_bridge_and_it_begins_anew_when_they_or_its_maps_change() {
     gateway.folder.write("site/rules.yaml", rules("commands/bad"));
     gateway.bake();
     gateway.process().wait_for_another("bridge 'cloud': connected", 1);
+    let has_come = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&has_come);
     let good = thread::spawn(move || {
-        for _ in 0..50 {
+        while !seen.load(Ordering::SeqCst) {
             assert_eq!(publisher.publish("site/7/commands/bad", b"y"), 0);
             thread::sleep(Duration::from_millis(50));
         }
     });
     assert_eq!(local.message().0, "commands/bad");
+    has_come.store(true, Ordering::SeqCst);
     good.join().unwrap();
     let maps = "  out: [{local: \"sensors/one\", remote: \"site/7/one\"}]\n";
     let bridge = std::fs::read_to_string(gateway.folder.join("site/bridge.yaml")).unwrap().replace(MAPS, maps);

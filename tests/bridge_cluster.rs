@@ -7,13 +7,12 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use support::client::{Client, lasting_connect_packet, tcp};
-use support::{Folder, PATIENCE, Process, free_ports, plain_listener, portcullis, run};
+use support::{Folder, PATIENCE, Process, free_ports, left_out, plain_listener, portcullis, run};
 
 const NODES: u16 = 3;
 const MESSAGES: usize = 600;
@@ -68,8 +67,7 @@ fn wait_for_port(port: u16) {
 #[test]
 fn what_is_acknowledged_reaches_a_cluster_of_which_a_node_dies() {
     let Ok(program) = std::env::var("PORTCULLIS_RMQTTD") else {
-        // Not `println!`: that is shown only where tests fail.
-        let _ = writeln!(std::io::stderr(), "skipped: PORTCULLIS_RMQTTD does not name an rmqttd");
+        left_out("PORTCULLIS_RMQTTD does not name an rmqttd");
         return;
     };
     let folder = Folder::new("cluster");

@@ -220,7 +220,7 @@ fn scenarios_36_and_37_a_certificate_cannot_be_renewed_and_ends_its_connection()
     client.send(&auth("K8S-SAT", b"x"));
     client.is_disconnected(0x82);
     // 37
-    let stream = tls(bench.port(ORDERS[0]), &authority, Some(with_intermediate(3))).expect("TLS");
+    let stream = tls(bench.port(ORDERS[0]), &authority, Some(with_intermediate(6))).expect("TLS");
     let mut client = Client::accepted(stream, "d");
     client.ping();
     assert_eq!(client.receive(), None, "closed without DISCONNECT");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use support::client::{Client, packet, publish_packet, tcp, text};
 use support::{Folder, PATIENCE, Site, free_ports};
 
@@ -111,6 +111,7 @@ impl Gateway {
                 return figures;
             }
             assert!(Instant::now() < end, "{series} is {:?}, not {expected}", figures.get(series));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -151,10 +151,19 @@ fn a_broker_without_a_place_for_its_probe_is_degraded_and_says_which_operation_f
             assert!(number + 1 == capacity && Instant::now() < end, "{number} of {capacity}: {answer:?}");
         }
     }
-    let line = process.wait_for("BrokerProbeFailed");
-    assert!(line.contains("Probe failed: Failed Operation CONNECT (1/5)"), "{line}");
+    process.wait_for("BrokerProbeFailed: Probe failed: Failed Operation ");
+    // A round that was under way when the last place went, or that was not answered in time, has failed elsewhere.
+    let end = Instant::now() + PATIENCE;
+    let (code, health) = loop {
+        let (code, health) = health(&folder);
+        let (_, detail) = check(&health, "probe");
+        if detail.starts_with("Probe failed: Failed Operation CONNECT (1/5)") && health["state"] == "Degraded" {
+            break (code, health);
+        }
+        assert!(Instant::now() < end, "{health}");
+        thread::sleep(Duration::from_millis(20));
+    };
     drop(manager);
-    let (code, health) = health(&folder);
     assert_eq!((code, &health["state"]), (Some(1), &"Degraded".into()), "{health}");
 }
 
@@ -201,8 +210,14 @@ fn the_service_manager_hears_of_start_work_reload_and_end() {
         for _ in 0..3 {
             manager.wait_for("WATCHDOG=1");
         }
-        let (status, _) = manager.wait_for("STATUS=");
-        assert_eq!(status, "STATUS=Available, 0 connections");
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (status, _) = manager.wait_for("STATUS=");
+            if status == "STATUS=Available, 0 connections" {
+                break;
+            }
+            assert!(Instant::now() < end, "{status}");
+        }
         process.signal("-HUP");
         let (reloading, _) = manager.wait_for("RELOADING=1");
         let microseconds = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
@@ -221,7 +236,8 @@ fn a_watchdog_that_is_for_another_process_is_not_fed() {
     let path = folder.join("notify.sock");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut command = portcullis(&["run"]);
+    folder.write("site/listener.yaml", plain_listener(free_ports(1)));
+    let mut command = baked(&folder, &[]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").env("WATCHDOG_PID", "1");
     let process = Process::start(&mut command);
     let manager = Manager(socket);
@@ -242,9 +258,10 @@ fn what_a_log_says_is_bounded_a_second_and_what_is_left_out_is_counted() {
     process.wait_for(" ready");
     let refused = support::client::connect_packet("$inside/probe", 0);
     let count = 400;
-    for _ in 0..count {
-        let mut client = Client::new(tcp(port));
-        client.send(&refused);
+    // All are there before the first one is answered: many are refused in one second, on a slow machine too.
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::new(tcp(port))).collect();
+    clients.iter_mut().for_each(|client| client.send(&refused));
+    for client in &mut clients {
         assert_eq!(client.receive().unwrap().body[1], 0x85);
     }
     let said = process.wait_for("lines of authentication were left out in one second");

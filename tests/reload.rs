@@ -23,8 +23,9 @@ const STAYS: &str = "the configuration from before stays in force";
 
 /// A folder with sources below `site/`, a blob beside it, and a broker that runs it.
 struct Gateway {
-    folder: Folder,
     process: Process,
+    /// Goes last.
+    folder: Folder,
 }
 
 impl Gateway {
@@ -33,7 +34,7 @@ impl Gateway {
         bake(&folder, "site.blob");
         let mut process = start(&folder, &[]);
         process.wait_for(" ready");
-        Self { folder, process }
+        Self { process, folder }
     }
 
     /// Bakes again, so that the blob is replaced by another file, and waits until it is in force.

@@ -95,7 +95,7 @@ fn a_resumed_client_is_judged_at_connect_like_any_other() {
     // The client's certificate outlives its authority, so that the ticket is good for longer than the trust.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let name = |text: &str| DistinguishedName::parse(text).unwrap();
-    let authority = Template::authority(name("CN=Brief"), None, UnixTime(now - 60), UnixTime(now + 4));
+    let authority = Template::authority(name("CN=Brief"), None, UnixTime(now - 60), UnixTime(now + 12));
     let authority = Issued::root(&authority).unwrap();
     let leaf = Template::leaf(name("CN=heater"), UnixTime(now - 60), UnixTime(now + 86_400));
     let leaf = authority.issue(&leaf).unwrap();

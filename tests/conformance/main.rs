@@ -17,7 +17,7 @@ use support::{Site, free_ports, plain_listener};
 
 /// A broker with one plain port, and whatever else its files say.
 struct Broker {
-    _site: Site,
+    site: Site,
     port: u16,
 }
 
@@ -31,7 +31,7 @@ impl Broker {
         let port = free_ports(1);
         let files = [("listener.yaml", plain_listener(port)), ("more.yaml", manifests.to_owned())];
         let files = if manifests.is_empty() { &files[..1] } else { &files[..] };
-        Self { _site: Site::start(name, files), port }
+        Self { site: Site::start(name, files), port }
     }
 
     /// A client with a clean start whose session ends with its connection.

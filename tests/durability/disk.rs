@@ -5,21 +5,14 @@
 use super::Gateway;
 use super::support::client::{Packet, publish_packet};
 use super::support::wire::{Connect, Heard, Publish, Wire};
-use super::support::{Process, portcullis};
+use super::support::{PATIENCE, Process, left_out, portcullis};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::DirEntry;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, SystemTime};
-
-/// Says that a test shows nothing, and why; also where the output of tests that pass is kept back.
-fn skipped(why: &str, said: &str) {
-    let name = thread::current().name().unwrap_or_default().to_owned();
-    let _ = writeln!(std::io::stderr(), "{name} skipped, {why}: {}", said.trim());
-}
+use std::time::{Duration, Instant, SystemTime};
 
 /// The thread of `process` that writes the log. A thread takes its name itself, so one that has not run yet is waited for.
 fn store_thread(process: u32) -> OsString {
@@ -47,7 +40,7 @@ impl Fault {
         let mut process = Process::start(&mut command);
         while process.count("attached") == 0 {
             if !process.is_alive() {
-                skipped("strace is not permitted here", &process.output().join("\n"));
+                left_out(&format!("strace is not permitted here: {}", process.output().join("\n")));
                 return None;
             }
             thread::sleep(Duration::from_millis(5));
@@ -71,7 +64,7 @@ impl Mount {
         let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
         let output = output.expect("mount exists");
         if !output.status.success() {
-            skipped("mounting is not permitted here", &String::from_utf8_lossy(&output.stderr));
+            left_out(&format!("mounting is not permitted here: {}", String::from_utf8_lossy(&output.stderr)));
             return None;
         }
         Some(Self(at.to_owned()))
@@ -302,8 +295,17 @@ fn nothing_is_written_while_nothing_changes() {
     let mut lasting = Wire::resume(port, &Connect::lasting("lasting"), false);
     assert_eq!(lasting.subscribe("telemetry", 2), Some(2));
     let mut publisher = passing(port, "publisher");
-    thread::sleep(Duration::from_millis(800));
-    let before = written(&mut gateway);
+    // What they did is written in a moment.
+    let (mut before, end) = (written(&mut gateway), Instant::now() + PATIENCE);
+    loop {
+        thread::sleep(Duration::from_millis(300));
+        let now = written(&mut gateway);
+        if now == before {
+            break;
+        }
+        assert!(Instant::now() < end, "it writes on and on: {now:?}");
+        before = now;
+    }
     for number in 0..40_u8 {
         publisher.send(&publish_packet("telemetry", 0, 0, &[number]));
         assert_eq!(lasting.message().payload, [number]);

@@ -54,6 +54,8 @@ fn what_was_acknowledged_outlives_every_kill() {
     // Large enough for sweeps that are killed, and small enough for many of them.
     let persistence = "{persistence: {maxSize: 32Mi, encryption: {mode: Disabled}, retain: {mode: All}, subscriberQueue: {mode: All}}}";
     let mut gateway = Gateway::start("kills", persistence);
+    // Later, when there may be no room for new sessions, its own is one of those that are there.
+    gateway.settle();
     let port = gateway.port;
     for (name, qos, _, _, filter, _) in RECEIVERS {
         assert_eq!(Wire::resume(port, &Connect::lasting(name), false).subscribe(filter, qos), Some(qos));
@@ -64,11 +66,15 @@ fn what_was_acknowledged_outlives_every_kill() {
     let retained: [_; 2] = [("r-one", 1), ("r-two", 2)].map(|(name, qos)| (name, qos, Mutex::new(Retained::default())));
     thread::scope(|scope| {
         let (stage, traffics, changes) = (&stage, &traffics, &changes);
+        let large = &all[RECEIVERS.iter().position(|(name, ..)| *name == "s-large").expect("it is one of them")];
         let mut sources = Vec::new();
         for (traffic, books) in traffics {
             sources.push(scope.spawn(move || match traffic.name {
                 "willing" => loners::be_willing(traffic, books, stage, port),
-                _ => Publisher { traffic: *traffic, books, stage, port }.run(),
+                _ => {
+                    let waits_for = (traffic.name == "large").then_some(large);
+                    Publisher { traffic: *traffic, books, stage, port, waits_for }.run();
+                }
             }));
         }
         for (name, qos, books) in &retained {
@@ -139,7 +145,8 @@ fn what_was_acknowledged_outlives_every_kill() {
     }
     let (repeated, changes) = (repeated.into_inner(), changes.into_inner());
     println!("{repeated} messages of QoS 1 came again, {changes} checks of subscriptions");
-    // What was acknowledged to the broker, and had time to be written, does not come again.
+    // What was acknowledged to the broker, and is written, does not come again.
+    gateway.settle();
     gateway.kill_and_run();
     for (name, ..) in RECEIVERS {
         let mut wire = Wire::resume(port, &Connect::lasting(name), true);

@@ -93,7 +93,12 @@ pub struct Publisher<'b> {
     pub books: &'b Mutex<Sent>,
     pub stage: &'b Stage,
     pub port: u16,
+    /// Whoever may be [`BEHIND_MAX`] messages behind, and no more: what waits must have room in the log.
+    pub waits_for: Option<&'b Mutex<Received>>,
 }
+
+/// Messages of one publisher that a subscriber lacks.
+const BEHIND_MAX: usize = 60;
 
 impl Publisher<'_> {
     /// Publishes until the run closes, and all is acknowledged.
@@ -121,7 +126,11 @@ impl Publisher<'_> {
     fn serve(&self, wire: &mut Wire, flights: &mut VecDeque<Flight>, last_identifier: &mut u16) {
         let mut due = Instant::now();
         while !self.stage.failed() && !self.is_done(flights) {
-            if !self.stage.is(&self.stage.closing) && flights.len() < self.traffic.window && Instant::now() >= due {
+            if !self.stage.is(&self.stage.closing)
+                && flights.len() < self.traffic.window
+                && Instant::now() >= due
+                && self.waits_for.is_none_or(|received| self.lead(received) < BEHIND_MAX)
+            {
                 *last_identifier = last_identifier.checked_add(1).unwrap_or(1);
                 let mut books = self.books.lock().unwrap();
                 let flight = Flight { number: books.next, identifier: *last_identifier, released: false };
@@ -137,6 +146,12 @@ impl Publisher<'_> {
                 Heard::Closed => return,
             }
         }
+    }
+
+    /// How many messages `received` is behind.
+    fn lead(&self, received: &Mutex<Received>) -> usize {
+        let sent = self.books.lock().unwrap().next as usize;
+        sent.saturating_sub(received.lock().unwrap().times.len())
     }
 
     fn transmit(&self, wire: &mut Wire, flight: &Flight, again: bool) {
@@ -254,14 +269,23 @@ impl Subscriber<'_> {
 
     /// Returns whether the run is over.
     fn serve(&self, wire: &mut Wire, memory: &mut Memory, until: Option<Instant>) -> bool {
+        let mut asked = false;
         loop {
             let is_drained = self.stage.is(&self.stage.drained);
             if self.stage.failed() || !is_drained && until.is_some_and(|until| Instant::now() >= until) {
                 return false;
             }
             match wire.receive(Duration::from_millis(if is_drained { 500 } else { 20 })) {
-                Heard::Packet(packet) => self.take(wire, memory, &packet),
-                Heard::Nothing if is_drained && self.missing().is_empty() => return true,
+                // Answered behind all that was acknowledged here.
+                Heard::Packet(Packet { first: 0xD0, .. }) if asked => return true,
+                Heard::Packet(packet) => {
+                    self.take(wire, memory, &packet);
+                    asked = false;
+                }
+                Heard::Nothing if is_drained && !asked && memory.open.is_empty() && self.missing().is_empty() => {
+                    wire.send(&[0xC0, 0]);
+                    asked = true;
+                }
                 Heard::Nothing => {}
                 Heard::Closed => return false,
             }
@@ -269,6 +293,9 @@ impl Subscriber<'_> {
     }
 
     fn take(&self, wire: &mut Wire, memory: &mut Memory, packet: &Packet) {
+        if packet.first == 0xD0 {
+            return;
+        }
         if packet.first == 0x62 {
             let identifier = u16::from_be_bytes([packet.body[0], packet.body[1]]);
             memory.open.remove(&identifier);

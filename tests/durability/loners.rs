@@ -117,6 +117,11 @@ pub fn be_willing(traffic: &Traffic, books: &Mutex<Sent>, stage: &Stage, port: u
             std::thread::sleep(Duration::from_millis(3));
             continue;
         };
+        if reason == 0x97 {
+            // A Will must have room.
+            std::thread::sleep(Duration::from_millis(3));
+            continue;
+        }
         assert!(reason == 0 && (present || !known), "{}: {reason:#04x}, {present}", traffic.name);
         known = true;
         while wire.receive(Duration::from_millis(20)) == Heard::Nothing {

@@ -14,6 +14,7 @@ mod loners;
 mod time;
 
 use std::path::PathBuf;
+use support::wire::{Connect, Wire};
 use support::{Folder, Process, free_ports, plain_listener, portcullis, run};
 
 /// A broker that is started again and again on the same state.
@@ -83,6 +84,13 @@ impl Gateway {
         for fault in ["damaged", "panicked", "do not fit"] {
             assert!(!said.contains(fault), "{said}");
         }
+    }
+
+    /// Returns once all that the broker has done so far is on the disk: the log has one order, and CONNACK waits for the record of
+    /// a session that lasts.
+    fn settle(&self) {
+        let settled = Wire::connect(self.port, &Connect::lasting("settles"));
+        assert_eq!(settled.expect("the broker is there").2, 0, "settles: Reason Code");
     }
 
     fn kill_and_run(&mut self) {

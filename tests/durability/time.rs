@@ -23,22 +23,23 @@ fn sessions_expire_over_a_restart_and_not_early() {
     let mut gateway = Gateway::start("session-expiry", "{}");
     let port = gateway.port;
     let connect = |identifier, expiry| Connect { expiry, ..Connect::lasting(identifier) };
-    drop(Wire::resume(port, &connect("short-left", 4), false));
-    drop(Wire::resume(port, &connect("long-left", 60), false));
-    let connected = [("short-connected", 4), ("long-connected", 60), ("never", u32::MAX)]
+    for (identifier, expiry) in [("short-left", 10), ("long-left", 60)] {
+        drop(Wire::resume(port, &connect(identifier, expiry), false));
+        gateway.process().wait_for(&format!("client '{identifier}' closed"));
+    }
+    let connected = [("short-connected", 10), ("long-connected", 60), ("never", u32::MAX)]
         .map(|(identifier, expiry)| Wire::resume(port, &connect(identifier, expiry), false));
     // That somebody has left is recorded without haste.
-    thread::sleep(Duration::from_millis(600));
+    gateway.settle();
+    let killed = Instant::now();
     gateway.kill_and_run();
     drop(connected);
-    let restarted = Instant::now();
     drop(Wire::resume(port, &connect("never", u32::MAX), true));
     for identifier in ["short-left", "short-connected"] {
         gateway.process().wait_for(&format!("session of client '{identifier}' expired"));
     }
-    assert!(restarted.elapsed() > Duration::from_millis(500), "the kill has cost nobody his session");
-    // So is that somebody's session has ended.
-    thread::sleep(Duration::from_millis(1_000));
+    assert!(killed.elapsed() > Duration::from_millis(500), "the kill has cost nobody his session");
+    gateway.settle();
     gateway.kill_and_run();
     for (identifier, present) in [
         ("short-left", false),
@@ -99,8 +100,9 @@ fn wills_with_a_delay_are_published_once_after_a_restart() {
     .map(|(identifier, topic, delay)| Some(Wire::resume(port, &connect(identifier, topic, delay), false)));
     wills[2].as_mut().unwrap().send(&[0xE0, 0]);
     drop(wills[3].take());
-    // That somebody has left is recorded without haste.
-    thread::sleep(Duration::from_millis(600));
+    gateway.process().wait_for("client 'says-goodbye' disconnected");
+    gateway.process().wait_for("client 'left-before' closed");
+    gateway.settle();
     gateway.kill_and_run();
     drop(Wire::resume(port, &Connect::lasting("comes-back"), true));
     let mut watcher = Wire::resume(port, &Connect::lasting("watcher"), true);
@@ -108,8 +110,9 @@ fn wills_with_a_delay_are_published_once_after_a_restart() {
     topics.sort();
     assert_eq!(watcher.subscribe("fence", 0), Some(0));
     assert_eq!(topics, ["will/1", "will/4"]);
-    // Its acknowledgement is recorded without haste, too.
-    thread::sleep(Duration::from_millis(600));
+    // Its acknowledgements have come, and are recorded without haste.
+    watcher.ping();
+    gateway.settle();
     for _ in 0..2 {
         gateway.kill_and_run();
         let mut watcher = Wire::resume(port, &Connect::lasting("watcher"), true);

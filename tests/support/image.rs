@@ -16,9 +16,10 @@ pub const WELL: &str = "board=host\nrelease=0.0.9\nversion=7\nslot=a\ntrial=no\n
 
 /// The machine with its broker.
 pub struct Image {
-    pub folder: Folder,
     pub process: Process,
     told: UnixDatagram,
+    /// Goes last.
+    pub folder: Folder,
 }
 
 impl Image {

@@ -10,10 +10,11 @@ pub mod full;
 pub mod https;
 pub mod image;
 pub mod login;
+pub mod ports;
 pub mod wire;
 
-use std::io::{BufRead as _, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener};
+use std::fs::OpenOptions;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -23,6 +24,17 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take. Long, because emulators on busy machines are slow; nothing waits this long in a good run.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a service manager tells a service.
+const SERVICE_VARIABLES: [&str; 7] = [
+    "STATE_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "JOURNAL_STREAM",
+];
 
 /// A command line that runs the broker under test.
 pub fn portcullis(arguments: &[&str]) -> Command {
@@ -35,6 +47,10 @@ pub fn portcullis(arguments: &[&str]) -> Command {
         }
         Err(_) => Command::new(binary),
     };
+    // A broker obeys the service manager, and the tests may be a service's.
+    for variable in SERVICE_VARIABLES {
+        command.env_remove(variable);
+    }
     command.args(arguments).stdin(Stdio::null());
     command
 }
@@ -42,6 +58,17 @@ pub fn portcullis(arguments: &[&str]) -> Command {
 /// Runs the broker's executable to its end.
 pub fn run(arguments: &[&str]) -> Output {
     portcullis(arguments).output().expect("the executable starts")
+}
+
+/// Says that a test shows nothing, and why; also where the output of tests that pass is kept back, and to the gate, which sums up.
+pub fn left_out(why: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("{test}: {}", why.split_whitespace().collect::<Vec<_>>().join(" "));
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {line}");
+    if let Some(file) = std::env::var_os("PORTCULLIS_LEFT_OUT") {
+        let mut file = OpenOptions::new().create(true).append(true).open(file).expect("the gate's file");
+        writeln!(file, "{line}").expect("the gate's file");
+    }
 }
 
 /// A folder of its own for a test, removed at its end.
@@ -82,20 +109,9 @@ impl Drop for Folder {
     }
 }
 
-/// `count` neighbouring ports that were free a moment ago.
+/// The first of `count` neighbouring ports that nobody has.
 pub fn free_ports(count: u16) -> u16 {
-    for _ in 0..100 {
-        let first =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address").port();
-        if first > u16::MAX - count {
-            continue;
-        }
-        let taken: Vec<_> = (first..first + count).map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port))).collect();
-        if taken.iter().all(Result::is_ok) {
-            return first;
-        }
-    }
-    panic!("no neighbouring free ports");
+    ports::free(count).expect("neighbouring free ports")
 }
 
 /// A process whose output is collected line by line.
@@ -141,10 +157,10 @@ impl Process {
             assert!(!rest.is_zero(), "waited in vain for {part:?}; got:\n{}", self.output().join("\n"));
             if self.news.recv_timeout(rest.min(Duration::from_millis(200))).is_err()
                 && self.child.try_wait().expect("own child").is_some()
-                // What it said last may not have been read yet.
-                && self.count_to(others + 1, part) <= others
             {
-                panic!("the program ended before it said {part:?}; it said:\n{}", self.output().join("\n"));
+                self.read_out();
+                let said = self.output().join("\n");
+                assert!(self.count(part) > others, "the program ended before it said {part:?}; it said:\n{said}");
             }
         }
     }
@@ -177,13 +193,18 @@ impl Process {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().expect("own child") {
-                // The collecting threads end with the pipes.
-                thread::sleep(Duration::from_millis(20));
+                self.read_out();
                 return status;
             }
             assert!(Instant::now() < end, "the program does not end; it said:\n{}", self.output().join("\n"));
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Waits until all is collected that the program said, which has ended: the threads that do so end with the pipes.
+    fn read_out(&self) {
+        let end = Instant::now() + PATIENCE;
+        while self.news.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
     }
 
     /// Whether it still runs.
@@ -218,9 +239,10 @@ impl Drop for Process {
 
 /// A broker that serves `demo` on two neighbouring ports.
 pub struct Demo {
-    pub folder: Folder,
     pub port: u16,
     pub process: Process,
+    /// Goes last.
+    pub folder: Folder,
 }
 
 impl Demo {
@@ -231,7 +253,7 @@ impl Demo {
         let directory = directory.to_str().expect("a plain path");
         let mut process = Process::start(&mut portcullis(&["demo", "--dir", directory, "--port", &port.to_string()]));
         process.wait_for(" ready");
-        Self { folder, port, process }
+        Self { port, process, folder }
     }
 
     pub fn file(&self, name: &str) -> String {
@@ -241,8 +263,9 @@ impl Demo {
 
 /// A broker that runs a configuration made for one test.
 pub struct Site {
-    pub folder: Folder,
     pub process: Process,
+    /// Goes last.
+    pub folder: Folder,
 }
 
 impl Site {
@@ -263,7 +286,7 @@ impl Site {
         assert!(baked.status.success(), "{}", String::from_utf8_lossy(&baked.stderr));
         let mut process = Process::start(&mut portcullis(&["run", "--config", blob, "--log", "debug"]));
         process.wait_for(" ready");
-        Self { folder, process }
+        Self { process, folder }
     }
 }
 

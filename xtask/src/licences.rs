@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::process::{self, Failure, Outcome};
-use crate::{only_help, workspace};
+use crate::{left_out, only_help, workspace};
 
 const HELP: &str = "\
 Checks licences of all dependencies against deny.toml, and advisories where
@@ -67,13 +67,11 @@ fn is_allowed(expression: &str, allowed: &[&str]) -> bool {
 
 fn advisories() -> Outcome {
     if process::find("cargo-deny").is_none() {
-        println!("note: advisories are not checked: cargo-deny is not installed (`cargo install cargo-deny`)");
-        return Ok(());
+        return left_out::tell("the advisories: cargo-deny is not installed (`cargo install cargo-deny`)");
     }
     let fetched = process::capture(Command::new("cargo-deny").current_dir(workspace::root()).args(["fetch", "db"]));
     if let Err(failure) = fetched {
-        println!("note: advisories are not checked: {failure}");
-        return Ok(());
+        return left_out::tell(&format!("the advisories: {failure}"));
     }
     process::run(Command::new("cargo-deny").current_dir(workspace::root()).args([
         "--offline",

@@ -18,7 +18,10 @@ mod endurance;
 mod flash;
 mod image;
 mod install;
+mod left_out;
 mod licences;
+#[path = "../../tests/support/ports.rs"]
+mod ports;
 mod process;
 mod targets;
 mod test;

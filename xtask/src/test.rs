@@ -16,7 +16,7 @@ use crate::emulate::trial;
 use crate::process::{self, Failure, Outcome};
 use crate::targets::{self, Target};
 use crate::toolchain::Toolchain;
-use crate::{build, compare, conformance, deb, install, licences, tidy, workspace};
+use crate::{build, compare, conformance, deb, install, left_out, licences, tidy, workspace};
 
 const HELP: &str = "\
 Installs what is missing, then runs every check and every test.
@@ -57,6 +57,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let foreign: Vec<Target> =
         if host_only { Vec::new() } else { targets::foreign()?.into_iter().filter(Target::is_foreign).collect() };
     let begin = Instant::now();
+    left_out::begin()?;
     step("install", install::for_tests)?;
     if !foreign.is_empty() {
         step("install for the ARM targets", || install::for_targets(&foreign))?;
@@ -78,6 +79,10 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     if let Some(target) = foreign.iter().find(|target| target.name == "aarch64") {
         step("an image in an emulator", || trial::gate(&image_programs(target)?))?;
+    }
+    let parts = left_out::parts()?;
+    if !parts.is_empty() {
+        println!("\nLEFT OUT, {} parts:\n  {}", parts.len(), parts.join("\n  "));
     }
     println!("\nall passed in {} s", begin.elapsed().as_secs());
     Ok(())

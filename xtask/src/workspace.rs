@@ -5,6 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::left_out;
 use crate::process::{Failure, Outcome};
 
 /// The folder with the workspace's `Cargo.toml`.
@@ -45,6 +46,7 @@ pub fn cargo(subcommand: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).arg(subcommand);
     command.env_remove("PORTCULLIS_BINARY").env_remove("PORTCULLIS_RUNNER");
+    command.env("PORTCULLIS_LEFT_OUT", left_out::file());
     command
 }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 pub const STAMP_BYTES: usize = 24;
 /// What waits for a connection that the system has not taken: beyond it nothing is published.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
-/// How long what was published may take to arrive when no more is published.
+/// How long what was published may take to arrive when no more is published, and the first message when all wait for it.
 const DRAIN: Duration = Duration::from_secs(20);
 
 struct Publisher {
@@ -77,7 +77,11 @@ pub fn run(options: &Options) -> Result<Value, Failure> {
     flow.turn_until(flow.begin + options.warm_up)?;
     let from = flow.moment()?;
     flow.counts.latencies.clear();
-    flow.turn_until(flow.begin + options.warm_up + options.time)?;
+    let end = flow.begin + options.warm_up + options.time;
+    flow.turn_until(end)?;
+    while flow.counts.delivered == from.delivered && Instant::now() < end + DRAIN {
+        flow.turn_until(Instant::now() + Duration::from_millis(20))?;
+    }
     let to = flow.moment()?;
     let latencies = flow.counts.latencies.summary();
     let resident = measure::resident(options.pid)?;

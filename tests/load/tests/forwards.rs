@@ -1,11 +1,17 @@
 //! The load generator against its own forwarder: what is published arrives, once and in order, with and without TLS.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../support/ports.rs"]
+mod ports;
+
 use serde_json::Value;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the forwarder may take to open its port.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Server(Child);
 
@@ -23,14 +29,14 @@ fn load(arguments: &[&str]) -> Command {
 }
 
 fn flow(tls: Option<&str>, arguments: &str) -> Value {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let port = ports::free(1).unwrap();
     let port_text = port.to_string();
     let tls: Vec<&str> = tls.map_or_else(Vec::new, |folder| vec!["--tls", folder]);
-    let server = Server(load(&["forward", "--port", &port_text]).args(&tls).spawn().unwrap());
-    for _ in 0..2_000 {
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            break;
-        }
+    let mut server = Server(load(&["forward", "--port", &port_text]).args(&tls).spawn().unwrap());
+    let end = Instant::now() + PATIENCE;
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        assert!(server.0.try_wait().unwrap().is_none(), "the forwarder has ended");
+        assert!(Instant::now() < end, "the forwarder does not open its port");
         thread::sleep(Duration::from_millis(5));
     }
     let mut command = load(&["flow", "--port", &port_text, "--pid", &server.0.id().to_string()]);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{build, install, workspace};
+use crate::{build, install, left_out, workspace};
 use cases::{Case, Load};
 use servers::{Folder, Server};
 
@@ -44,7 +44,7 @@ pub fn run(asked: &Asked) -> Outcome {
     let servers = if process::find("mosquitto").is_some() {
         Server::ALL.to_vec()
     } else {
-        println!("mosquitto is not installed (Debian's package `mosquitto`): measured without it");
+        left_out::tell("mosquitto in the benchmarks: it is not installed (Debian's package `mosquitto`)")?;
         vec![Server::Forwarder, Server::Portcullis]
     };
     let programs = build_programs(asked.smoke)?;

@@ -58,19 +58,22 @@ pub fn line(result: &Value) -> String {
     line
 }
 
-/// Fails unless every case has delivered something, and ours everything, once and in order.
+/// Fails unless every case could be run, and ours has delivered something, and everything, once and in order.
 pub fn check(measured: &[Measured]) -> Outcome {
     for Measured { case, server, result } in measured {
         let says = |what: &str| Err(Failure::new(format!("{}, {}: {what}: {result}", case.name(), server.name())));
         if result.get("failed").is_some() {
             return says("it failed");
         }
+        if *server != Server::Portcullis {
+            continue;
+        }
         let moved = ["/delivered", "/connects", "/connections", "/start_ms"];
         if !moved.iter().any(|path| number(result, path).is_some_and(|count| count > 0.0)) {
             return says("nothing was delivered");
         }
         let faults = ["/lost", "/disordered", "/refused"];
-        if *server == Server::Portcullis && faults.iter().any(|path| number(result, path).unwrap_or(0.0) > 0.0) {
+        if faults.iter().any(|path| number(result, path).unwrap_or(0.0) > 0.0) {
             return says("something is missing");
         }
     }

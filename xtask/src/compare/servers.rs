@@ -1,7 +1,7 @@
 //! The servers that are compared: their configurations, their start, their end.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cases::Case;
 use crate::process::{self, Failure, Outcome};
-use crate::workspace;
+use crate::{ports, workspace};
 
 /// How long a server may take to open its port.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,7 +112,7 @@ impl Folder {
 
     /// Starts a server for a case, and waits until its port takes connections.
     pub fn start(&self, server: Server, case: &Case) -> Outcome<Running> {
-        let port = free_port()?;
+        let port = ports::free(1).ok_or_else(|| Failure::new("no port is free"))?;
         let mut command = match server {
             Server::Forwarder => {
                 let mut command = pinned(0, &self.programs.load);
@@ -241,11 +241,6 @@ fn resources(port: u16, case: &Case) -> String {
         }
     }
     text
-}
-
-fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| Failure::new(format!("no port is free: {error}")))
 }
 
 fn copy(from: &Path, to: &Path) -> Outcome {

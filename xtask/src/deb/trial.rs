@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use super::chroot::{Chroot, With};
 use super::{Contents, Maintainer, named, released};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{install, workspace};
+use crate::{install, left_out, ports, workspace};
 
 const HELP: &str = "\
 Makes a Debian package and tries it.
@@ -92,8 +91,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
 /// The short form. Where there is no dpkg-deb, only says so.
 pub fn short(target: &Target, binary: &Path) -> Outcome {
     if process::find("dpkg-deb").is_none() {
-        println!("note: no package is tried: dpkg-deb is missing");
-        return Ok(());
+        return left_out::tell("the package: dpkg-deb is missing");
     }
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(_, program)| process::find(program).is_none()).map(|(package, _)| *package).collect();
@@ -130,8 +128,7 @@ fn bytes(path: &Path) -> Outcome<Vec<u8>> {
 /// What systemd says of the units, where it is installed.
 fn units(root: &Path) -> Outcome {
     if process::find("systemd-analyze").is_none() {
-        println!("note: the units are not looked at: systemd-analyze is missing");
-        return Ok(());
+        return left_out::tell("the units of the package: systemd-analyze is missing");
     }
     let folder = root.join("usr/lib/systemd/system");
     let mut security = Command::new("systemd-analyze");
@@ -210,8 +207,7 @@ fn from_a_folder(root: &Path, folder: &Path, target: &Target) -> Outcome {
         workspace::make_folder(made)?;
     }
     // Another broker may be running here.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = port.map_err(|error| Failure::new(format!("no free port: {error}")))?.port();
+    let port = ports::free(1).ok_or_else(|| Failure::new("no port is free"))?;
     for (name, former, next) in [
         ("listener.yaml", "port: 1883", format!("port: {port}")),
         ("gateway.yaml", "/etc/portcullis", sources.display().to_string()),

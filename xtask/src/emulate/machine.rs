@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::firmware::{self, Boot};
 use crate::image::boards::Board;
 use crate::process::{self, Failure, Outcome};
-use crate::{install, workspace};
+use crate::{install, ports, workspace};
 
 /// The package with the emulator, and its program.
 const PACKAGE: &str = "qemu-system-arm";
@@ -387,13 +386,5 @@ const FORWARDED: [u16; 3] = [8_883, 8_884, 9_600];
 
 /// The first of as many ports in a row as are forwarded, that nobody has.
 pub fn free_ports() -> Outcome<u16> {
-    for _ in 0..32 {
-        let taken = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-        let port = taken.map_err(|error| Failure::new(format!("no free port: {error}")))?.port();
-        let mut others = (port..).zip(FORWARDED).skip(1).map(|(port, _)| port);
-        if port < u16::MAX - 4 && others.all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            return Ok(port);
-        }
-    }
-    Err(Failure::new("no three free ports in a row"))
+    ports::free(FORWARDED.len() as u16).ok_or_else(|| Failure::new("no three free ports in a row"))
 }

@@ -18,7 +18,7 @@ use crate::image::boards::{self, Board};
 use crate::image::{self, Made, Options, packages};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
-use crate::{build, install, workspace};
+use crate::{build, install, left_out, workspace};
 
 /// Messages that are sent until the plug is pulled, and a few more each time.
 const ACKNOWLEDGED_MIN: usize = 40;
@@ -110,10 +110,7 @@ pub fn gate(programs: &Path) -> Outcome {
     });
     let emulator = match found {
         Ok(emulator) => emulator,
-        Err(failure) => {
-            println!("LEFT OUT, the image in an emulator: {failure}");
-            return Ok(());
-        }
+        Err(failure) => return left_out::tell(&format!("the image in an emulator: {failure}")),
     };
     let folder = workspace::target_folder().join("appliance/emulated");
     workspace::make_folder(&folder)?;
