@@ -7,7 +7,7 @@ use super::{Options, cpio, read};
 use crate::process::{self, Failure, Outcome};
 use crate::targets::Target;
 
-/// What PID 1 takes of the archive: `src/appliance/archive.rs` and `tree.rs`, and a little less.
+/// What PID 1 takes of the archive: `src/bundle/archive.rs` and `src/appliance/tree.rs`, and a little less.
 const SEED_BYTES_MAX: usize = 4 << 20;
 const SEED_FILES_MAX: usize = 3_500;
 const SEED_DEPTH_MAX: usize = 3;
@@ -108,7 +108,7 @@ mod tests {
         assert!(check(&[file("portcullis.blob", SEED_BYTES_MAX)]).unwrap_err().to_string().contains("4 MiB"));
         assert!(check(&vec![file("x", 1); SEED_FILES_MAX + 1]).unwrap_err().to_string().contains("files"));
         assert!(check(&[file("secrets/a/b/c/d", 1)]).unwrap_err().to_string().contains("folders"));
-        let reader = read(&workspace::root().join("src/appliance/archive.rs")).unwrap();
+        let reader = read(&workspace::root().join("src/bundle/archive.rs")).unwrap();
         let reader = String::from_utf8(reader).unwrap();
         assert!(reader.contains("BYTES_MAX: u64 = 4 * 1024 * 1024;") && reader.contains("ENTRIES_MAX: usize = 4_096;"));
     }
