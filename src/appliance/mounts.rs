@@ -13,6 +13,7 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -177,6 +178,9 @@ pub fn data(partitions: &Partitions) -> Data {
     };
     let shown = device.display();
     let Err(fault) = mount(device, DATA, "ext4", flags, options) else {
+        if let Some(errors) = errors(&shown.to_string()) {
+            let _ = ERRORS_BEFORE.set(errors);
+        }
         log::info!("{shown} on {DATA}");
         return Data::Kept;
     };
@@ -195,9 +199,20 @@ pub fn data(partitions: &Partitions) -> Data {
     }
 }
 
-/// Whether the file system on [`DATA`] can only be read, which it may have become by a fault of the card.
+/// Errors that the file system on [`DATA`] had counted when it was mounted, where its kernel tells them.
+static ERRORS_BEFORE: OnceLock<u64> = OnceLock::new();
+
+/// Whether the file system on [`DATA`] can only be read, which it may have become by a fault of the card: after any error of ext4,
+/// as it is mounted here. Some kernels say so in its line, and others (6.1.192 among them) count the error and say `rw` still.
 pub fn is_read_only() -> bool {
-    text("/proc/mounts").is_some_and(|mounts| says_read_only(&mounts, DATA))
+    let Some(mounts) = text("/proc/mounts") else { return false };
+    let Some(mounted) = Mounted::last(&mounts, DATA) else { return false };
+    mounted.is_read_only || errors(mounted.device).zip(ERRORS_BEFORE.get()).is_some_and(|(now, before)| now > *before)
+}
+
+/// Errors that an ext4 file system has counted since it was made.
+fn errors(device: &str) -> Option<u64> {
+    text(Path::new("/sys/fs/ext4").join(Path::new(device).file_name()?).join("errors_count"))?.parse().ok()
 }
 
 /// Looks whether the data partition turns read-only, for ever or until it does.
@@ -215,15 +230,24 @@ pub async fn watch_data(data: Data, machine: &Machine) {
     }
 }
 
-/// Whether the last line for the folder, which is what is seen there, has one of the words by which ext4 says so. Newer kernels
-/// leave `rw` there after an error, and add the other.
-fn says_read_only(mounts: &str, folder: &str) -> bool {
-    let fields = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        Some((fields.next()? == folder, fields.nth(1)?.split(',').any(|word| word == "ro" || word == "emergency_ro")))
-    };
-    let last = mounts.lines().filter_map(fields).rfind(|(is_it, _)| *is_it);
-    last.is_some_and(|(_, is_read_only)| is_read_only)
+/// What the kernel says of a file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted<'a> {
+    device: &'a str,
+    /// It has one of the words by which ext4 says so. Newer kernels leave `rw` there after an error, and add `emergency_ro`.
+    is_read_only: bool,
+}
+
+impl<'a> Mounted<'a> {
+    /// The last line for the folder, which is what is seen there.
+    fn last(mounts: &'a str, folder: &str) -> Option<Self> {
+        mounts.lines().rev().find_map(|line| {
+            let mut fields = line.split(' ');
+            let (device, at, words) = (fields.next()?, fields.next()?, fields.nth(1)?);
+            let is_read_only = words.split(',').any(|word| word == "ro" || word == "emergency_ro");
+            (at == folder).then_some(Self { device, is_read_only })
+        })
+    }
 }
 
 fn in_memory() -> Data {
@@ -250,11 +274,15 @@ mod tests {
     #[test]
     fn a_card_that_has_turned_read_only_is_known_by_its_line() {
         let line = |words: &str| format!("proc /proc proc ro 0 0\n/dev/mmcblk0p4 /data ext4 {words},noatime 0 0\n");
-        assert!(!says_read_only(&line("rw,nosuid,errors=remount-ro"), DATA));
-        assert!(says_read_only(&line("ro,nosuid"), DATA));
-        assert!(says_read_only(&line("rw,nosuid,emergency_ro"), DATA));
+        for (words, is_read_only) in
+            [("rw,nosuid,errors=remount-ro", false), ("ro,nosuid", true), ("rw,nosuid,emergency_ro", true)]
+        {
+            let expected = Mounted { device: "/dev/mmcblk0p4", is_read_only };
+            assert_eq!(Mounted::last(&line(words), DATA), Some(expected));
+        }
         let covered = line("ro") + "tmpfs /data tmpfs rw 0 0\n";
-        assert!(!says_read_only(&covered, DATA), "what is mounted over it counts");
-        assert!(!says_read_only("", DATA) && !says_read_only("/data\n/data /data\n", DATA));
+        let expected = Mounted { device: "tmpfs", is_read_only: false };
+        assert_eq!(Mounted::last(&covered, DATA), Some(expected), "what is mounted over it counts");
+        assert_eq!((Mounted::last("", DATA), Mounted::last("/data\n/data /data\n", DATA)), (None, None));
     }
 }
