@@ -40,7 +40,7 @@ fn worn_out(bench: &Bench<'_>) -> Outcome {
     switch_off(&mut gateway)
 }
 
-/// A data partition without room: served, and an update is refused.
+/// A data partition without room: what must be safe is refused and said, an update too, and all is well once there is room.
 fn full(bench: &Bench<'_>) -> Outcome {
     let data = format!("{}?offset={}", bench.card.display(), disk::data(0).start * fat::SECTOR);
     let free = |what: &str| -> Outcome<u64> {
@@ -56,15 +56,20 @@ fn full(bench: &Bench<'_>) -> Outcome {
     let write = format!("write {} filler", filler.display());
     process::run(Command::new("debugfs").args(["-w", "-R", &write, &data]))?;
     let mut gateway = bench.start(With::default())?;
+    let _ = gateway.wait_for("store full", PATIENCE)?;
     let _ = bench.site.until_reached(&mut gateway)?;
+    bench.site.is_out_of_room()?;
     updates::refused(bench, &mut gateway, "less than 16 MiB left")?;
+    switch_off(&mut gateway)?;
+    process::run(Command::new("debugfs").args(["-w", "-R", "rm filler", &data]))?;
+    let mut gateway = bench.start(With::default())?;
+    let _ = bench.site.until_reached(&mut gateway)?;
     let acknowledged = bench.site.publish_until(96, 40, || Ok(()))?;
     if !acknowledged.is_subset(&bench.site.receive()?) {
-        return Err(Failure::new("acknowledged messages are lost on a full card"));
+        return Err(Failure::new("acknowledged messages are lost after a full card"));
     }
-    println!("a full card: served, and an update is refused");
-    switch_off(&mut gateway)?;
-    process::run(Command::new("debugfs").args(["-w", "-R", "rm filler", &data]))
+    println!("a full card: said, what must be safe is refused, and goes on once there is room");
+    gateway.pull_plug()
 }
 
 /// Whether the gateway tells a person so.

@@ -119,6 +119,13 @@ impl Site {
         Ok(())
     }
 
+    /// Whether a message that must be safe is refused for want of room.
+    pub fn is_out_of_room(&self) -> Outcome {
+        let said = self.says("mosquitto_pub", "thermostat", &["-t", TOPIC, "-m", "no room"])?;
+        let is_refused = said.contains("RC:151");
+        if is_refused { Ok(()) } else { Err(Failure::new(format!("a full card takes a message:\n{said}"))) }
+    }
+
     /// Whether somebody who came in before does not any more.
     pub fn is_put_out(&self, name: &str) -> Outcome {
         let said = self.says("mosquitto_pub", name, &["-t", "health/heartbeat", "-m", "x"])?;
