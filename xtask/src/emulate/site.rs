@@ -90,7 +90,8 @@ impl Site {
 
     /// Until a client gets its CONNACK; when that was, counted from the power.
     pub fn until_reached(&self, gateway: &mut Machine) -> Outcome<Duration> {
-        while gateway.begin.elapsed() < PATIENCE {
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE {
             let said = self.says("mosquitto_pub", "thermostat", &["-t", TOPIC, "-m", "reached"])?;
             gateway.show();
             if said.contains("received CONNACK (0)") {
