@@ -30,6 +30,9 @@ use Wanted::{Back, Kept, Refused};
 /// What the console says when a system, or a configuration, is tried.
 const TRIALS: [&str; 3] = ["portcullis.trial", "trying it", "has other network settings; starting it on trial"];
 
+/// What a kernel says that has died and cannot start the machine again.
+const HALTED: &str = "Reboot failed -- System halted";
+
 /// One whose kernel dies: it is taken, written, tried, and gone back from by U-Boot.
 pub fn gate(bench: &Bench<'_>, gateway: &mut Machine) -> Outcome {
     dead(bench, gateway, 2, 1)
@@ -216,7 +219,14 @@ fn expect(bench: &Bench<'_>, gateway: &mut Machine, file: &Path, wanted: Wanted<
             return Err(Failure::new(format!("update, {what}: nothing came of it")));
         }
         match gateway.look(Duration::from_millis(200)) {
-            Seen::Line(line) => is_tried |= TRIALS.iter().any(|trial| line.contains(trial)),
+            Seen::Line(line) => {
+                is_tried |= TRIALS.iter().any(|trial| line.contains(trial));
+                // A Raspberry Pi is reset by its watchdog's driver, which is loaded by PID 1: somebody pulls the plug.
+                if line.contains(HALTED) {
+                    gateway.pull_plug()?;
+                    *gateway = bench.start(With::default())?;
+                }
+            }
             Seen::Nothing => {}
             Seen::End => *gateway = bench.start(With::default())?,
         }
