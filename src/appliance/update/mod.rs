@@ -3,8 +3,8 @@
 //!
 //! What is new runs on trial (a configuration with other network settings from a start of the machine on), and is kept only when
 //! the broker has been ready on it for a while. Until then, whatever goes wrong (a kernel that panics, a broker that ends, power
-//! that goes) leads back to what was in force. A kernel that hangs does so too once PID 1 has opened the watchdog; before, somebody
-//! has to pull the plug.
+//! that goes) leads back to what was in force. A kernel that hangs does so too once PID 1 has opened the watchdog; before, and on a
+//! Raspberry Pi also where the kernel dies before PID 1 has loaded the watchdog's driver, somebody has to pull the plug.
 //!
 //! - `offer`: what was received, and whether it is to be believed. `payload`: reading it piece by piece.
 //! - `system`, `configuration`: writing each to the slot that is not in force, and putting it in force.
