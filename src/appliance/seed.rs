@@ -164,7 +164,7 @@ fn bring(seed: &Path, configurations: &Path, owner: u32) -> io::Result<()> {
         }
     }
     fs::create_dir_all(configurations)?;
-    tree::copy(seed, &first, &[update::VERSION], owner)?;
+    tree::copy(seed, &first, &[update::VERSION], owner, (0, 0))?;
     tree::lay(&first, BLOB, owner)?;
     update::note_version(configurations, Slot::A, seed)?;
     rustix::fs::sync();

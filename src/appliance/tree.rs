@@ -28,13 +28,16 @@ const BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Copies everything in the folder `from` into a new folder `to`, but for entries of `from` itself that have these names, for this
 /// owner, user and group. The new folder itself stays PID 1's alone, until [`lay`]. What is copied is on the disk when this
-/// returns.
+/// returns. `taken`: entries and bytes that `to` gets from elsewhere, so that it can be copied itself.
 ///
 /// # Errors
 /// Of the file system, an existing `to` among them; more entries or bytes than are copied. `to` may be there in part then.
-pub fn copy(from: &Path, to: &Path, without: &[&str], owner: u32) -> io::Result<()> {
+pub fn copy(from: &Path, to: &Path, without: &[&str], owner: u32, taken: (u32, u64)) -> io::Result<()> {
+    let (entries, bytes) = taken;
+    let left = ENTRIES_MAX.checked_sub(entries).ok_or(io::ErrorKind::QuotaExceeded)?;
+    let bytes_left = BYTES_MAX.checked_sub(bytes).ok_or(io::ErrorKind::QuotaExceeded)?;
     let from = openat(CWD, from, FOLDER_FLAGS, Mode::empty())?;
-    Copy { owner, left: ENTRIES_MAX, bytes_left: BYTES_MAX }.folder(&from, to, without, 0)
+    Copy { owner, left, bytes_left }.folder(&from, to, without, 0)
 }
 
 /// Makes the folder of a slot as it has to be: itself and its blob, a file of this name, PID 1's and for the owner's group to read;
@@ -170,13 +173,13 @@ mod tests {
         fs::write(from.join("portcullis.blob"), "old").unwrap();
         fs::write(from.join("secrets/server/tls.key"), "key").unwrap();
         fs::write(from.join("secrets/server/portcullis.blob"), "deeper").unwrap();
-        copy(&from, &to, &["portcullis.blob"], me()).unwrap();
+        copy(&from, &to, &["portcullis.blob"], me(), (0, 0)).unwrap();
         assert!(!to.join("portcullis.blob").exists());
         assert_eq!(fs::read_to_string(to.join("secrets/server/tls.key")).unwrap(), "key");
         assert!(to.join("secrets/server/portcullis.blob").exists());
         let mode = |path: &str| fs::metadata(to.join(path)).unwrap().mode() & 0o777;
         assert_eq!((mode("secrets"), mode("secrets/server/tls.key")), (0o700, 0o600));
-        assert!(copy(&from, &to, &[], me()).is_err(), "nothing that is there is written over");
+        assert!(copy(&from, &to, &[], me(), (0, 0)).is_err(), "nothing that is there is written over");
     }
 
     #[test]
@@ -226,7 +229,7 @@ mod tests {
         symlink(&*folder, from.join("secrets/folder")).unwrap();
         rustix::fs::mknodat(CWD, from.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         fs::write(from.join("plain"), "x").unwrap();
-        copy(&from, &to, &[], me()).unwrap();
+        copy(&from, &to, &[], me(), (0, 0)).unwrap();
         let names = |path: &Path| {
             let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(names(&to), ["plain", "secrets"]);
         assert_eq!(names(&to.join("secrets")), ["server"]);
         symlink(&from, folder.join("link")).unwrap();
-        assert!(copy(&folder.join("link"), &folder.join("other"), &[], me()).is_err());
+        assert!(copy(&folder.join("link"), &folder.join("other"), &[], me(), (0, 0)).is_err());
     }
 
     #[test]
@@ -244,7 +247,7 @@ mod tests {
         for index in 0..=ENTRIES_MAX {
             File::create(folder.join(format!("from/secrets/{index}"))).unwrap();
         }
-        let error = copy(&folder.join("from/secrets"), &folder.join("to"), &[], me()).unwrap_err();
+        let error = copy(&folder.join("from/secrets"), &folder.join("to"), &[], me(), (0, 0)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 
@@ -255,9 +258,9 @@ mod tests {
         let file = |name: &str, bytes: u64| File::create(from.join(name)).unwrap().set_len(bytes).unwrap();
         file("first", BYTES_MAX / 2);
         file("secrets/second", BYTES_MAX / 2);
-        copy(&from, &folder.join("whole"), &[], me()).unwrap();
+        copy(&from, &folder.join("whole"), &[], me(), (0, 0)).unwrap();
         file("third", 1);
-        let error = copy(&from, &folder.join("to"), &[], me()).unwrap_err();
+        let error = copy(&from, &folder.join("to"), &[], me(), (0, 0)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
     }
 }

@@ -40,6 +40,12 @@ impl<'a> Contents<'a> {
         Ok(Self { blob: blob.ok_or("its archive has no blob")?, beside })
     }
 
+    /// How many entries it brings beside the blob, and how many bytes.
+    pub fn beside_size(&self) -> (u32, u64) {
+        let add = |(entries, bytes), entry: &Entry<'_>| (entries + 1, bytes + entry.contents.len() as u64);
+        self.beside.iter().fold((0, 0), add)
+    }
+
     /// Names of the slot's folders that it brings.
     pub fn folders(&self) -> impl Iterator<Item = &'static str> {
         FOLDERS.into_iter().filter(|folder| self.beside.iter().any(|entry| top(entry.name) == *folder))

@@ -179,7 +179,7 @@ fn fill(filling: &Filling<'_>, payload: Payload<'_>) -> Result<Configuration, Re
     }
     // The folder is PID 1's until all of it is right.
     let brought: Vec<&str> = contents.folders().chain([BLOB]).collect();
-    tree::copy(&folder(root, from), &target, &brought, owner).map_err(&failed)?;
+    tree::copy(&folder(root, from), &target, &brought, owner, contents.beside_size()).map_err(&failed)?;
     step(0)?;
     for Entry { name, kind, contents } in &contents.beside {
         let path = target.join(name);

@@ -289,6 +289,29 @@ fn folders_that_a_configuration_brings_take_the_place_of_those_in_force() {
 }
 
 #[test]
+fn folders_that_come_and_those_that_stay_are_never_more_than_the_next_update_can_copy() {
+    let (_folder, site) = site("large-folders");
+    let root = site.configurations.clone();
+    let mut archive = Archive::default();
+    archive.folder("revocation");
+    archive.file("revocation/large.crl", &[7; 1 << 20]);
+    archive.file(BLOB, &blob("rpi3", "sysIntervalSeconds: 7"));
+    let payload = archive.finish();
+    let offer = || site.offer(&bundle(&manifest(Kind::Configuration, 1, &payload), &payload));
+    let large = fs::File::create(root.join("a/secrets/large")).unwrap();
+    // With the key of the site, a byte too many.
+    for (bytes, is_taken) in [((7 << 20) - 2, false), ((7 << 20) - 3, true)] {
+        large.set_len(bytes).unwrap();
+        let taken = offer();
+        assert_eq!(taken.is_ok(), is_taken, "{taken:?}");
+        assert_eq!(root.join("b").exists(), is_taken);
+    }
+    configuration::keep(&root, Slot::B, &Gauge::default()).unwrap();
+    let next = blob("rpi3", "");
+    site.offer(&bundle(&manifest(Kind::Configuration, 2, &next), &next)).unwrap();
+}
+
+#[test]
 fn a_configuration_with_other_network_settings_is_tried_once_at_the_next_start() {
     let (_folder, site) = site("network");
     let root = site.configurations.clone();
