@@ -18,7 +18,7 @@
 use super::super::boot_state::Slot;
 use super::super::disk;
 use super::super::tree;
-use super::payload::Payload;
+use super::payload::{PIECE_BYTES, Payload};
 use super::refusal::Refusal;
 use super::{Progress, replace};
 use crate::bundle::archive::{Entry, EntryKind};
@@ -38,7 +38,6 @@ const TRYING: &str = "trying";
 const AT_START: &str = "at-start";
 const NEXT: &str = "next";
 const NOT_FILLED: &str = "the idle slot for configurations cannot be filled";
-const PIECE_BYTES: usize = 64 * 1024;
 /// Longest file that is read whole here, bytes.
 const TEXT_BYTES_MAX: u64 = 64;
 

@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** no link that the broker's user may have put there leads PID 1 to another file.
 
-use super::payload::Payload;
+use super::payload::{PIECE_BYTES, Payload};
 use super::refusal::Refusal;
 use crate::bundle::{HEADER_BYTES_MAX, Header, Kind, Manifest};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, unlinkat};
@@ -18,7 +18,6 @@ use std::path::Path;
 /// Folder below the state folder, and the file in it.
 const FOLDER: &str = "update";
 const FILE: &str = "incoming";
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// The folder of what was received.
 fn folder(state: &Path) -> io::Result<OwnedFd> {

@@ -8,6 +8,9 @@ use crate::bundle::Manifest;
 use sha2::{Digest as _, Sha256};
 use std::io::Read;
 
+/// Bytes that are read at a time, where no device says otherwise.
+pub const PIECE_BYTES: usize = 64 * 1024;
+
 /// The bytes that a manifest tells of, read once.
 pub struct Payload<'a> {
     source: &'a mut dyn Read,
